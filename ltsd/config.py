@@ -1,0 +1,314 @@
+"""Every knob of one training run: its default, its unit, its range and where it comes from.
+
+A knob has one name everywhere, its dotted name (`distill.temperature`): the command-line flag, the
+Optuna parameter, the key in a Ray job and the MLflow parameter.
+"""
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+from ltsd.errors import UserError
+
+Value = str | int | float | bool | None
+C = TypeVar("C")
+
+METHOD_NAMES = ("ltsd", "at-bsl", "at", "natural")
+
+
+def knob(
+    default: Any,
+    text: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    multiple_of: int | None = None,
+    choices: tuple[str, ...] = (),
+    remedy: str = "",
+) -> Any:
+    """A dataclass field that knows its help text and its range, both shown to the user."""
+    limits = {
+        "above": above,
+        "at least": at_least,
+        "at most": at_most,
+        "below": below,
+        "a multiple of": multiple_of,
+    }
+    metadata = {"help": text, "limits": limits, "choices": choices, "remedy": remedy}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how long their tail is."""
+
+    source: str = knob(
+        "digits",
+        "digits (scikit-learn, embedded), cifar10, cifar100, or a path: a Parquet file, or a folder "
+        "of Parquet files or of one folder of images per class",
+    )
+    imbalance_ratio: float | None = knob(
+        None,
+        "images in the largest class over images in the smallest; balanced data are cut down to it "
+        "(the preset of the source where it has one, else 50), long-tailed data are used as they are "
+        "unless it is given",
+        at_least=1,
+        remedy="it is n_max / n_min; some code bases write its inverse",
+    )
+    n_max: int | None = knob(None, "training images of the largest class (default: all of them)", at_least=2)
+    val_per_class: int = knob(
+        25, "validation images per class, disjoint from training, for simulated tails", at_least=1
+    )
+    val_fraction: float = knob(
+        0.1,
+        "share of every class held out for validation on naturally long-tailed data",
+        above=0,
+        below=1,
+    )
+    test_fraction: float = knob(
+        0.3,
+        "share of every class held out as test set where the source has none",
+        above=0,
+        below=1,
+    )
+    test_per_class: int | None = knob(
+        None, "keep only so many test images per class (default: the whole test set)", at_least=1
+    )
+    image_size: int | None = knob(
+        None, "resize images to this many pixels a side (default: they must agree)", at_least=4
+    )
+    augmentation: str = knob("none", "applied to training batches", choices=("none", "crop-flip"))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture; teacher and student share it."""
+
+    name: str = knob(
+        "small-cnn",
+        "small-cnn for 8x8 images, resnet18 with the CIFAR stem",
+        choices=("small-cnn", "resnet18"),
+    )
+    width: int = knob(
+        16,
+        "channels of the first block, a multiple of 8 (ResNet-18 as published: 64)",
+        at_least=8,
+        multiple_of=8,
+        remedy="other widths take the slow paths of the convolutions, and crash some versions of them",
+    )
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """The threat model, L-infinity in the image range [0, 1], and the PGD that trains against it."""
+
+    eps: float = knob(
+        0.1,
+        "radius of the perturbation; images lie in [0, 1]",
+        above=0,
+        at_most=1,
+        remedy="write 8/255, not 8: images lie in [0, 1]",
+    )
+    steps: int = knob(10, "PGD steps in training", at_least=1)
+    step_size: float | None = knob(
+        None,
+        "size of a PGD step (default: eps / 4)",
+        above=0,
+        at_most=1,
+        remedy="write 2/255, not 2: images lie in [0, 1]",
+    )
+
+    @property
+    def step(self) -> float:
+        """The step size that is used: the one set, else eps / 4."""
+        return self.eps / 4 if self.step_size is None else self.step_size
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """SGD with momentum; the learning rate falls by 10 at 75% and again at 90% of the epochs."""
+
+    lr: float = knob(0.1, "initial learning rate", above=0)
+    momentum: float = knob(0.9, "SGD momentum", at_least=0, below=1)
+    weight_decay: float = knob(5e-4, "L2 penalty", at_least=0)
+    batch_size: int = knob(128, "images in a training batch", at_least=2)
+    ema_decay: float = knob(
+        0.0,
+        "decay per step of the exponential moving average of the weights that is evaluated; 0: none",
+        at_least=0,
+        below=1,
+    )
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Stage 1: the balanced self-teacher (LTSD, section 4)."""
+
+    epochs: int = knob(30, "epochs on the class-balanced resample", at_least=1)
+    lr: float = knob(0.1, "initial learning rate of the teacher", above=0)
+    adversarial: bool = knob(True, "train the teacher with PGD; false: on clean images")
+
+
+@dataclass(frozen=True)
+class BalanceConfig:
+    """How strongly rare classes are favoured."""
+
+    softmax_tau: float = knob(
+        1.0, "exponent of the class prior in the balanced softmax (AT-BSL, LTSD)", at_least=0
+    )
+    teacher_gamma: float | None = knob(
+        None,
+        "the teacher's resample holds int(gamma * n_min) images of every class (default: imbalance ratio / 2)",
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """How the student follows its teacher (LTSD, stage 2)."""
+
+    temperature: float = knob(1.0, "softmax temperature of the distillation term", above=0)
+    kl_weight: float = knob(1.0, "weight of the distillation term", at_least=0)
+    igdm_weight: float = knob(
+        1.0, "weight of indirect gradient matching, ramped in over training (10 on 100+ classes)", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Validation during training."""
+
+    every: int = knob(5, "validate every so many epochs, and after the last", at_least=1)
+    steps: int = knob(20, "PGD steps in validation: PGD-20", at_least=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run, whole. `Config.preset(source)` gives the defaults that fit a source."""
+
+    method: str = knob("ltsd", "training method", choices=METHOD_NAMES)
+    epochs: int = knob(60, "epochs of the student", at_least=1)
+    seed: int = knob(0, "seed of weights, order, random starts", at_least=0, at_most=2**31 - 1)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    @classmethod
+    def preset(cls, source: str) -> Self:
+        """The defaults for a source: the published CIFAR recipe, or the one measured on the digits."""
+        common = cls().override({"data.source": source})
+        if source == "digits":
+            return common.override(DIGITS)
+        return common.override(CIFAR100 if source == "cifar100" else CIFAR)
+
+    def override(self, dotted: Mapping[str, Value]) -> Self:
+        """A copy with some knobs set by dotted name.
+
+        Raises:
+            UserError: an unknown name (the nearest right one is given), a wrong type, a value out of range.
+        """
+        known = self.flatten()
+        for name in dotted:
+            if name not in known:
+                raise UserError(f"no configuration is named {name!r}{nearest(name, known)}")
+        return _override(self, dotted, "")
+
+    def flatten(self) -> dict[str, Value]:
+        """All knobs as {dotted name: value}, in the order of declaration."""
+        return {name: value for name, value, _, _ in walk(self)}
+
+
+def walk(config: Any, prefix: str = "") -> Iterable[tuple[str, Any, Any, dataclasses.Field[Any]]]:
+    """Every knob of a (nested) config dataclass as (dotted name, value, type, field)."""
+    hints = typing.get_type_hints(type(config))
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from walk(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value, hints[item.name], item
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with the closest known name, or nothing where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _override(config: C, dotted: Mapping[str, Value], prefix: str) -> C:
+    hints = typing.get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for item in dataclasses.fields(config):  # type: ignore[arg-type]
+        name = f"{prefix}{item.name}"
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            changes[item.name] = _override(value, dotted, f"{name}.")
+        elif name in dotted:
+            changes[item.name] = checked(name, dotted[name], hints[item.name], item)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def checked(name: str, value: Any, hint: Any, item: dataclasses.Field[Any]) -> Any:
+    """`value` as the field's type and within its range; a whole float passes for an int field.
+
+    Raises:
+        UserError: naming the knob, the value, what is allowed and, where one is known, the remedy.
+    """
+    kinds = typing.get_args(hint) or (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if int in kinds and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
+        raise UserError(f"{name} = {value!r} is not of type {kinds[0].__name__}")
+    _check_range(name, value, item.metadata)
+    return value
+
+
+def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    choices = metadata["choices"]
+    if choices and value not in choices:
+        raise UserError(f"{name} = {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}")
+    if isinstance(value, str | bool):
+        return
+    tests = {
+        "above": lambda limit: value > limit,
+        "at least": lambda limit: value >= limit,
+        "at most": lambda limit: value <= limit,
+        "below": lambda limit: value < limit,
+        "a multiple of": lambda limit: value % limit == 0,
+    }
+    limits = {word: limit for word, limit in metadata["limits"].items() if limit is not None}
+    if math.isfinite(value) and all(tests[word](limit) for word, limit in limits.items()):
+        return
+    allowed = " and ".join(f"{word} {limit}" for word, limit in limits.items()) or "finite"
+    remedy = f" ({metadata['remedy']})" if metadata["remedy"] else ""
+    raise UserError(f"{name} = {value} is out of range: it must be {allowed}{remedy}")
+
+
+DIGITS: Mapping[str, Value] = {
+    "data.imbalance_ratio": 20.0,
+}
+CIFAR: Mapping[str, Value] = {
+    "epochs": 100,
+    "data.val_per_class": 100,
+    "data.augmentation": "crop-flip",
+    "model.name": "resnet18",
+    "model.width": 64,
+    "attack.eps": 8 / 255,
+    "evaluate.every": 5,
+}
+CIFAR100: Mapping[str, Value] = {**CIFAR, "data.val_per_class": 20, "distill.igdm_weight": 10.0}

@@ -1,0 +1,56 @@
+"""From a source to the splits a run uses: which images train, validate and test, and on which device."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ltsd.config import DataConfig
+from ltsd.data.batches import Split
+from ltsd.data.longtail import draw_protocol, shuffled_by_class
+from ltsd.data.sources import load_source
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What one data configuration means. `complete` is training for finalists; `test` is balanced where the
+    source's is, and is read by finalists only. `fingerprint` names the images."""
+
+    train: Split
+    val: Split
+    complete: Split
+    test: Split
+    class_names: tuple[str, ...]
+    imbalance_ratio: float
+    simulated: bool
+    fingerprint: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image."""
+        return tuple(self.train.images.shape[1:])
+
+
+def load_splits(data: DataConfig) -> Splits:
+    """Load the source, draw its tail and its validation set.
+
+    Raises:
+        UserError: as `load_source` and `draw_protocol` do.
+    """
+    source = load_source(data)
+    names = source.train.class_names
+    protocol = draw_protocol(source.train.labels.numpy(), names, data)
+    train = Split(source.train.images, source.train.labels, torch.from_numpy(protocol.train), len(names))
+    test_rows = torch.arange(len(source.test.labels))
+    if data.test_per_class is not None:
+        by_class = shuffled_by_class(source.test.labels.numpy(), len(names))
+        test_rows = torch.cat([torch.from_numpy(rows[: data.test_per_class]) for rows in by_class])
+    return Splits(
+        train=train,
+        val=train.select(torch.from_numpy(protocol.val)),
+        complete=train.select(torch.from_numpy(protocol.complete)),
+        test=Split(source.test.images, source.test.labels, test_rows, len(names)),
+        class_names=names,
+        imbalance_ratio=protocol.imbalance_ratio,
+        simulated=protocol.simulated,
+        fingerprint=f"{source.train.fingerprint[:16]}-{source.test.fingerprint[:16]}",
+    )

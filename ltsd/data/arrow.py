@@ -1,0 +1,93 @@
+"""Decoded images in an Arrow IPC file that every process of a machine maps into memory: one copy for all."""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ltsd.errors import UserError
+from ltsd.files import publishing
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images. `images` is uint8 [N, C, H, W], `labels` int64 [N]; both are read-only maps of one file.
+
+    `fingerprint` is the SHA-256 of images, labels and class names.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+
+def write_image_set(
+    path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: Sequence[str]
+) -> None:
+    """Write images [N, C, H, W] and labels [N] as one record batch; the file appears whole or not at all."""
+    metadata = {
+        "shape": json.dumps(images.shape[1:]),
+        "class_names": json.dumps(list(class_names)),
+        "fingerprint": _fingerprint(images, labels, class_names),
+    }
+    size = int(np.prod(images.shape[1:]))
+    image_column = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(size), len(images), [None, pa.py_buffer(np.ascontiguousarray(images))]
+    )
+    batch = pa.record_batch({"image": image_column, "label": pa.array(labels)})
+    schema = batch.schema.with_metadata(metadata)
+    with publishing(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        writer.write_batch(batch.replace_schema_metadata(metadata))
+
+
+def read_image_set(path: Path) -> ImageSet:
+    """Map an image set into memory without copying it.
+
+    Raises:
+        UserError: the file is not one of `write_image_set`, or was cut short.
+    """
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        metadata = {key.decode(): value.decode() for key, value in batch.schema.metadata.items()}
+        shape = json.loads(metadata["shape"])
+        pixels = np.frombuffer(batch.column("image").buffers()[1], dtype=np.uint8)
+        images = pixels[: len(batch) * int(np.prod(shape))].reshape(len(batch), *shape)
+        labels = batch.column("label").to_numpy()
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a decoded image set ({error}); delete it, it is made again"
+        ) from error
+    return ImageSet(
+        _read_only(images),
+        _read_only(labels),
+        tuple(json.loads(metadata["class_names"])),
+        metadata["fingerprint"],
+    )
+
+
+def _read_only(array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
+    with warnings.catch_warnings():  # of a read-only array; nothing here writes to it
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
+
+
+def _fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps([images.shape, list(class_names)]).encode())
+    digest.update(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(labels))
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where decoded images lie: $XDG_CACHE_HOME/ltsd, else ~/.cache/ltsd."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ltsd"

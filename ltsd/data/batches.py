@@ -1,0 +1,92 @@
+"""A split that lies on the device as tensors, and the batches that training takes from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PAD = 4
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of an image set. `images` is uint8 [M, C, H, W], `labels` int64 [M], `rows` int64 [N] into both.
+
+    On the CPU `images` may be the memory map of a file that other processes map too; it is never copied.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def class_counts(self) -> list[int]:
+        """Images of every class, in label order."""
+        return torch.bincount(self.labels[self.rows], minlength=self.num_classes).tolist()
+
+    def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs float32 [B, C, H, W] in [0, 1] and labels [B] at positions [B] of the split."""
+        rows = self.rows[positions]
+        return self.images[rows].float() / 255, self.labels[rows]
+
+    def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole split in order; the last chunk may be smaller."""
+        for positions in torch.arange(len(self), device=self.rows.device).split(size):
+            yield self.take(positions)
+
+    def select(self, rows: Tensor) -> Self:
+        """Other rows of the same images."""
+        return replace(self, rows=rows)
+
+    def to(self, device: torch.device) -> Self:
+        """The split on a device, with only its own rows copied there; on the CPU the split itself."""
+        if device.type == "cpu":
+            return self
+        return replace(
+            self,
+            images=self.images[self.rows].to(device),
+            labels=self.labels[self.rows].to(device),
+            rows=torch.arange(len(self), device=device),
+        )
+
+
+def epoch_batches(
+    split: Split, batch_size: int, augmentation: str, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One shuffled pass in batches of one size; what does not fill a batch waits for another epoch's shuffle.
+
+    Args:
+        split: on the generator's device.
+        batch_size: images a batch; a smaller split is one batch.
+        augmentation: `none` or `crop-flip`.
+        generator: draws order and augmentation.
+    """
+    size = min(batch_size, len(split))
+    order = torch.randperm(len(split), generator=generator, device=generator.device)
+    for start in range(0, len(split) - size + 1, size):
+        inputs, labels = split.take(order[start : start + size])
+        yield (crop_flip(inputs, generator) if augmentation == "crop-flip" else inputs), labels
+
+
+def crop_flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Pad by 4 with zeros and crop back at a place of its own for each image; flip every other one.
+
+    Args:
+        inputs: [B, C, H, W].
+    """
+    batch, _, height, width = inputs.shape
+    device = inputs.device
+    offsets = torch.randint(0, 2 * PAD + 1, (2, batch, 1), generator=generator, device=device)
+    flip = torch.rand((batch, 1), generator=generator, device=device) < 0.5
+    rows = offsets[0] + torch.arange(height, device=device)
+    columns = torch.arange(width, device=device)
+    columns = offsets[1] + torch.where(flip, columns.flip(0), columns)
+    padded = F.pad(inputs, (PAD, PAD, PAD, PAD)).permute(0, 2, 3, 1)
+    which = torch.arange(batch, device=device)[:, None, None]
+    return padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

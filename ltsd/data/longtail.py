@@ -1,0 +1,152 @@
+"""The long-tail draw and the validation protocol: which row of a data set serves for what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltsd.config import DataConfig
+from ltsd.errors import UserError
+
+Rows = NDArray[np.int64]
+
+BALANCED_UP_TO = 1.5
+DEFAULT_IMBALANCE_RATIO = 50.0
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Row numbers into the training source. `train` and `val` are disjoint; `complete` is the standard
+    training set, without a validation set taken from it, on which finalists are retrained."""
+
+    train: Rows
+    val: Rows
+    complete: Rows
+    imbalance_ratio: float
+    simulated: bool
+
+
+def long_tail_counts(n_max: int, imbalance_ratio: float, num_classes: int) -> list[int]:
+    """n_c = int(n_max * IR^(-c / (C - 1))), the exponential profile of the field (Cui et al. 2019)."""
+    if num_classes == 1:
+        return [n_max]
+    return [int(n_max * (1 / imbalance_ratio) ** (c / (num_classes - 1))) for c in range(num_classes)]
+
+
+def shuffled_by_class(labels: NDArray[np.int64], num_classes: int) -> list[Rows]:
+    """The rows of each class, each shuffled in place by one RandomState(0), in class order."""
+    random = np.random.RandomState(0)
+    by_class = [np.flatnonzero(labels == c) for c in range(num_classes)]
+    for rows in by_class:
+        random.shuffle(rows)
+    return by_class
+
+
+def draw_protocol(labels: NDArray[np.int64], class_names: Sequence[str], data: DataConfig) -> Protocol:
+    """Split a training source into training and validation rows.
+
+    A simulated tail takes validation images from those the draw left unused, and only what these lack
+    from training images. Naturally long-tailed data give a stratified slice.
+
+    Raises:
+        UserError: an empty class, or one too small to give its validation images.
+    """
+    by_class = shuffled_by_class(labels, len(class_names))
+    counts = [len(rows) for rows in by_class]
+    for name, count in zip(class_names, counts, strict=True):
+        if count == 0:
+            raise UserError(
+                f"{data.source}: class {name!r} has no training image; remove it from the class names or add images"
+            )
+    ratio = data.imbalance_ratio
+    if ratio is None and max(counts) / min(counts) > BALANCED_UP_TO:
+        return _natural(by_class, class_names, data)
+    return _simulated(by_class, class_names, data, ratio or DEFAULT_IMBALANCE_RATIO)
+
+
+def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, ratio: float) -> Protocol:
+    n_max = min(data.n_max or len(by_class[0]), len(by_class[0]))
+    wanted = long_tail_counts(n_max, ratio, len(by_class))
+    kept = [rows[:count] for rows, count in zip(by_class, wanted, strict=True)]
+    train: list[Rows] = []
+    val: list[Rows] = []
+    for name, rows, keep, want in zip(class_names, by_class, kept, wanted, strict=True):
+        if len(rows) < want or want == 0:
+            raise UserError(
+                f"{data.source}: class {name!r} has {len(rows)} images and the tail asks for {want} of them; "
+                f"set a smaller --data.n-max or another --data.imbalance-ratio"
+            )
+        spare = rows[want:][: data.val_per_class]
+        missing = data.val_per_class - len(spare)
+        if missing >= len(keep):
+            raise UserError(
+                f"{data.source}: class {name!r} has {len(rows)} images, too few to give {data.val_per_class} to "
+                f"validation and train on the rest; set a smaller --data.val-per-class"
+            )
+        val.append(np.concatenate([spare, keep[len(keep) - missing :]]))
+        train.append(keep[: len(keep) - missing])
+    return Protocol(np.concatenate(train), np.concatenate(val), np.concatenate(kept), ratio, simulated=True)
+
+
+def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig) -> Protocol:
+    by_class = [rows[: data.n_max] for rows in by_class]
+    train: list[Rows] = []
+    val: list[Rows] = []
+    for name, rows in zip(class_names, by_class, strict=True):
+        held_out = max(1, round(len(rows) * data.val_fraction))
+        if held_out >= len(rows):
+            raise UserError(
+                f"{data.source}: class {name!r} has {len(rows)} image(s), too few to give one to validation and "
+                f"train on the rest; add images or leave the class out"
+            )
+        val.append(rows[:held_out])
+        train.append(rows[held_out:])
+    counts = [len(rows) for rows in by_class]
+    return Protocol(
+        np.concatenate(train),
+        np.concatenate(val),
+        np.concatenate(by_class),
+        max(counts) / min(counts),
+        simulated=False,
+    )
+
+
+def hold_out(labels: NDArray[np.int64], num_classes: int, fraction: float) -> tuple[Rows, Rows]:
+    """(training, test) rows of a source without a test set: `fraction` of every class, at least one image."""
+    by_class = shuffled_by_class(labels, num_classes)
+    cut = [max(1, round(len(rows) * fraction)) if len(rows) else 0 for rows in by_class]
+    test = [rows[:n] for rows, n in zip(by_class, cut, strict=True)]
+    train = [rows[n:] for rows, n in zip(by_class, cut, strict=True)]
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
+
+
+def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
+    """Head, medium and tail: thirds of the classes by training count, floor(C / 3) head and tail.
+
+    Ties keep the order of the classes, so that the simulated tail of 10 classes is 7, 8, 9.
+    """
+    order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
+    third = len(order) // 3
+    return {
+        "head": sorted(order[:third]),
+        "medium": sorted(order[third : len(order) - third]),
+        "tail": sorted(order[len(order) - third :]),
+    }
+
+
+def balanced_resample(labels: NDArray[np.int64], size: int, seed: int) -> Rows:
+    """Rows of D_B, `size` of every class, drawn once (LTSD, stage 1).
+
+    A class with more is cut; one with fewer is repeated whole as often as it goes and the rest drawn
+    with replacement.
+    """
+    random = np.random.RandomState(seed)
+    drawn: list[Rows] = []
+    for c in range(int(labels.max()) + 1):
+        rows = random.permutation(np.flatnonzero(labels == c))
+        whole = np.tile(rows, size // len(rows))
+        rest = size - len(whole)
+        extra = rows[:rest] if len(rows) >= size else random.choice(rows, rest)
+        drawn.append(np.concatenate([whole, extra]))
+    return np.concatenate(drawn)

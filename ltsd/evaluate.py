@@ -1,0 +1,119 @@
+"""A model and a split in, verdicts out: which examples are right, by class, by head, medium and tail."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltsd.attacks.pgd import pgd
+from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
+
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Whether each example is classified rightly. `right` is bool [N], `labels` int64 [N], both on the CPU."""
+
+    right: Tensor
+    labels: Tensor
+    num_classes: int
+
+    def per_class(self) -> list[float]:
+        """Recall of every class, in [0, 1]; nan for a class without examples."""
+        hits = torch.bincount(self.labels, self.right.double(), self.num_classes)
+        return (hits / torch.bincount(self.labels, minlength=self.num_classes)).tolist()
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Per-class recalls of one attack, and what is told of them. Every mean is over classes, never over examples."""
+
+    per_class: tuple[float, ...]
+    groups: Mapping[str, Sequence[int]]
+
+    @classmethod
+    def of(cls, verdicts: Verdicts, class_counts: Sequence[int]) -> "Accuracy":
+        """Group the recalls by the training counts of the classes."""
+        return cls(tuple(verdicts.per_class()), class_groups(class_counts))
+
+    @property
+    def balanced(self) -> float:
+        """Mean per-class recall."""
+        return mean(self.per_class)
+
+    @property
+    def worst(self) -> float:
+        """The lowest per-class recall."""
+        return min(self.per_class)
+
+    def group(self, name: str) -> float:
+        """Mean recall of the head, medium or tail classes; nan where the group is empty."""
+        return mean([self.per_class[c] for c in self.groups[name]])
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic mean; nan of nothing."""
+    return sum(values) / len(values) if values else float("nan")
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode inside, as it was outside."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def clean_verdicts(model: nn.Module, split: Split) -> Verdicts:
+    """Verdicts on the images as they are."""
+    with eval_mode(model), torch.no_grad():
+        right = [model(inputs).argmax(1) == labels for inputs, labels in split.chunks(CHUNK)]
+    return _verdicts(right, split)
+
+
+def pgd_verdicts(
+    model: nn.Module, split: Split, *, eps: float, step_size: float, steps: int, seed: int | None
+) -> Verdicts:
+    """Verdicts under PGD on cross-entropy from one random start drawn from `seed`; None starts at the image
+    (so that one step of size eps is FGSM).
+    """
+    generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
+    right: list[Tensor] = []
+    with eval_mode(model):
+        for inputs, labels in split.chunks(CHUNK):
+            adv_inputs = pgd(
+                lambda x, y=labels: F.cross_entropy(model(x), y, reduction="sum"),  # type: ignore[misc]
+                inputs,
+                eps=eps,
+                step_size=step_size,
+                steps=steps,
+                generator=generator,
+            )
+            with torch.no_grad():
+                right.append(model(adv_inputs).argmax(1) == labels)
+    return _verdicts(right, split)
+
+
+def _verdicts(right: list[Tensor], split: Split) -> Verdicts:
+    return Verdicts(torch.cat(right).cpu(), split.labels[split.rows].cpu(), split.num_classes)
+
+
+def validation_metrics(prefix: str, clean: Accuracy, robust: Accuracy) -> dict[str, float]:
+    """The metrics of a split by the project's names, fractions in [0, 1]."""
+    return {
+        f"{prefix}/clean_acc": clean.balanced,
+        f"{prefix}/tail_clean_acc": clean.group("tail"),
+        f"{prefix}/robust_acc": robust.balanced,
+        f"{prefix}/head_robust_acc": robust.group("head"),
+        f"{prefix}/medium_robust_acc": robust.group("medium"),
+        f"{prefix}/tail_robust_acc": robust.group("tail"),
+        f"{prefix}/worst_class_robust_acc": robust.worst,
+    }

@@ -1,0 +1,95 @@
+"""Command-line flags made from the config dataclasses: typed, with their help, and only those set are returned."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, NoReturn, get_args
+
+from ltsd.config import Value, checked, nearest, walk
+from ltsd.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that names the nearest right flag for a wrong one, and never guesses from a prefix."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def parse_known(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """Parse; an unknown flag raises UserError."""
+        parsed, unknown = self.parse_known_args(arguments)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            raise UserError(f"unknown argument {unknown[0]!r}{nearest(unknown[0].split('=')[0], flags)}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def add_flags(
+    parser: argparse.ArgumentParser, defaults: object, aliases: dict[str, str] | None = None
+) -> None:
+    """One flag per knob of a (nested) config dataclass; `aliases` gives a knob a second, shorter flag."""
+    groups: dict[str, Any] = {}
+    for name, value, hint, item in walk(defaults):
+        title = name.rpartition(".")[0] or "run"
+        group = groups.setdefault(title, parser.add_argument_group(title))
+        flags = [f"--{alias}" for alias, target in (aliases or {}).items() if target == name]
+        spelled = f"--{name.replace('_', '-')}"
+        underscored = [f"--{name}"] if "_" in name else []
+        kinds = get_args(hint) or (hint,)
+        default = "" if value is None else f" (default: {value})"
+        choices = item.metadata["choices"]
+        group.add_argument(
+            *flags,
+            spelled,
+            *underscored,
+            dest=name,
+            default=argparse.SUPPRESS,
+            metavar="|".join(choices) if choices else _METAVARS[kinds[0]],
+            type=_converter(name, hint, item, kinds[0]),
+            help=f"{item.metadata['help']}{default}".replace("%", "%%"),
+        )
+
+
+def values_set(parsed: argparse.Namespace, defaults: object) -> dict[str, Value]:
+    """The knobs of `defaults` that were set on the command line, by dotted name."""
+    names = [name for name, *_ in walk(defaults)]
+    return {name: getattr(parsed, name) for name in names if hasattr(parsed, name)}
+
+
+def _converter(name: str, hint: Any, item: Any, kind: type) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            value = _READERS[kind](text)
+        except (ValueError, ZeroDivisionError, KeyError):
+            raise UserError(f"--{name} {text}: expected {_EXPECTED[kind]}") from None
+        return checked(name, value, hint, item)
+
+    return convert
+
+
+_METAVARS = {int: "N", float: "X", str: "TEXT", bool: "true|false"}
+_EXPECTED = {int: "a whole number", float: "a number or a fraction such as 8/255", bool: "true or false"}
+_READERS: dict[type, Callable[[str], Any]] = {
+    int: int,
+    float: lambda text: float(Fraction(text)) if "/" in text else float(text),
+    str: str,
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+}
+
+
+def exit_code_of(main: Callable[[], int]) -> int:
+    """Run a command; a UserError becomes one message on stderr and exit code 2."""
+    try:
+        return main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

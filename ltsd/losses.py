@@ -1,0 +1,40 @@
+"""The loss terms: pure functions of tensors. Weights and temperatures may be floats or 0-d tensors."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Scalar = float | Tensor
+
+
+def balanced_softmax(logits: Tensor, labels: Tensor, log_counts: Tensor, tau: Scalar) -> Tensor:
+    """Cross-entropy of logits shifted by the class prior, batch mean (balanced softmax; AT-BSL).
+
+    Args:
+        logits: [B, C] raw.
+        labels: [B] int64.
+        log_counts: [C] log of the training images of each class.
+        tau: exponent of the prior; 0 is plain cross-entropy.
+    """
+    return F.cross_entropy(logits + tau * log_counts, labels)
+
+
+def distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: Scalar) -> Tensor:
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), batch mean (Hinton et al. 2015).
+
+    Args:
+        student_logits: [B, C] raw.
+        teacher_logits: [B, C] raw, detached.
+        temperature: T > 0.
+    """
+    student = F.log_softmax(student_logits / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def gradient_matching(student_difference: Tensor, teacher_difference: Tensor) -> Tensor:
+    """KL(softmax(teacher) || softmax(student)) of the logit differences f(x + d) - f(x - d), batch mean.
+
+    To first order the difference is 2 d . grad f, so that matching it matches input gradients without
+    second derivatives (IGDM, Lee et al.; the second student term of LTSD).
+    """
+    return distillation(student_difference, teacher_difference, 1.0)

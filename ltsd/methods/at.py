@@ -1,0 +1,20 @@
+"""AT: adversarial training with cross-entropy (Madry et al. 2018, equation 2.1)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltsd.attacks.pgd import Objective
+from ltsd.methods.setting import Setting
+
+
+def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> Objective:
+    """CE(f(x_adv), y), summed so that one example's step does not depend on the batch size."""
+    return lambda adv_inputs: F.cross_entropy(student(adv_inputs), labels, reduction="sum")
+
+
+def objective(
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """CE(f(x_adv), y)."""
+    logits = student(adv_inputs)
+    return F.cross_entropy(logits, labels), {"logits": logits}

@@ -1,0 +1,115 @@
+"""Pictures of one run: its learning curves, its recalls per class, and what the attack does to images."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from ltsd.attacks.pgd import pgd
+from ltsd.data.longtail import class_groups
+from ltsd.evaluate import eval_mode
+
+COLOURS = {"clean": "#9ec9e2", "pgd20": "#3c93c2", "robust": "#3c93c2"}
+OTHER_COLOURS = ("#0d4a70", "#8a6fb0", "#4b2e83")
+GROUP_COLOURS = {"head": "#f2f2f2", "medium": "#ffffff", "tail": "#fdeee0"}
+DPI = 80
+
+
+def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss, and accuracies in training and validation, over epochs.
+
+    Args:
+        epochs: counting from 1.
+        values: the metrics of each; a metric may be missing in some.
+    """
+    figure = Figure(figsize=(9, 3.4), dpi=DPI, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = list(dict.fromkeys(name for row in values for name in row))
+    for name in names:
+        points = [(epoch, row[name]) for epoch, row in zip(epochs, values, strict=True) if name in row]
+        if name.endswith("loss"):
+            left.plot(*zip(*points, strict=True), label=name)
+        elif name in ("train/robust_acc", "val/clean_acc", "val/robust_acc", "val/tail_robust_acc"):
+            right.plot(*zip(*points, strict=True), label=name, marker="." if name.startswith("val") else "")
+    left.set(xlabel="epoch", title="loss")
+    right.set(xlabel="epoch", title="class-balanced accuracy (robust: PGD)", ylim=(0, 1))
+    for axes in (left, right):
+        if axes.lines:
+            axes.legend(fontsize="small")
+    return figure
+
+
+def class_bars(
+    recalls: Mapping[str, Sequence[float]], class_counts: Sequence[int], class_names: Sequence[str]
+) -> Figure:
+    """Recall of every class under every attack, classes by falling training count, thirds shaded.
+
+    Args:
+        recalls: {attack: [C] in [0, 1]}; `clean` first.
+    """
+    order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
+    figure = Figure(figsize=(max(7, 0.7 * len(order)), 3.6), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    left = -0.5
+    for group, classes in class_groups(class_counts).items():
+        axes.axvspan(left, left + len(classes), color=GROUP_COLOURS[group], zorder=0)
+        axes.text(left + len(classes) / 2, 1.02, group, ha="center", transform=axes.get_xaxis_transform())
+        left += len(classes)
+    spare = iter(OTHER_COLOURS)
+    width = 0.8 / len(recalls)
+    for index, (attack, recall) in enumerate(recalls.items()):
+        places = [place - 0.4 + (index + 0.5) * width for place in range(len(order))]
+        colour = COLOURS.get(attack) or next(spare)
+        axes.bar(places, [recall[c] for c in order], width, label=attack, color=colour, zorder=2)
+    axes.set_xticks(range(len(order)), [f"{class_names[c]}\n{class_counts[c]}" for c in order])
+    axes.set(
+        xlabel="class and its training images", ylabel="recall", ylim=(0, 1), xlim=(-0.5, len(order) - 0.5)
+    )
+    axes.legend(fontsize="small", loc="lower left")
+    return figure
+
+
+def attack_grid(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+) -> Figure:
+    """One column an image: clean, attacked by PGD, the perturbation, and what the model says of the first two.
+
+    Args:
+        inputs: [N, C, H, W] in [0, 1], N of about 10; labels: [N].
+    """
+    generator = torch.Generator(inputs.device).manual_seed(0)
+    with eval_mode(model):
+        adv_inputs = pgd(
+            lambda x: F.cross_entropy(model(x), labels, reduction="sum"),
+            inputs,
+            eps=eps,
+            step_size=step_size,
+            steps=steps,
+            generator=generator,
+        )
+        with torch.no_grad():
+            said = [model(images).argmax(1).tolist() for images in (inputs, adv_inputs)]
+    rows = (inputs, adv_inputs, (adv_inputs - inputs) / (2 * eps) + 0.5)
+    figure = Figure(figsize=(1.05 * len(inputs), 3.7), dpi=DPI, layout="constrained")
+    grid = figure.subplots(3, len(inputs), squeeze=False)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images.cpu().permute(0, 2, 3, 1)):
+            axes = grid[row][column]
+            axes.imshow(image.squeeze(-1), cmap="gray", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            if row < 2:
+                answer = said[row][column]
+                colour = "#1a7f37" if answer == labels[column] else "#cf222e"
+                axes.set_title(class_names[answer], fontsize="small", color=colour)
+    for row, title in enumerate(("clean", f"PGD-{steps}", "perturbation")):
+        grid[row][0].set_ylabel(title, fontsize="small")
+    return figure

@@ -1,0 +1,99 @@
+"""One run from configuration to checkpoint: what the command line and the Ray trial share."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ltsd.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from ltsd.config import Config
+from ltsd.data import Splits
+from ltsd.data.batches import Split
+from ltsd.errors import UserError
+from ltsd.methods import METHODS
+from ltsd.models import build_model
+from ltsd.train import EpochMetrics, TrainState, train
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration, its data on the device, its state and its teacher: all that `train` takes."""
+
+    config: Config
+    state: TrainState
+    data: Split
+    val: Split | None
+    teacher: nn.Module | None
+    class_names: tuple[str, ...]
+
+    def epochs(self) -> Iterator[EpochMetrics]:
+        """Train on; the run may be saved at every yield."""
+        return train(self.config, self.state, self.data, self.val, self.teacher)
+
+    def save(self, path: Path) -> None:
+        """Write the whole run, and what is needed to rebuild its model."""
+        about = {
+            "config": self.config.flatten(),
+            "shape": list(self.data.images.shape[1:]),
+            "class_names": list(self.class_names),
+            "class_counts": self.data.class_counts(),
+        }
+        save_checkpoint(path, about | self.state.content())
+
+
+def open_run(
+    config: Config,
+    splits: Splits,
+    data: Split,
+    val: Split | None,
+    device: torch.device,
+    *,
+    teacher: Path | None,
+    resume: Path | None,
+) -> Run:
+    """A fresh run, or one that goes on from a checkpoint.
+
+    Raises:
+        UserError: the method needs a teacher and none is given.
+        CheckpointError: `teacher` or `resume` is damaged or of another configuration.
+    """
+    if METHODS[config.method].needs_teacher and teacher is None:
+        raise UserError(f"method {config.method} learns from a teacher and none is given")
+    state = TrainState.fresh(config, splits.shape[0], data.num_classes, device)
+    if resume is not None:
+        content = load_checkpoint(resume, device)
+        _check_same_run(resume, content["config"], config)
+        state.restore(content)
+    taught_by = None if teacher is None else load_model(teacher, device)[0]
+    on_device = None if val is None else val.to(device)
+    return Run(config, state, data.to(device), on_device, taught_by, splits.class_names)
+
+
+def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a checkpoint, in eval mode, and what the checkpoint says of itself.
+
+    Raises:
+        CheckpointError: damaged, or its tensors are of another architecture than its configuration.
+    """
+    content = load_checkpoint(path, device)
+    try:
+        config = Config().override(content["config"])
+        model = build_model(config.model, content["shape"][0], len(content["class_names"])).to(device)
+        model.load_state_dict(content["average"] or content["student"])
+    except (KeyError, TypeError, RuntimeError, AttributeError, UserError) as error:
+        raise CheckpointError(
+            f"{path}: its tensors do not fit the model it names; it is of another architecture or version ({error})"
+        ) from error
+    return model.eval().requires_grad_(False), content
+
+
+def _check_same_run(path: Path, saved: dict[str, Any], config: Config) -> None:
+    for name, value in config.flatten().items():
+        if saved.get(name) != value:
+            raise CheckpointError(
+                f"{path}: was made with {name} = {saved.get(name)} and cannot go on with {value}; start anew or "
+                f"give the same value"
+            )

@@ -1,0 +1,50 @@
+"""Stage 1: the balanced self-teacher, its training set D_B and its configuration."""
+
+from dataclasses import replace
+
+import torch
+
+from ltsd.config import Config
+from ltsd.data.batches import Split
+from ltsd.data.longtail import balanced_resample
+from ltsd.errors import UserError
+
+
+def teacher_gamma(config: Config, imbalance_ratio: float) -> float:
+    """gamma: the one set, else half the imbalance ratio (LTSD, section 4), at least 1."""
+    gamma = config.balance.teacher_gamma
+    return max(1.0, imbalance_ratio / 2) if gamma is None else gamma
+
+
+def teacher_config(config: Config, gamma: float) -> Config:
+    """How the teacher of a student is trained: plain cross-entropy, as a run of its own, from the same seed.
+
+    Two students whose teacher configurations are equal have the same teacher: what shapes the student
+    alone is at its default here.
+    """
+    plain = Config()
+    return replace(
+        config,
+        method="at" if config.teacher.adversarial else "natural",
+        epochs=config.teacher.epochs,
+        optim=replace(config.optim, lr=config.teacher.lr),
+        balance=replace(plain.balance, teacher_gamma=gamma),
+        distill=plain.distill,
+        evaluate=plain.evaluate,
+    )
+
+
+def teacher_split(data: Split, gamma: float, seed: int) -> Split:
+    """D_B: int(gamma * n_min) images of every class, rows of the same images.
+
+    Raises:
+        UserError: it would be empty.
+    """
+    size = int(gamma * min(data.class_counts()))
+    if size < 1:
+        raise UserError(
+            f"balance.teacher_gamma = {gamma} leaves no image per class: the smallest class has "
+            f"{min(data.class_counts())}; it must be at least {1 / min(data.class_counts()):.3g}"
+        )
+    positions = balanced_resample(data.labels[data.rows].cpu().numpy(), size, seed)
+    return data.select(data.rows[torch.from_numpy(positions).to(data.rows.device)])

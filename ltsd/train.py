@@ -1,0 +1,231 @@
+"""The training loop: a generator that yields one frozen EpochMetrics per epoch, and resumes to the same bits."""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ltsd.attacks.pgd import pgd
+from ltsd.checkpoint import CheckpointError
+from ltsd.config import AttackConfig, Config
+from ltsd.data.batches import Split, epoch_batches
+from ltsd.evaluate import Accuracy, clean_verdicts, eval_mode, pgd_verdicts, validation_metrics
+from ltsd.methods import METHODS, Method, Setting
+from ltsd.models import build_model
+
+VALIDATION_SEED = 1
+
+
+class DivergedError(ArithmeticError):
+    """The loss of an epoch is not finite."""
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch measured. `epoch` counts from 1; `values` has the project's metric names.
+
+    `per_class` holds clean and robust recalls where the epoch was validated.
+    """
+
+    epoch: int
+    seconds: float
+    values: dict[str, float]
+    per_class: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes: the whole of it is saved, so that resuming loses nothing.
+
+    Random numbers need no state: each epoch draws its own from (seed, epoch).
+    """
+
+    student: nn.Module
+    optimizer: torch.optim.SGD
+    average: nn.Module | None
+    history: list[EpochMetrics]
+    steps: int = 0
+
+    @classmethod
+    def fresh(cls, config: Config, channels: int, num_classes: int, device: torch.device) -> Self:
+        """New weights, drawn from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream(config.seed, "weights"))
+            student = build_model(config.model, channels, num_classes).to(device)
+        optim = config.optim
+        optimizer = torch.optim.SGD(
+            student.parameters(), optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
+        )
+        average = deepcopy(student).requires_grad_(False).eval() if optim.ema_decay > 0 else None
+        return cls(student, optimizer, average, [])
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is evaluated and kept: the averaged weights where there are any."""
+        return self.student if self.average is None else self.average
+
+    def content(self) -> dict[str, Any]:
+        """The state as nested dicts of tensors and plain values, for a checkpoint."""
+        return {
+            "student": self.student.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": [asdict(metrics) for metrics in self.history],
+            "steps": self.steps,
+        }
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Take over a saved state.
+
+        Raises:
+            CheckpointError: it is of another architecture.
+        """
+        try:
+            self.student.load_state_dict(content["student"])
+            if self.average is not None:
+                self.average.load_state_dict(content["average"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"the checkpoint is of another architecture ({error})") from error
+        self.history = [EpochMetrics(**metrics) for metrics in content["history"]]
+        self.steps = content["steps"]
+
+    def update_average(self, decay: float) -> None:
+        """Move the averaged weights towards the student's; early steps average over what there is so far."""
+        if self.average is None:
+            return
+        self.steps += 1
+        weight = 1 - min(decay, (1 + self.steps) / (10 + self.steps))
+        for mean, value in zip(
+            self.average.state_dict().values(), self.student.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+
+def train(
+    config: Config, state: TrainState, data: Split, val: Split | None, teacher: nn.Module | None
+) -> Iterator[EpochMetrics]:
+    """Train from where `state` is to `config.epochs`; `state` is whole, and may be saved, at every yield.
+
+    Args:
+        config: method, epochs, hyperparameters.
+        state: changed in place.
+        data: training images, on the state's device.
+        val: validated every `config.evaluate.every` epochs and after the last; None: never.
+        teacher: the balanced self-teacher, for methods that need one.
+
+    Raises:
+        DivergedError: the loss is not finite.
+    """
+    method = METHODS[config.method]
+    device = data.rows.device
+    counts = data.class_counts()
+    log_counts = torch.tensor(counts, dtype=torch.float32, device=device).clamp_min(1).log()
+    if teacher is not None:
+        teacher = teacher.eval().requires_grad_(False)
+    state.student.train()
+    for epoch in range(len(state.history), config.epochs):
+        started = time.perf_counter()
+        generator = torch.Generator(device).manual_seed(stream(config.seed, epoch))
+        state.optimizer.param_groups[0]["lr"] = learning_rate(config.optim.lr, epoch, config.epochs)
+        setting = _setting(config, log_counts, epoch / config.epochs, teacher)
+        sums: dict[str, Tensor] = {}
+        batches = 0
+        for inputs, labels in epoch_batches(
+            data, config.optim.batch_size, config.data.augmentation, generator
+        ):
+            measured = train_step(method, state, inputs, labels, setting, config.attack, generator)
+            state.update_average(config.optim.ema_decay)
+            sums = {name: sums.get(name, 0) + value for name, value in measured.items()}
+            batches += 1
+        values = {f"train/{name}": float(total) / batches for name, total in sums.items()}
+        if not math.isfinite(values["train/loss"]):
+            raise DivergedError(f"the loss is {values['train/loss']} in epoch {epoch + 1} of {config.epochs}")
+        per_class: dict[str, list[float]] = {}
+        if val is not None and _is_validated(config, epoch):
+            validated, per_class = validate(config, state.model, val, counts)
+            values |= validated
+        values["train/lr"] = state.optimizer.param_groups[0]["lr"]
+        state.history.append(EpochMetrics(epoch + 1, time.perf_counter() - started, values, per_class))
+        yield state.history[-1]
+
+
+def train_step(
+    method: Method,
+    state: TrainState,
+    inputs: Tensor,
+    labels: Tensor,
+    setting: Setting,
+    attack: AttackConfig,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Attack, loss, step, on a batch [B, C, H, W]; returns 0-d device tensors, so that nothing waits for them."""
+    student, adv_inputs = state.student, inputs
+    if method.adversary is not None:
+        with eval_mode(student):
+            adv_inputs = pgd(
+                method.adversary(student, inputs, labels, setting),
+                inputs,
+                eps=attack.eps,
+                step_size=attack.step,
+                steps=attack.steps,
+                generator=generator,
+            )
+    loss, measurements = method.objective(student, inputs, adv_inputs, labels, setting)
+    state.optimizer.zero_grad()
+    loss.backward()
+    state.optimizer.step()
+    right = measurements.pop("logits").argmax(1) == labels
+    name = "clean_acc" if method.adversary is None else "robust_acc"
+    return {"loss": loss.detach(), name: right.float().mean()} | {
+        name: value.detach() for name, value in measurements.items()
+    }
+
+
+def validate(
+    config: Config, model: nn.Module, val: Split, class_counts: list[int]
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Clean and PGD metrics of a split, and the recalls behind them; the same random starts every time."""
+    attack = config.attack
+    clean = Accuracy.of(clean_verdicts(model, val), class_counts)
+    verdicts = pgd_verdicts(
+        model, val, eps=attack.eps, step_size=attack.step, steps=config.evaluate.steps, seed=VALIDATION_SEED
+    )
+    robust = Accuracy.of(verdicts, class_counts)
+    per_class = {"clean": list(clean.per_class), "robust": list(robust.per_class)}
+    return validation_metrics("val", clean, robust), per_class
+
+
+def learning_rate(base: float, epoch: int, epochs: int) -> float:
+    """`base`, a tenth of it from 75% of the epochs on, a hundredth from 90%; a closed form of the epoch."""
+    return base * 0.1 ** ((epoch >= 0.75 * epochs) + (epoch >= 0.9 * epochs))
+
+
+def stream(seed: int, name: str | int) -> int:
+    """The seed of one stream of random numbers, as good as independent of every other stream's."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7])
+
+
+def _is_validated(config: Config, epoch: int) -> bool:
+    return (epoch + 1) % config.evaluate.every == 0 or epoch + 1 == config.epochs
+
+
+def _setting(config: Config, log_counts: Tensor, progress: float, teacher: nn.Module | None) -> Setting:
+    return Setting(
+        log_counts=log_counts,
+        progress=progress,
+        softmax_tau=config.balance.softmax_tau,
+        temperature=config.distill.temperature,
+        kl_weight=config.distill.kl_weight,
+        igdm_weight=config.distill.igdm_weight,
+        teacher=teacher,
+    )

@@ -1,0 +1,128 @@
+"""What is compared at the end of a sweep, on which seeds, and the table that comes of it."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ltsd.config import Config
+from ltsd.files import publishing
+from sweeps.jobs import Job
+
+FINALIST = "finalist"
+REFERENCES = {"ltsd-default": "ltsd", "at-bsl": "at-bsl", "at": "at"}
+TITLES = {FINALIST: "finalist", "ltsd-default": "LTSD, untuned", "at-bsl": "AT-BSL", "at": "AT"}
+COLUMNS = {
+    "clean": "test/clean_acc",
+    "tail clean": "test/tail_clean_acc",
+    "PGD-20": "test/pgd20_acc",
+    "head": "test/head_robust_acc",
+    "medium": "test/medium_robust_acc",
+    "tail": "test/tail_robust_acc",
+    "worst class": "test/worst_class_robust_acc",
+    "AutoAttack": "test/aa_acc",
+    "tail AA": "test/tail_aa_acc",
+    "APGD-CE+T": "test/apgd_ce_t_acc",
+}
+
+
+@dataclass(frozen=True)
+class Exams:
+    """Which ensemble the finalist and the references are examined with, and on how many seeds."""
+
+    seeds: int
+    finalist: str
+    references: str
+
+
+def finalist_jobs(best: Config, exams: Exams, folder: Path) -> list[Job]:
+    """The best configuration, trained on the complete training set, once a seed."""
+    return _jobs(FINALIST, best, exams.seeds, exams.finalist, folder)
+
+
+def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
+    """The untuned methods on the same splits and seeds."""
+    jobs: list[Job] = []
+    for row, method in REFERENCES.items():
+        jobs += _jobs(row, replace(base, method=method), exams.seeds, exams.references, folder)
+    return jobs
+
+
+def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path) -> list[Job]:
+    return [
+        Job("final", f"final-{row}-s{seed}", replace(config, seed=seed), "complete", str(folder), exam=exam)
+        for seed in range(config.seed, config.seed + seeds)
+    ]
+
+
+def result_path(job: Job) -> Path:
+    """Where the exam of a final run is kept."""
+    return Path(job.folder) / "finals" / f"{job.key}.json"
+
+
+def keep_result(job: Job, exam: Mapping[str, Any]) -> None:
+    """Write the exam of a final run beside its model; from then on it is not run again."""
+    content = {"row": row_of(job), "seed": job.config.seed, "config": job.config.flatten(), **exam}
+    with publishing(result_path(job)) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
+
+
+def row_of(job: Job) -> str:
+    """The row of the table that a final run belongs to."""
+    return job.key.removeprefix("final-").rpartition("-s")[0]
+
+
+Results = dict[str, list[dict[str, Any]]]
+
+
+def read_results(folder: Path) -> Results:
+    """The exams that were kept, by row, in the order of the table."""
+    found: Results = {row: [] for row in TITLES}
+    for path in sorted((folder / "finals").glob("final-*.json")):
+        content = json.loads(path.read_text())
+        found[content["row"]].append(content)
+    return {row: exams for row, exams in found.items() if exams}
+
+
+def summary(exams: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float] | None:
+    """Mean and standard deviation over seeds of a test metric; None where it was not measured."""
+    values = [exam["metrics"][metric] for exam in exams if metric in exam["metrics"]]
+    if not values:
+        return None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def table(results: Results) -> list[list[str]]:
+    """Header and rows as text, percent, mean ± standard deviation over seeds; columns nobody has are left out."""
+    columns = {
+        title: metric
+        for title, metric in COLUMNS.items()
+        if any(summary(exams, metric) for exams in results.values())
+    }
+    rows = [["", *columns]]
+    for row, exams in results.items():
+        cells = [summary(exams, metric) for metric in columns.values()]
+        rows.append(
+            [TITLES[row], *("–" if c is None else f"{100 * c[0]:.1f} ± {100 * c[1]:.1f}" for c in cells)]
+        )
+    return rows
+
+
+def write_table(results: Results, folder: Path) -> Path:
+    """Keep the table as Markdown in the sweep's folder."""
+    path = folder / "table.md"
+    with publishing(path) as temporary:
+        temporary.write_text(markdown(table(results)))
+    return path
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its columns aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines) + "\n"

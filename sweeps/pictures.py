@@ -1,0 +1,83 @@
+"""Pictures of a whole sweep: scores over time, what mattered, parallel coordinates, the final comparison."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import optuna
+from matplotlib.figure import Figure
+from optuna.trial import TrialState
+
+from ltsd.files import publishing
+from sweeps.finals import TITLES, Results, summary
+
+DPI = 80
+BARS = {"clean": "test/clean_acc", "PGD-20": "test/pgd20_acc", "tail PGD-20": "test/tail_robust_acc"}
+
+
+def draw_sweep(study: optuna.Study, results: Results, folder: Path) -> list[Path]:
+    """Write the pictures that the study and the finals can give; returns their paths."""
+    matplotlib.use("Agg")
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    drawn: dict[str, Callable[[], Figure]] = {"scores": lambda: scores_over_time(study)}
+    if len(complete) > 1 and len(complete[0].params) > 1:
+        drawn["importances"] = lambda: _of_optuna(
+            optuna.visualization.matplotlib.plot_param_importances, study
+        )
+        drawn["parallel_coordinates"] = lambda: _of_optuna(
+            optuna.visualization.matplotlib.plot_parallel_coordinate, study
+        )
+    if results:
+        drawn["finals"] = lambda: final_bars(results)
+    paths = []
+    for name, draw in drawn.items():
+        path = folder / "pictures" / f"{name}.png"
+        with publishing(path) as temporary, temporary.open("wb") as file:
+            draw().savefig(file, format="png", dpi=DPI)
+        paths.append(path)
+    return paths
+
+
+def _of_optuna(plot: Callable[[optuna.Study], Any], study: optuna.Study) -> Figure:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = plot(study)
+    figure: Figure = axes.figure
+    figure.set_size_inches(10, 4.5)
+    figure.set_layout_engine("tight")
+    return figure
+
+
+def scores_over_time(study: optuna.Study) -> Figure:
+    """The validated score of every trial at every epoch, and at the end; trials stopped early end where they did."""
+    figure = Figure(figsize=(10, 4), dpi=DPI, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for trial in study.get_trials(deepcopy=False):
+        steps = sorted(trial.intermediate_values)
+        if not steps:
+            continue
+        scores = [trial.intermediate_values[step] for step in steps]
+        done = trial.state == TrialState.COMPLETE
+        colour = "#3c93c2" if done else "#bbbbbb"
+        left.plot(steps, scores, color=colour, alpha=0.8)
+        right.scatter(trial.number, scores[-1], color=colour, marker="o" if done else "x")
+    left.set(xlabel="epoch", ylabel="val/robust_acc", title="every trial (grey: stopped early)")
+    right.set(xlabel="trial", ylabel="val/robust_acc", title="last score (x: stopped early)")
+    return figure
+
+
+def final_bars(results: Results) -> Figure:
+    """Clean, PGD-20 and tail accuracy on the test set, mean over seeds with standard deviation."""
+    figure = Figure(figsize=(9, 4), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(BARS)
+    for index, (title, metric) in enumerate(BARS.items()):
+        values = [summary(exams, metric) or (0.0, 0.0) for exams in results.values()]
+        places = [row - 0.4 + (index + 0.5) * width for row in range(len(results))]
+        axes.bar(places, [v[0] for v in values], width, yerr=[v[1] for v in values], label=title, capsize=3)
+    axes.set_xticks(range(len(results)), [TITLES[row] for row in results])
+    axes.set(ylim=(0, 1), ylabel="class-balanced accuracy", title="test set")
+    axes.legend(loc="lower left", fontsize="small")
+    return figure

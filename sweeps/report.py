@@ -1,0 +1,119 @@
+"""What a sweep says in words: at its start, and at its end."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from ltsd.data import Splits
+from ltsd.data.longtail import class_groups
+from sweeps import finals
+from sweeps.finals import Results
+from sweeps.machine import Resources
+from sweeps.plan import Plan
+from sweeps.searcher import Study
+from sweeps.settings import Sweep
+from sweeps.tracking import without_password
+
+
+def introduction(
+    sweep: Sweep, splits: Splits, resources: Resources, searched: Sequence[str]
+) -> Iterator[str]:
+    """What is about to happen, on what data, with what of the machine."""
+    settings, base = sweep.settings, sweep.base
+    counts = splits.complete.class_counts()
+    groups = class_groups(counts)
+    how = "drawn at" if splits.simulated else "naturally at"
+    yield (
+        f"sweep {settings.name}: {settings.trials} trials of {base.method} on {base.data.source}, in {settings.folder}"
+    )
+    yield (
+        f"data: {sum(counts)} training images, {max(counts)}…{min(counts)} a class, {how} imbalance ratio "
+        f"{splits.imbalance_ratio:g}; {len(splits.val)} for validation, {len(splits.test)} for the final test; "
+        + "; ".join(
+            f"{group}: {', '.join(splits.class_names[c] for c in classes)}"
+            for group, classes in groups.items()
+        )
+    )
+    if not splits.simulated:
+        rarest = min(splits.val.class_counts())
+        yield f"data: validation has {rarest} image(s) of its rarest class; its score is that coarse"
+    share = f", {resources.gpus_per_trial:g} GPU each" if resources.gpus_per_trial else ""
+    yield f"machine: {resources.concurrency} trial(s) at a time, one thread each{share}"
+    yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
+
+
+def metrics(study: Study, plan: Plan, results: Results) -> dict[str, float]:
+    """The numbers of the whole sweep: how its trials ended, its best, its finalist on the test set."""
+    values = {f"trials/{name}": float(count) for name, count in _states(study).items()}
+    values |= {f"teachers/{name}": float(count) for name, count in plan.teachers.items()}
+    best = study.best()
+    if best is not None and best.value is not None:
+        values |= {"best/robust_acc": best.value, "best/trial": float(best.number)}
+    for metric in finals.COLUMNS.values():
+        found = finals.summary(results.get(finals.FINALIST, []), metric)
+        if found is not None:
+            values |= {
+                f"final/{metric.removeprefix('test/')}": found[0],
+                f"final/{metric.removeprefix('test/')}_std": found[1],
+            }
+    return values
+
+
+def conclusion(
+    sweep: Sweep, study: Study, plan: Plan, results: Results, paths: Sequence[Path]
+) -> Iterator[str]:
+    """How it ended: the table, what failed, where the pictures are, how to open MLflow."""
+    yield f"trials: {', '.join(f'{count} {name}' for name, count in _states(study).items())}"
+    yield f"teachers: {plan.teachers['done']} trained, {plan.teachers['reused']} reused from the store"
+    for failure in plan.failures:
+        yield f"failed: {failure}"
+    best = study.best()
+    if best is None:
+        yield "no trial was completed, so there is no finalist; the reasons stand above"
+        return
+    knobs = ", ".join(f"{name} {_short(value)}" for name, value in best.params.items())
+    yield f"best: trial {best.number}, validation PGD-{sweep.base.evaluate.steps} {100 * (best.value or 0):.1f}% ({knobs})"
+    exams = [exam for row in results.values() for exam in row]
+    seeds = max((len(row) for row in results.values()), default=0)
+    images = exams[0]["images"] if exams else 0
+    yield (
+        f"test set, {images} images, class-balanced accuracy in percent, mean ± standard deviation of {seeds} seed(s); "
+        f"head, medium, tail and worst class under PGD-20; eps {sweep.base.attack.eps:.4g}:\n\n"
+        + finals.markdown(finals.table(results))
+    )
+    yield "pictures and table: " + " ".join(_relative(path) for path in paths)
+    yield f"browse it: {browse_command(sweep)}"
+
+
+def browse_command(sweep: Sweep) -> str:
+    """The one line that opens MLflow on this sweep."""
+    uri = sweep.settings.tracking_uri
+    if uri.startswith("http"):
+        return without_password(uri)
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(without_password(uri))}"
+
+
+def resume_command(sweep: Sweep) -> str:
+    """The command that goes on with this sweep."""
+    settings = sweep.settings
+    storage = "" if settings.storage == "runs" else f" --storage {shlex.quote(settings.storage)}"
+    return f"python sweeps/search.py --name {shlex.quote(str(settings.name))}{storage} --resume"
+
+
+def _states(study: Study) -> dict[str, int]:
+    names = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed"}
+    counts = {name: len(study.trials(state)) for state, name in names.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,41 @@
+"""The main command: search, retrain the best, compare, record.
+
+    python sweeps/search.py                                      # the embedded digits, about five minutes
+    python sweeps/search.py --data PATH --data.imbalance-ratio 50 --trials 32
+    python sweeps/search.py --name NAME --resume                 # go on after Ctrl-C or a kill
+
+Every flag that names a knob of the configuration (`--distill.temperature 2`) fixes it; what is left of the
+method's space is searched.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from ltsd.config import Config
+from ltsd.flags import Parser, add_flags, exit_code_of, values_set
+from sweeps.settings import Settings, Sweep
+
+ALIASES = {"data": "data.source"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the flags and run or resume a sweep; returns the exit code."""
+    sweep = read_flags(arguments)
+    from sweeps.driver import run_sweep  # takes seconds to import; --help and a mistaken flag need not wait
+
+    return run_sweep(sweep)
+
+
+def read_flags(arguments: Sequence[str] | None) -> Sweep:
+    """The sweep that the flags ask for, a new one or, with --resume, the one in that folder."""
+    parser = Parser("python sweeps/search.py", __doc__ or "")
+    parser.add_argument("--resume", action="store_true", help="go on with the sweep of that --name")
+    add_flags(parser, Settings())
+    add_flags(parser, Config(), ALIASES)
+    parsed = parser.parse_known(arguments)
+    given, fixed = values_set(parsed, Settings()), values_set(parsed, Config())
+    return Sweep.resumed(given, fixed) if parsed.resume else Sweep.new(given, fixed)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

@@ -1,0 +1,133 @@
+"""What a sweep is, apart from the configuration of its runs; kept in its folder, so that it can be resumed."""
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from ltsd.config import Config, Value, knob
+from ltsd.errors import UserError
+from ltsd.files import publishing
+
+SETTINGS_FILE = "sweep.json"
+TEACHERS = "teachers"
+ENSEMBLES = ("standard", "apgd-ce+t", "none")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The flags of `sweeps/search.py` that are not the configuration of a run."""
+
+    name: str | None = knob(None, "name of the sweep (default: data set, method and time)")
+    trials: int = knob(16, "configurations that are tried", at_least=1)
+    concurrency: int | None = knob(
+        None,
+        "trials at a time (default: as many as the processors, or the GPUs by --gpus-per-trial, carry)",
+        at_least=1,
+    )
+    gpus_per_trial: float | None = knob(
+        None, "share of a GPU for each trial; 0: none (default: 1 where there is a GPU, else 0)", at_least=0
+    )
+    storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
+    tracking_uri: str = knob(
+        "sqlite:///mlflow.db", "where MLflow keeps its records, or the address of its server"
+    )
+    final_seeds: int = knob(
+        3, "seeds on which the best configuration and the references are retrained", at_least=1
+    )
+    final_attack: str = knob("standard", "AutoAttack of the finalist", choices=ENSEMBLES)
+    reference_attack: str = knob(
+        "apgd-ce+t", "AutoAttack of the reference rows; apgd-ce+t is its first half", choices=ENSEMBLES
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sweep."""
+        return Path(self.storage) / str(self.name)
+
+
+CHANGEABLE = ("trials", "concurrency", "gpus_per_trial", "storage", "tracking_uri")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as it was asked for: settings, and the knobs that the user fixed by dotted name."""
+
+    settings: Settings
+    fixed: dict[str, Value]
+    is_new: bool = True
+
+    @property
+    def base(self) -> Config:
+        """The configuration of every run before anything is searched."""
+        return Config.preset(str(self.fixed.get("data.source", "digits"))).override(self.fixed)
+
+    def claim(self) -> None:
+        """Make the sweep's folder, where it is new, and write the settings into it.
+
+        Raises:
+            UserError: the storage cannot be written.
+        """
+        try:
+            self._save()
+        except OSError as error:
+            raise UserError(
+                f"--storage {self.settings.storage}: {self.settings.folder} cannot be written ({error.strerror}); "
+                f"give a folder that can"
+            ) from error
+
+    def _save(self) -> None:
+        content = {"settings": dataclasses.asdict(self.settings), "fixed": self.fixed}
+        with publishing(self.settings.folder / SETTINGS_FILE) as temporary:
+            temporary.write_text(json.dumps(content, indent=1))
+
+    @classmethod
+    def new(cls, given: dict[str, Any], fixed: dict[str, Value]) -> Self:
+        """A sweep whose folder does not exist yet; `claim` makes it.
+
+        Raises:
+            UserError: the name is taken or is no plain folder name; a knob is out of range.
+        """
+        settings = Settings(**given)
+        sweep = cls(settings, fixed)
+        if settings.name is None:
+            name = f"{Path(sweep.base.data.source).name}-{sweep.base.method}-{time.strftime('%Y%m%d-%H%M%S')}"
+            settings = dataclasses.replace(settings, name=name)
+        name = str(settings.name)
+        if Path(name).name != name or name in (TEACHERS, ".", ".."):
+            raise UserError(f"--name {name}: must be a plain folder name, other than {TEACHERS!r}")
+        if settings.folder.exists():
+            raise UserError(
+                f"--name {name}: {settings.folder} exists already; add --resume to go on with it, or give another name"
+            )
+        return cls(settings, fixed)
+
+    @classmethod
+    def resumed(cls, given: dict[str, Any], fixed: dict[str, Value]) -> Self:
+        """A sweep as its folder tells it; of the flags given again only some may differ.
+
+        Raises:
+            UserError: there is no such sweep, or a flag contradicts what it was started with.
+        """
+        asked = Settings(**given)
+        if asked.name is None:
+            found = sorted(path.parent.name for path in Path(asked.storage).glob(f"*/{SETTINGS_FILE}"))
+            raise UserError(f"--resume needs --name; sweeps in {asked.storage}: {', '.join(found) or 'none'}")
+        path = asked.folder / SETTINGS_FILE
+        if not path.exists():
+            raise UserError(f"--resume: there is no sweep in {asked.folder}; leave --resume out to start it")
+        try:
+            content = json.loads(path.read_text())
+            saved, known = Settings(**content["settings"]), content["fixed"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
+        now = {name: value for name, value in given.items() if name in CHANGEABLE}
+        for name, value in [*given.items(), *fixed.items()]:
+            before = known.get(name) if name in fixed else getattr(saved, name)
+            if name not in now and value != before:
+                raise UserError(
+                    f"--{name} {value}: the sweep was started with {before}; leave the flag out, or start another sweep"
+                )
+        return cls(dataclasses.replace(saved, **now), known, is_new=False)

@@ -1,0 +1,109 @@
+"""What runs inside a Ray worker: job -> the same train() as everywhere -> tune.report with a checkpoint each epoch."""
+
+import functools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from ltsd.config import DataConfig
+from ltsd.data import Splits, load_splits
+from ltsd.exam import ExamResult, examine
+from ltsd.runs import Run, open_run
+from ltsd.teacher import teacher_split
+from ltsd.train import DivergedError
+from sweeps.jobs import CHECKPOINT_FILE, Job, Report, final_model
+from sweeps.teachers import is_trained, training_lock
+
+
+def run_job(params: Mapping[str, Any], gpu_fraction: float) -> None:
+    """Run one job to its end, with a `Report` after every epoch and every part of an exam."""
+    device = _claim_device(gpu_fraction)
+    job = Job.of(params)
+    try:
+        if job.kind == "teacher":
+            _make_teacher(job, device)
+        else:
+            run = _open(job, device)
+            _train(job, run)
+            if job.kind == "final":
+                _examine(job, run)
+    except DivergedError as error:
+        tune.report(Report(0, failure=str(error)).message())
+
+
+def _claim_device(gpu_fraction: float) -> torch.device:
+    """One thread on the CPU, or the GPU with this trial's share of its memory and no more."""
+    torch.set_num_threads(1)
+    if gpu_fraction == 0:
+        return torch.device("cpu")
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gpu_fraction))
+    return torch.device("cuda")
+
+
+@functools.lru_cache(maxsize=1)
+def _splits(data: DataConfig) -> Splits:
+    return load_splits(data)
+
+
+def _open(job: Job, device: torch.device) -> Run:
+    splits = _splits(job.config.data)
+    data = splits.train if job.part == "train" else splits.complete
+    val = splits.val if job.kind == "trial" else None
+    teacher = Path(job.teacher) if job.teacher else None
+    if job.kind == "teacher":
+        gamma = job.config.balance.teacher_gamma
+        assert gamma is not None
+        data, teacher = teacher_split(data, gamma, job.config.seed), None
+    resume = _last_checkpoint(job)
+    return open_run(job.config, splits, data, val, device, teacher=teacher, resume=resume)
+
+
+def _last_checkpoint(job: Job) -> Path | None:
+    """The checkpoint of this attempt where Ray restarted it, else the one an earlier sweep process left."""
+    checkpoint = tune.get_checkpoint()
+    if checkpoint is not None:
+        return Path(checkpoint.path) / CHECKPOINT_FILE
+    return Path(job.resume) if job.resume else None
+
+
+def _train(job: Job, run: Run) -> None:
+    for metrics in run.epochs():
+        report = Report(metrics.epoch, values=metrics.values, per_class=metrics.per_class)
+        with tempfile.TemporaryDirectory() as folder:
+            run.save(Path(folder) / CHECKPOINT_FILE)
+            tune.report(report.message(), checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _make_teacher(job: Job, device: torch.device) -> None:
+    """Train the teacher unless another process has, or does so now; it appears in the store whole."""
+    path = Path(job.teacher)
+    with training_lock(path):
+        if is_trained(path):
+            tune.report(Report(job.config.epochs, "reused").message())
+            return
+        run = _open(job, device)
+        _train(job, run)
+        run.save(path)
+
+
+def _examine(job: Job, run: Run) -> None:
+    """Read the test set: once, on the finished model."""
+    model = run.state.model.eval().requires_grad_(False)
+    test = _splits(job.config.data).test.to(next(model.parameters()).device)
+    result: ExamResult | None = None
+    for done, result in examine(model, test, run.data.class_counts(), job.config.attack, job.exam):
+        tune.report(Report(job.config.epochs, done).message())
+    assert result is not None
+    run.save(final_model(job))
+    report = Report(
+        job.config.epochs,
+        "examined",
+        values=result.values(),
+        per_class=result.per_class(),
+        exam=result.as_json(),
+    )
+    tune.report(report.message())
