@@ -46,6 +46,4 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     try:
         return torch.load(io.BytesIO(payload), map_location=device, weights_only=True)  # type: ignore[no-any-return]
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(
-            f"{path}: holds more than tensors and plain values; it was not loaded"
-        ) from error
+        raise CheckpointError(f"{path}: holds more than tensors and plain values; it was not loaded") from error

@@ -159,9 +159,7 @@ class TeacherConfig:
 class BalanceConfig:
     """How strongly rare classes are favoured."""
 
-    softmax_tau: float = knob(
-        1.0, "exponent of the class prior in the balanced softmax (AT-BSL, LTSD)", at_least=0
-    )
+    softmax_tau: float = knob(1.0, "exponent of the class prior in the balanced softmax (AT-BSL, LTSD)", at_least=0)
     teacher_gamma: float | None = knob(
         None,
         "the teacher's resample holds int(gamma * n_min) images of every class (default: imbalance ratio / 2)",
@@ -272,7 +270,7 @@ def checked(name: str, value: Any, hint: Any, item: dataclasses.Field[Any]) -> A
         value = float(value)
     if int in kinds and isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
+    if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
         raise UserError(f"{name} = {value!r} is not of type {kinds[0].__name__}")
     _check_range(name, value, item.metadata)
     return value

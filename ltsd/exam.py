@@ -90,8 +90,6 @@ def examine(
     labels = test.labels[test.rows]
     inputs = torch.cat([inputs for inputs, _ in test.chunks(CHUNK)])
     name = ENSEMBLE_METRIC[ensemble].removesuffix("_acc")
-    for member, standing in autoattack(
-        model, inputs, labels, eps=eps, version=ensemble, seed=SEED, batch_size=CHUNK
-    ):
+    for member, standing in autoattack(model, inputs, labels, eps=eps, version=ensemble, seed=SEED, batch_size=CHUNK):
         verdicts = Verdicts(standing.cpu(), labels.cpu(), test.num_classes)
         yield f"{ENSEMBLE_TITLE[ensemble]} {member}", so_far(name, verdicts)

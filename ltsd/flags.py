@@ -13,7 +13,7 @@ from ltsd.errors import UserError
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that names the nearest right flag for a wrong one, and never guesses from a prefix."""
 
-    def __init__(self, prog: str, description: str) -> None:
+    def __init__(self, prog: str, description: str = "") -> None:
         super().__init__(
             prog=prog,
             description=description,
@@ -33,9 +33,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def add_flags(
-    parser: argparse.ArgumentParser, defaults: object, aliases: dict[str, str] | None = None
-) -> None:
+def add_flags(parser: argparse.ArgumentParser, defaults: object, aliases: dict[str, str] | None = None) -> None:
     """One flag per knob of a (nested) config dataclass; `aliases` gives a knob a second, shorter flag."""
     groups: dict[str, Any] = {}
     for name, value, hint, item in walk(defaults):

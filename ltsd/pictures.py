@@ -64,9 +64,7 @@ def class_bars(
         colour = COLOURS.get(attack) or next(spare)
         axes.bar(places, [recall[c] for c in order], width, label=attack, color=colour, zorder=2)
     axes.set_xticks(range(len(order)), [f"{class_names[c]}\n{class_counts[c]}" for c in order])
-    axes.set(
-        xlabel="class and its training images", ylabel="recall", ylim=(0, 1), xlim=(-0.5, len(order) - 0.5)
-    )
+    axes.set(xlabel="class and its training images", ylabel="recall", ylim=(0, 1), xlim=(-0.5, len(order) - 0.5))
     axes.legend(fontsize="small", loc="lower left")
     return figure
 

@@ -16,7 +16,8 @@ from ltsd.checkpoint import CheckpointError
 from ltsd.config import AttackConfig, Config
 from ltsd.data.batches import Split, epoch_batches
 from ltsd.evaluate import Accuracy, clean_verdicts, eval_mode, pgd_verdicts, validation_metrics
-from ltsd.methods import METHODS, Method, Setting
+from ltsd.methods import METHODS, Method
+from ltsd.methods.setting import Setting
 from ltsd.models import build_model
 
 VALIDATION_SEED = 1
@@ -102,9 +103,7 @@ class TrainState:
             return
         self.steps += 1
         weight = 1 - min(decay, (1 + self.steps) / (10 + self.steps))
-        for mean, value in zip(
-            self.average.state_dict().values(), self.student.state_dict().values(), strict=True
-        ):
+        for mean, value in zip(self.average.state_dict().values(), self.student.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, weight)
             else:
@@ -140,9 +139,7 @@ def train(
         setting = _setting(config, log_counts, epoch / config.epochs, teacher)
         sums: dict[str, Tensor] = {}
         batches = 0
-        for inputs, labels in epoch_batches(
-            data, config.optim.batch_size, config.data.augmentation, generator
-        ):
+        for inputs, labels in epoch_batches(data, config.optim.batch_size, config.data.augmentation, generator):
             measured = train_step(method, state, inputs, labels, setting, config.attack, generator)
             state.update_average(config.optim.ema_decay)
             sums = {name: sums.get(name, 0) + value for name, value in measured.items()}
@@ -182,7 +179,7 @@ def train_step(
             )
     loss, measurements = method.objective(student, inputs, adv_inputs, labels, setting)
     state.optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     right = measurements.pop("logits").argmax(1) == labels
     name = "clean_acc" if method.adversary is None else "robust_acc"

@@ -1,6 +1,7 @@
 """A sweep from its settings to its table: the order in which everything happens."""
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -57,9 +58,7 @@ def run_sweep(sweep: Sweep) -> int:
     with Progress() as progress:
         for line in report.introduction(sweep, splits, resources, list(space)):
             progress.say(line)
-        tracker = Tracker(
-            settings.tracking_uri, str(settings.name), base, splits, list(space), folder, progress.say
-        )
+        tracker = Tracker(settings.tracking_uri, str(settings.name), base, splits, list(space), folder, progress.say)
         with starting(sweep, tracker, resources):
             study = Study(folder, base.seed, space, rung_pruner())
         if space:
@@ -114,7 +113,7 @@ def start_ray(resources: Resources) -> None:
         num_cpus=resources.cpus,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
         runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
     )

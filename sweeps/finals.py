@@ -97,16 +97,12 @@ def summary(exams: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, flo
 def table(results: Results) -> list[list[str]]:
     """Header and rows as text, percent, mean ± standard deviation over seeds; columns nobody has are left out."""
     columns = {
-        title: metric
-        for title, metric in COLUMNS.items()
-        if any(summary(exams, metric) for exams in results.values())
+        title: metric for title, metric in COLUMNS.items() if any(summary(exams, metric) for exams in results.values())
     }
     rows = [["", *columns]]
     for row, exams in results.items():
         cells = [summary(exams, metric) for metric in columns.values()]
-        rows.append(
-            [TITLES[row], *("–" if c is None else f"{100 * c[0]:.1f} ± {100 * c[1]:.1f}" for c in cells)]
-        )
+        rows.append([TITLES[row], *("–" if c is None else f"{100 * c[0]:.1f} ± {100 * c[1]:.1f}" for c in cells)])
     return rows
 
 
@@ -121,8 +117,6 @@ def write_table(results: Results, folder: Path) -> Path:
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, its columns aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines) + "\n"

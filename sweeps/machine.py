@@ -31,14 +31,10 @@ def plan_resources(settings: Settings) -> Resources:
         share = 1.0 if gpus else 0.0
     has = f"this machine has {cpus} processor(s) and {gpus} GPU(s)"
     if share > gpus or (share > 1 and share % 1):
-        remedy = (
-            "leave the flag out, or give 0 to train on the processors" if not gpus else "give a share up to 1"
-        )
+        remedy = "leave the flag out, or give 0 to train on the processors" if not gpus else "give a share up to 1"
         raise UserError(f"--gpus-per-trial {share:g} cannot be met: {has}; {remedy}")
     fits = min(cpus, int(gpus / share + 1e-9)) if share else cpus
     concurrency = fits if settings.concurrency is None else settings.concurrency
     if concurrency > fits:
-        raise UserError(
-            f"--concurrency {concurrency} cannot be met: {has}, enough for {fits} trial(s) at a time"
-        )
+        raise UserError(f"--concurrency {concurrency} cannot be met: {has}, enough for {fits} trial(s) at a time")
     return Resources(concurrency, cpus, share)

@@ -23,9 +23,7 @@ def draw_sweep(study: optuna.Study, results: Results, folder: Path) -> list[Path
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     drawn: dict[str, Callable[[], Figure]] = {"scores": lambda: scores_over_time(study)}
     if len(complete) > 1 and len(complete[0].params) > 1:
-        drawn["importances"] = lambda: _of_optuna(
-            optuna.visualization.matplotlib.plot_param_importances, study
-        )
+        drawn["importances"] = lambda: _of_optuna(optuna.visualization.matplotlib.plot_param_importances, study)
         drawn["parallel_coordinates"] = lambda: _of_optuna(
             optuna.visualization.matplotlib.plot_parallel_coordinate, study
         )

@@ -32,7 +32,7 @@ class Listener(Protocol):
         """A job is over; `reason` says why where it failed."""
 
 
-class Plan(Searcher):  # type: ignore[misc]
+class Plan(Searcher):
     """The jobs of a sweep: trials as Optuna proposes them, the teachers they need, then the finals.
 
     A job whose teacher is not trained waits here, not in a worker, while others run. References need
@@ -79,7 +79,7 @@ class Plan(Searcher):  # type: ignore[misc]
         job = finals.finalist_jobs(self._base.override(best.params), self._exams, self._folder)[0]
         return job if finals.result_path(job).exists() else None
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next job for Ray: its parameters, None while there is none, FINISHED after the last."""
         if len(self._running) > self._concurrency:
             return None
@@ -104,9 +104,7 @@ class Plan(Searcher):  # type: ignore[misc]
                 return False
         return not report.failure
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Settle a job that Ray says is over."""
         job = self._running.pop(trial_id)
         report = self._last_report.pop(trial_id, Report(0))
@@ -211,11 +209,7 @@ class Plan(Searcher):  # type: ignore[misc]
         return self._taught(Job("trial", f"trial-{proposal.number:04d}", config, "train", str(self._folder)))
 
     def _taught(self, job: Job) -> Job:
-        return (
-            replace(job, teacher=self._teacher_job(job).teacher)
-            if METHODS[job.config.method].needs_teacher
-            else job
-        )
+        return replace(job, teacher=self._teacher_job(job).teacher) if METHODS[job.config.method].needs_teacher else job
 
     def _teacher_job(self, student: Job) -> Job:
         return self._store.job(student.config, student.part, self._folder)

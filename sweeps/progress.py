@@ -96,9 +96,7 @@ class Progress:
         per_final = sum(final) / len(final) if final else 2 * per_trial
         work = per_trial * (self._totals["trial"] - self._ended["trial"])
         work += per_final * (self._totals["final"] - self._ended["final"])
-        running = sum(
-            time.monotonic() - since for job, _, since in self._running.values() if job.kind != "teacher"
-        )
+        running = sum(time.monotonic() - since for job, _, since in self._running.values() if job.kind != "teacher")
         return max(0.0, work - running) / max(1, len(self._running))
 
     def _table(self) -> Table:
@@ -106,9 +104,7 @@ class Progress:
         for column in ("job", "where", "score", "knobs"):
             table.add_column(column, no_wrap=column != "knobs")
         for job, report, _ in self._running.values():
-            table.add_row(
-                job.key, _where(job, report), "" if report is None else _score(report), _summary(job)
-            )
+            table.add_row(job.key, _where(job, report), "" if report is None else _score(report), _summary(job))
         return table
 
 
@@ -124,9 +120,7 @@ def _score(report: Report) -> str:
     names: dict[str, Callable[[float], str]] = dict.fromkeys(
         (OBJECTIVE, "test/pgd20_acc", "test/aa_acc"), lambda value: f"{100 * value:.1f}%"
     )
-    return "  ".join(
-        f"{name} {show(report.values[name])}" for name, show in names.items() if name in report.values
-    )
+    return "  ".join(f"{name} {show(report.values[name])}" for name, show in names.items() if name in report.values)
 
 
 def _summary(job: Job) -> str:

@@ -17,9 +17,7 @@ from sweeps.settings import Sweep
 from sweeps.tracking import without_password
 
 
-def introduction(
-    sweep: Sweep, splits: Splits, resources: Resources, searched: Sequence[str]
-) -> Iterator[str]:
+def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: Sequence[str]) -> Iterator[str]:
     """What is about to happen, on what data, with what of the machine."""
     settings, base = sweep.settings, sweep.base
     counts = splits.complete.class_counts()
@@ -32,8 +30,7 @@ def introduction(
         f"data: {sum(counts)} training images, {max(counts)}…{min(counts)} a class, {how} imbalance ratio "
         f"{splits.imbalance_ratio:g}; {len(splits.val)} for validation, {len(splits.test)} for the final test; "
         + "; ".join(
-            f"{group}: {', '.join(splits.class_names[c] for c in classes)}"
-            for group, classes in groups.items()
+            f"{group}: {', '.join(splits.class_names[c] for c in classes)}" for group, classes in groups.items()
         )
     )
     if not splits.simulated:
@@ -61,9 +58,7 @@ def metrics(study: Study, plan: Plan, results: Results) -> dict[str, float]:
     return values
 
 
-def conclusion(
-    sweep: Sweep, study: Study, plan: Plan, results: Results, paths: Sequence[Path]
-) -> Iterator[str]:
+def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: Sequence[Path]) -> Iterator[str]:
     """How it ended: the table, what failed, where the pictures are, how to open MLflow."""
     yield f"trials: {', '.join(f'{count} {name}' for name, count in _states(study).items())}"
     yield f"teachers: {plan.teachers['done']} trained, {plan.teachers['reused']} reused from the store"
@@ -74,7 +69,8 @@ def conclusion(
         yield "no trial was completed, so there is no finalist; the reasons stand above"
         return
     knobs = ", ".join(f"{name} {_short(value)}" for name, value in best.params.items())
-    yield f"best: trial {best.number}, validation PGD-{sweep.base.evaluate.steps} {100 * (best.value or 0):.1f}% ({knobs})"
+    score = f"validation PGD-{sweep.base.evaluate.steps} {100 * (best.value or 0):.1f}%"
+    yield f"best: trial {best.number}, {score} ({knobs})"
     exams = [exam for row in results.values() for exam in row]
     seeds = max((len(row) for row in results.values()), default=0)
     images = exams[0]["images"] if exams else 0

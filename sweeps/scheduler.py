@@ -33,7 +33,7 @@ class RungScheduler(FIFOScheduler):
     """First come, first served; passes each report to `record`, which says whether the trial goes on."""
 
     def __init__(self, record: Callable[[str, Report], bool]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._record = record
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:

@@ -33,9 +33,7 @@ class Study:
     one that diverged or crashed FAIL. Telling the same trial twice changes nothing.
     """
 
-    def __init__(
-        self, folder: Path, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner
-    ) -> None:
+    def __init__(self, folder: Path, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._seed = seed
         self._space = dict(space)
@@ -51,9 +49,7 @@ class Study:
         except Exception as error:
             if "database" not in str(error).lower():
                 raise
-            raise UserError(
-                f"{folder / STUDY_FILE} is not an Optuna study or is damaged ({error})"
-            ) from error
+            raise UserError(f"{folder / STUDY_FILE} is not an Optuna study or is damaged ({error})") from error
 
     def enqueue(self, params: Mapping[str, Value]) -> None:
         """Have a point tried first, unless it is known already."""

@@ -31,12 +31,8 @@ class Settings:
         None, "share of a GPU for each trial; 0: none (default: 1 where there is a GPU, else 0)", at_least=0
     )
     storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
-    tracking_uri: str = knob(
-        "sqlite:///mlflow.db", "where MLflow keeps its records, or the address of its server"
-    )
-    final_seeds: int = knob(
-        3, "seeds on which the best configuration and the references are retrained", at_least=1
-    )
+    tracking_uri: str = knob("sqlite:///mlflow.db", "where MLflow keeps its records, or the address of its server")
+    final_seeds: int = knob(3, "seeds on which the best configuration and the references are retrained", at_least=1)
     final_attack: str = knob("standard", "AutoAttack of the finalist", choices=ENSEMBLES)
     reference_attack: str = knob(
         "apgd-ce+t", "AutoAttack of the reference rows; apgd-ce+t is its first half", choices=ENSEMBLES

@@ -23,9 +23,7 @@ KNOBS_OF: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def search_space(
-    config: Config, imbalance_ratio: float, fixed: Collection[str]
-) -> dict[str, BaseDistribution]:
+def search_space(config: Config, imbalance_ratio: float, fixed: Collection[str]) -> dict[str, BaseDistribution]:
     """The distributions of the method's knobs, without those that the user fixed.
 
     What shapes a teacher lies on a grid (`balance.teacher_gamma`: 1, IR/4, IR/2, IR), so that trials meet

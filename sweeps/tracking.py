@@ -23,8 +23,7 @@ import mlflow
 import torch
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 
 from ltsd import pictures
 from ltsd.checkpoint import CheckpointError, load_checkpoint
@@ -146,9 +145,7 @@ class Tracker:
         self._queue.put(None)
         self._thread.join(CLOSE_TIMEOUT_S)
         if self._thread.is_alive():
-            self._warn(
-                "MLflow is slow: some of its records were not written; the sweep's folder has all of them"
-            )
+            self._warn("MLflow is slow: some of its records were not written; the sweep's folder has all of them")
 
     def _put(self, write: Callable[[], None]) -> None:
         self._queue.put(write)
@@ -164,9 +161,7 @@ class Tracker:
                 self._failures_in_a_row += 1
                 self._warn(f"MLflow: {str(error).splitlines()[0][:200]}")
                 if self._failures_in_a_row == GIVE_UP_AFTER:
-                    self._warn(
-                        "MLflow does not answer; the sweep goes on without it, its own folder has every record"
-                    )
+                    self._warn("MLflow does not answer; the sweep goes on without it, its own folder has every record")
 
     def _run(self, kind: str, job: str, title: str) -> Run:
         """The run of a job, found by its tags or created."""
@@ -248,9 +243,7 @@ class Tracker:
         drawn = []
         if live.history:
             epochs = sorted(live.history)
-            drawn.append(
-                ("learning_curves.png", pictures.learning_curves(epochs, [live.history[e] for e in epochs]))
-            )
+            drawn.append(("learning_curves.png", pictures.learning_curves(epochs, [live.history[e] for e in epochs])))
         counts, names = self._split(job).class_counts(), self._splits.class_names
         if live.per_class:
             drawn.append(("per_class.png", pictures.class_bars(live.per_class, counts, names)))
@@ -259,9 +252,7 @@ class Tracker:
             model, _ = load_model(Path(checkpoint), torch.device("cpu"))
             attack = job.config.attack
             inputs, labels = first_of_each_class(self._splits.val)
-            grid = pictures.attack_grid(
-                model, inputs, labels, names, eps=attack.eps, step_size=attack.step, steps=20
-            )
+            grid = pictures.attack_grid(model, inputs, labels, names, eps=attack.eps, step_size=attack.step, steps=20)
             drawn.append(("attacked_images.png", grid))
         return drawn
 
@@ -287,9 +278,7 @@ class Tracker:
                 input_example=inputs.numpy(),
                 serialization_format="pt2",
                 registered_model_name=self.experiment,
-                pip_requirements=[
-                    f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "mlflow")
-                ],
+                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "mlflow")],
             )
 
 
@@ -329,9 +318,7 @@ def versions() -> dict[str, str]:
     """Tags that tell which code ran: the git commit where there is one, and the packages' versions."""
     tags = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
     here = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if commit.returncode == 0:
         tags["mlflow.source.git.commit"] = commit.stdout.strip()
     return tags

@@ -1,6 +1,7 @@
 """What runs inside a Ray worker: job -> the same train() as everywhere -> tune.report with a checkpoint each epoch."""
 
 import functools
+import itertools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float) -> None:
             _make_teacher(job, device)
         else:
             run = _open(job, device)
-            _train(job, run)
+            _train(run)
             if job.kind == "final":
                 _examine(job, run)
     except DivergedError as error:
@@ -70,8 +71,8 @@ def _last_checkpoint(job: Job) -> Path | None:
     return Path(job.resume) if job.resume else None
 
 
-def _train(job: Job, run: Run) -> None:
-    for metrics in run.epochs():
+def _train(run: Run) -> None:
+    for metrics in itertools.chain(run.last_if_trained(), run.epochs()):
         report = Report(metrics.epoch, values=metrics.values, per_class=metrics.per_class)
         with tempfile.TemporaryDirectory() as folder:
             run.save(Path(folder) / CHECKPOINT_FILE)
@@ -86,7 +87,7 @@ def _make_teacher(job: Job, device: torch.device) -> None:
             tune.report(Report(job.config.epochs, "reused").message())
             return
         run = _open(job, device)
-        _train(job, run)
+        _train(run)
         run.save(path)
 
 
@@ -94,10 +95,11 @@ def _examine(job: Job, run: Run) -> None:
     """Read the test set: once, on the finished model."""
     model = run.state.model.eval().requires_grad_(False)
     test = _splits(job.config.data).test.to(next(model.parameters()).device)
-    result: ExamResult | None = None
+    results: list[ExamResult] = []
     for done, result in examine(model, test, run.data.class_counts(), job.config.attack, job.exam):
         tune.report(Report(job.config.epochs, done).message())
-    assert result is not None
+        results.append(result)
+    result = results[-1]
     run.save(final_model(job))
     report = Report(
         job.config.epochs,

@@ -36,7 +36,7 @@ def autoattack(
     """
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
     with torch.no_grad():
-        logits = torch.cat([model(chunk) for chunk in inputs.split(batch_size)])
+        logits = torch.cat([model(chunk) for chunk in torch.split(inputs, batch_size)])
     targets = min(9, logits.shape[1] - 1)
     standing = logits.argmax(1) == labels
     for member in MEMBERS[version]:

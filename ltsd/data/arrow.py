@@ -64,9 +64,7 @@ def read_image_set(path: Path) -> ImageSet:
         images = pixels[: len(batch) * int(np.prod(shape))].reshape(len(batch), *shape)
         labels = batch.column("label").to_numpy()
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} is not a decoded image set ({error}); delete it, it is made again"
-        ) from error
+        raise UserError(f"{path} is not a decoded image set ({error}); delete it, it is made again") from error
     return ImageSet(
         _read_only(images),
         _read_only(labels),
@@ -83,8 +81,8 @@ def _read_only(array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
 
 def _fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: Sequence[str]) -> str:
     digest = hashlib.sha256(json.dumps([images.shape, list(class_names)]).encode())
-    digest.update(np.ascontiguousarray(images))
-    digest.update(np.ascontiguousarray(labels))
+    digest.update(images.tobytes())
+    digest.update(labels.tobytes())
     return digest.hexdigest()
 
 

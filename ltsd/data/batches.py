@@ -37,7 +37,7 @@ class Split:
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The whole split in order; the last chunk may be smaller."""
-        for positions in torch.arange(len(self), device=self.rows.device).split(size):
+        for positions in torch.arange(len(self), device=self.rows.device).split(size):  # type: ignore[no-untyped-call]
             yield self.take(positions)
 
     def select(self, rows: Tensor) -> Self:

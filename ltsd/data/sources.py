@@ -137,13 +137,10 @@ def _parquet_files(root: Path) -> dict[str, list[Path]]:
         return {"train": [root]}
     found = sorted(root.rglob("*.parquet"))
     parts = {
-        part: [path for path in found if path.name.startswith(prefixes)]
-        for part, prefixes in SPLIT_FOLDERS.items()
+        part: [path for path in found if path.name.startswith(prefixes)] for part, prefixes in SPLIT_FOLDERS.items()
     }
     if found and not parts["train"]:
-        raise UserError(
-            f"--data.source {root}: none of its Parquet files is named train*.parquet: {found[0].name} …"
-        )
+        raise UserError(f"--data.source {root}: none of its Parquet files is named train*.parquet: {found[0].name} …")
     return {part: paths for part, paths in parts.items() if paths}
 
 
@@ -190,9 +187,7 @@ def _rows_of_parquet(paths: Sequence[Path], num_classes: int) -> Encoded:
 
 def _class_folders(root: Path) -> dict[str, Path]:
     """`train/` and `test/` of an image folder, or the folder itself where it holds the classes directly."""
-    parts = {
-        part: root / name for part, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()
-    }
+    parts = {part: root / name for part, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()}
     folders = parts if "train" in parts else {"train": root}
     if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folders["train"].glob("*/*")):
         raise UserError(
@@ -236,13 +231,10 @@ def decode_image(encoded: bytes, place: str, image_size: int | None) -> Images:
         with Image.open(io.BytesIO(encoded)) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise UserError(
-                    f"{place}: an image of {width}x{height} pixels, more than {MAX_PIXELS} are refused"
-                )
-            image = image.convert("RGB")
-            if image_size is not None:
-                image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-            return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
+                raise UserError(f"{place}: an image of {width}x{height} pixels, more than {MAX_PIXELS} are refused")
+            size = (width, height) if image_size is None else (image_size, image_size)
+            resized = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+            return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{place}: a broken image ({error})") from error
 

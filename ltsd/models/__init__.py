@@ -14,4 +14,4 @@ def build_model(model: ModelConfig, channels: int, num_classes: int) -> nn.Modul
         network: nn.Module = SmallCNN(channels, num_classes, model.width)
     else:
         network = resnet18(channels, num_classes, model.width)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last)

@@ -1,0 +1,132 @@
+"""One run without Ray, Optuna or MLflow.
+
+python -m ltsd train --method ltsd --epochs 40 --out runs/one.pt
+python -m ltsd train --out runs/one.pt --resume            # go on after an interruption
+python -m ltsd evaluate runs/one.pt --attack standard --json out.json --picture out.png
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ltsd.config import Config
+from ltsd.data import Splits, load_splits
+from ltsd.errors import UserError
+from ltsd.exam import ENSEMBLE_TITLE, ExamResult, examine
+from ltsd.files import publishing
+from ltsd.flags import Parser, add_flags, exit_code_of, values_set
+from ltsd.methods import METHODS
+from ltsd.pictures import class_bars
+from ltsd.runs import Run, load_model, open_run
+from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
+
+ALIASES = {"data": "data.source"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the flags and run a command; returns the exit code."""
+    parser = Parser("python -m ltsd", __doc__ or "")
+    commands = parser.add_subparsers(required=True, metavar="train|evaluate")
+    train_parser = commands.add_parser("train", help="train one model, its teacher first where it needs one")
+    train_parser.add_argument("--out", type=Path, required=True, help="checkpoint to write, after every epoch")
+    train_parser.add_argument("--resume", action="store_true", help="go on from the checkpoint where it exists")
+    train_parser.add_argument(
+        "--complete", action="store_true", help="train on the complete training set, without validation"
+    )
+    add_flags(train_parser, Config(), ALIASES)
+    train_parser.set_defaults(run=train_command)
+    evaluate_parser = commands.add_parser("evaluate", help="examine a checkpoint on the test set, class by class")
+    evaluate_parser.add_argument("checkpoint", type=Path, help="made by train, or the final model of a sweep")
+    evaluate_parser.add_argument(
+        "--attack", choices=(*ENSEMBLE_TITLE, "none"), default="none", help="beyond PGD-20 (default: none)"
+    )
+    evaluate_parser.add_argument("--json", type=Path, help="write every number here")
+    evaluate_parser.add_argument("--picture", type=Path, help="write the recalls per class here, as PNG")
+    evaluate_parser.set_defaults(run=evaluate_command)
+    parsed = parser.parse_known(arguments)
+    code: int = parsed.run(parsed)
+    return code
+
+
+def train_command(parsed: argparse.Namespace) -> int:
+    """`python -m ltsd train`."""
+    fixed = values_set(parsed, Config())
+    config = Config.preset(str(fixed.get("data.source", "digits"))).override(fixed)
+    splits = load_splits(config.data)
+    out: Path = parsed.out
+    if out.exists() and not parsed.resume:
+        raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
+    teacher = out.with_suffix(".teacher.pt") if METHODS[config.method].needs_teacher else None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if teacher is not None:
+        _train(_open_teacher(config, splits, parsed.complete, device, teacher, parsed.resume), teacher, "teacher")
+    data, val = (splits.complete, None) if parsed.complete else (splits.train, splits.val)
+    resume = out if parsed.resume and out.exists() else None
+    run = open_run(config, splits, data, val, device, teacher=teacher, resume=resume)
+    _train(run, out, config.method)
+    print(f"saved {out}; examine it with: python -m ltsd evaluate {out}")
+    return 0
+
+
+def _open_teacher(
+    config: Config, splits: Splits, complete: bool, device: torch.device, path: Path, resume: bool
+) -> Run:
+    gamma = teacher_gamma(config, splits.imbalance_ratio)
+    data = teacher_split(splits.complete if complete else splits.train, gamma, config.seed)
+    start = path if resume and path.exists() else None
+    return open_run(teacher_config(config, gamma), splits, data, None, device, teacher=None, resume=start)
+
+
+def _train(run: Run, path: Path, title: str) -> None:
+    for metrics in run.epochs():
+        run.save(path)
+        shown = {name: value for name, value in metrics.values.items() if name.endswith(("loss", "acc"))}
+        numbers = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        print(f"{title} epoch {metrics.epoch}/{run.config.epochs}  {metrics.seconds:.1f} s  {numbers}", flush=True)
+
+
+def evaluate_command(parsed: argparse.Namespace) -> int:
+    """`python -m ltsd evaluate`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, about = load_model(parsed.checkpoint, device)
+    config = Config().override(about["config"])
+    test, counts = load_splits(config.data).test.to(device), about["class_counts"]
+    results: list[ExamResult] = []
+    for done, result in examine(model, test, counts, config.attack, parsed.attack):
+        print(f"{done} done", file=sys.stderr, flush=True)
+        results.append(result)
+    print(class_table(results[-1], counts, about["class_names"]))
+    if parsed.json is not None:
+        with publishing(parsed.json) as temporary:
+            temporary.write_text(json.dumps(results[-1].as_json(), indent=1))
+    if parsed.picture is not None:
+        figure = class_bars(results[-1].per_class(), counts, about["class_names"])
+        with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
+            figure.savefig(file, format="png")
+    return 0
+
+
+def class_table(result: ExamResult, class_counts: Sequence[int], class_names: Sequence[str]) -> str:
+    """The recalls of every class, of head, medium and tail, and their mean, in percent."""
+    attacks = list(result.accuracies)
+    group_of = {c: name for name, members in result.accuracies["clean"].groups.items() for c in members}
+    lines = [f"{'class':>14} {'train':>7} {'group':>7} " + " ".join(f"{attack:>10}" for attack in attacks)]
+    for c, name in enumerate(class_names):
+        recalls = [result.accuracies[attack].per_class[c] for attack in attacks]
+        lines.append(f"{name:>14} {class_counts[c]:>7} {group_of[c]:>7} " + _percent(recalls))
+    for group in ("head", "medium", "tail"):
+        lines.append(f"{group:>30} " + _percent([result.accuracies[attack].group(group) for attack in attacks]))
+    lines.append(f"{'balanced':>30} " + _percent([result.accuracies[attack].balanced for attack in attacks]))
+    return "\n".join(lines) + f"\n{result.images} test images; accuracies in percent, means over classes"
+
+
+def _percent(values: Sequence[float]) -> str:
+    return " ".join(f"{100 * value:>10.1f}" for value in values)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))
