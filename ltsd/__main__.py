@@ -60,10 +60,12 @@ def train_command(parsed: argparse.Namespace) -> int:
     out: Path = parsed.out
     if out.exists() and not parsed.resume:
         raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
-    teacher = out.with_suffix(".teacher.pt") if METHODS[config.method].needs_teacher else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if teacher is not None:
-        _train(_open_teacher(config, splits, parsed.complete, device, teacher, parsed.resume), teacher, "teacher")
+    teacher = None
+    if METHODS[config.method].needs_teacher:
+        path = out.with_suffix(".teacher.pt")
+        _train(_open_teacher(config, splits, parsed.complete, device, path, parsed.resume), path, "teacher")
+        teacher, _ = load_model(path, device)
     data, val = (splits.complete, None) if parsed.complete else (splits.train, splits.val)
     resume = out if parsed.resume and out.exists() else None
     run = open_run(config, splits, data, val, device, teacher=teacher, resume=resume)

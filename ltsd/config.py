@@ -96,8 +96,8 @@ class ModelConfig:
         choices=("small-cnn", "resnet18"),
     )
     width: int = knob(
-        16,
-        "channels of the first block, a multiple of 8 (ResNet-18 as published: 64)",
+        32,
+        "channels of the first convolution, a multiple of 8 (ResNet-18 as published: 64)",
         at_least=8,
         multiple_of=8,
         remedy="other widths take the slow paths of the convolutions, and crash some versions of them",

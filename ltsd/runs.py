@@ -56,14 +56,14 @@ def open_run(
     val: Split | None,
     device: torch.device,
     *,
-    teacher: Path | None,
+    teacher: nn.Module | None,
     resume: Path | None,
 ) -> Run:
     """A fresh run, or one that goes on from a checkpoint.
 
     Raises:
         UserError: the method needs a teacher and none is given.
-        CheckpointError: `teacher` or `resume` is damaged or of another configuration.
+        CheckpointError: `resume` is damaged or of another configuration.
     """
     if METHODS[config.method].needs_teacher and teacher is None:
         raise UserError(f"method {config.method} learns from a teacher and none is given")
@@ -72,9 +72,8 @@ def open_run(
         content = load_checkpoint(resume, device)
         _check_same_run(resume, content["config"], config)
         state.restore(content)
-    taught_by = None if teacher is None else load_model(teacher, device)[0]
     on_device = None if val is None else val.to(device)
-    return Run(config, state, data.to(device), on_device, taught_by, splits.class_names)
+    return Run(config, state, data.to(device), on_device, teacher, splits.class_names)
 
 
 def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:

@@ -30,7 +30,7 @@ def teacher_config(config: Config, gamma: float) -> Config:
         optim=replace(config.optim, lr=config.teacher.lr),
         balance=replace(plain.balance, teacher_gamma=gamma),
         distill=plain.distill,
-        evaluate=plain.evaluate,
+        evaluate=replace(plain.evaluate, every=config.teacher.epochs),
     )
 
 

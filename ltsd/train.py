@@ -137,14 +137,12 @@ def train(
         generator = torch.Generator(device).manual_seed(stream(config.seed, epoch))
         state.optimizer.param_groups[0]["lr"] = learning_rate(config.optim.lr, epoch, config.epochs)
         setting = _setting(config, log_counts, epoch / config.epochs, teacher)
-        sums: dict[str, Tensor] = {}
-        batches = 0
+        tally = Tally(data.num_classes, device)
         for inputs, labels in epoch_batches(data, config.optim.batch_size, config.data.augmentation, generator):
-            measured = train_step(method, state, inputs, labels, setting, config.attack, generator)
+            losses, right = train_step(method, state, inputs, labels, setting, config.attack, generator)
             state.update_average(config.optim.ema_decay)
-            sums = {name: sums.get(name, 0) + value for name, value in measured.items()}
-            batches += 1
-        values = {f"train/{name}": float(total) / batches for name, total in sums.items()}
+            tally.add(losses, right, labels)
+        values = tally.means("clean_acc" if method.adversary is None else "robust_acc")
         if not math.isfinite(values["train/loss"]):
             raise DivergedError(f"the loss is {values['train/loss']} in epoch {epoch + 1} of {config.epochs}")
         per_class: dict[str, list[float]] = {}
@@ -164,8 +162,12 @@ def train_step(
     setting: Setting,
     attack: AttackConfig,
     generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Attack, loss, step, on a batch [B, C, H, W]; returns 0-d device tensors, so that nothing waits for them."""
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Attack, loss, step, on a batch [B, C, H, W].
+
+    Returns:
+        The losses, 0-d, and which examples were right, bool [B]: device tensors, so that nothing waits for them.
+    """
     student, adv_inputs = state.student, inputs
     if method.adversary is not None:
         with eval_mode(student):
@@ -182,10 +184,30 @@ def train_step(
     loss.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     right = measurements.pop("logits").argmax(1) == labels
-    name = "clean_acc" if method.adversary is None else "robust_acc"
-    return {"loss": loss.detach(), name: right.float().mean()} | {
-        name: value.detach() for name, value in measurements.items()
-    }
+    return {"loss": loss.detach()} | {name: value.detach() for name, value in measurements.items()}, right
+
+
+class Tally:
+    """Sums over the batches of an epoch, kept on the device and read once, at its end."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self._losses: dict[str, Tensor] = {}
+        self._batches = 0
+        self._right = torch.zeros(num_classes, device=device)
+        self._seen = torch.zeros(num_classes, device=device)
+
+    def add(self, losses: dict[str, Tensor], right: Tensor, labels: Tensor) -> None:
+        """Add a batch: its losses, 0-d, and right, bool [B], for labels [B]."""
+        self._losses = {name: self._losses.get(name, 0) + value for name, value in losses.items()}
+        self._batches += 1
+        self._right.index_add_(0, labels, right.float())
+        self._seen.index_add_(0, labels, torch.ones_like(right, dtype=torch.float32))
+
+    def means(self, accuracy: str) -> dict[str, float]:
+        """`train/*`: mean losses over batches, and mean recall over the classes that were seen."""
+        means = {f"train/{name}": float(total) / self._batches for name, total in self._losses.items()}
+        seen = self._seen > 0
+        return means | {f"train/{accuracy}": float((self._right[seen] / self._seen[seen]).mean())}
 
 
 def validate(

@@ -39,7 +39,7 @@ def draw_sweep(study: optuna.Study, results: Results, folder: Path) -> list[Path
 
 
 def _of_optuna(plot: Callable[[optuna.Study], Any], study: optuna.Study) -> Figure:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")
         axes = plot(study)
     figure: Figure = axes.figure

@@ -209,7 +209,12 @@ class Plan(Searcher):
         return self._taught(Job("trial", f"trial-{proposal.number:04d}", config, "train", str(self._folder)))
 
     def _taught(self, job: Job) -> Job:
-        return replace(job, teacher=self._teacher_job(job).teacher) if METHODS[job.config.method].needs_teacher else job
+        """The job with the path of its teacher, and with the teacher's gamma in its configuration."""
+        if not METHODS[job.config.method].needs_teacher:
+            return job
+        teacher = self._teacher_job(job)
+        gamma = teacher.config.balance.teacher_gamma
+        return replace(job, teacher=teacher.teacher, config=job.config.override({"balance.teacher_gamma": gamma}))
 
     def _teacher_job(self, student: Job) -> Job:
         return self._store.job(student.config, student.part, self._folder)

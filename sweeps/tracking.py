@@ -6,10 +6,12 @@ never holds up training.
 
 import importlib.metadata
 import json
+import logging
 import os
 import queue
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ import torch
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.models import infer_signature
 
 from ltsd import pictures
 from ltsd.checkpoint import CheckpointError, load_checkpoint
@@ -34,11 +37,13 @@ from ltsd.errors import UserError
 from ltsd.runs import load_model
 from sweeps.jobs import Job, Report, final_model, newest_checkpoint
 from sweeps.plan import Outcome
+from sweeps.space import KNOBS_OF
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
 GRID_IMAGES = 10
 GIVE_UP_AFTER = 3
 CLOSE_TIMEOUT_S = 60.0
+TEACHER_KNOBS = ("balance.teacher_gamma",)
 STATUS: Mapping[str, str] = {
     "done": "FINISHED",
     "reused": "FINISHED",
@@ -73,6 +78,8 @@ class Tracker:
         folder: Path,
         warn: Callable[[str], None],
     ) -> None:
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
         self._client = MlflowClient(tracking_uri=uri)
         self._uri, self._name, self._base, self._splits = uri, name, base, splits
         self._searched, self._folder, self._warn = tuple(searched), folder, warn
@@ -188,7 +195,8 @@ class Tracker:
         run = self._run(job.kind, job.key, job.key)
         live = self._live[job.key] = _Live(run.info.run_id)
         flat = job.config.flatten()
-        params = [Param(name, str(flat[name])) for name in self._searched]
+        knobs = TEACHER_KNOBS if job.kind == "teacher" else KNOBS_OF[job.config.method]
+        params = [Param(name, str(flat[name])) for name in self._searched if name in knobs]
         if not run.data.params:
             self._client.log_batch(live.run_id, params=params)
         self._client.log_dict(live.run_id, flat, "config.json")
@@ -258,11 +266,6 @@ class Tracker:
 
     def _register(self, job: Job) -> None:
         """Log the model of a final run, opened by `mlflow.pyfunc.load_model` anywhere, and register it."""
-        import logging
-
-        from mlflow.models import infer_signature
-
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
         model, _ = load_model(final_model(job), torch.device("cpu"))
         inputs, _ = first_of_each_class(self._splits.val)
         with torch.no_grad():
@@ -333,6 +336,4 @@ def _history(checkpoint: Path) -> list[dict[str, Any]]:
 
 
 def _now_ms() -> int:
-    import time
-
     return int(time.time() * 1000)

@@ -13,8 +13,8 @@ from ray import tune
 from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
 from ltsd.exam import ExamResult, examine
-from ltsd.runs import Run, open_run
-from ltsd.teacher import teacher_split
+from ltsd.runs import Run, load_model, open_run
+from ltsd.teacher import teacher_gamma, teacher_split
 from ltsd.train import DivergedError
 from sweeps.jobs import CHECKPOINT_FILE, Job, Report, final_model
 from sweeps.teachers import is_trained, training_lock
@@ -53,12 +53,12 @@ def _splits(data: DataConfig) -> Splits:
 def _open(job: Job, device: torch.device) -> Run:
     splits = _splits(job.config.data)
     data = splits.train if job.part == "train" else splits.complete
-    val = splits.val if job.kind == "trial" else None
-    teacher = Path(job.teacher) if job.teacher else None
+    val = splits.val if job.part == "train" else None
+    teacher = None
     if job.kind == "teacher":
-        gamma = job.config.balance.teacher_gamma
-        assert gamma is not None
-        data, teacher = teacher_split(data, gamma, job.config.seed), None
+        data = teacher_split(data, teacher_gamma(job.config, splits.imbalance_ratio), job.config.seed)
+    elif job.teacher:
+        teacher, _ = load_model(Path(job.teacher), device)
     resume = _last_checkpoint(job)
     return open_run(job.config, splits, data, val, device, teacher=teacher, resume=resume)
 
