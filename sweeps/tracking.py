@@ -103,7 +103,7 @@ class Tracker:
             )
             self._parent_id = self._run("sweep", "sweep", self._name).info.run_id
         except Exception as error:
-            reason = str(error).splitlines()[0][:300]
+            reason = without_secret(str(error), self._uri)[:160]
             raise UserError(
                 f"--tracking-uri {without_password(self._uri)}: MLflow does not answer there ({reason}); start the "
                 f"server, or leave the flag out to keep the records in ./mlflow.db"
@@ -166,7 +166,7 @@ class Tracker:
                 self._failures_in_a_row = 0
             except Exception as error:
                 self._failures_in_a_row += 1
-                self._warn(f"MLflow: {str(error).splitlines()[0][:200]}")
+                self._warn(f"MLflow: {without_secret(str(error), self._uri)[:160]}")
                 if self._failures_in_a_row == GIVE_UP_AFTER:
                     self._warn("MLflow does not answer; the sweep goes on without it, its own folder has every record")
 
@@ -315,6 +315,13 @@ def without_password(uri: str) -> str:
     """The URI as it may be shown: without user and password."""
     scheme, separator, rest = uri.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"
+
+
+def without_secret(text: str, uri: str) -> str:
+    """The first line of a message, without the user and password of a URI."""
+    login = uri.partition("://")[2].rpartition("@")[0]
+    line = (text.splitlines() or [""])[0]
+    return line.replace(login, "…") if login else line
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,54 @@
+"""What the tests of whole sweeps share: the command, small enough to take seconds, and its records."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+SEARCH = Path(__file__).parent.parent / "sweeps" / "search.py"
+SMALL = (
+    *("--trials", "3", "--epochs", "4", "--teacher.epochs", "2", "--evaluate.every", "2", "--model.width", "8"),
+    *("--final-seeds", "1", "--final-attack", "none", "--reference-attack", "none"),
+)
+
+
+def command(*flags: str) -> list[str]:
+    """The main command with flags."""
+    return [sys.executable, str(SEARCH), *flags]
+
+
+def run_search(folder: Path, *flags: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run the main command to its end in a folder of its own."""
+    return subprocess.run(command(*flags), cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def run_until(folder: Path, text: str, number: signal.Signals, *flags: str) -> tuple[int, str]:
+    """Run the main command, send it a signal once a line holds `text`; returns exit code and output."""
+    with (folder / "interrupted.log").open("w+") as log:
+        process = subprocess.Popen(
+            command(*flags),
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        deadline = time.monotonic() + 180
+        while text not in (output := Path(log.name).read_text()):
+            assert process.poll() is None, output
+            assert time.monotonic() < deadline, output
+            time.sleep(0.1)
+        process.send_signal(number)
+        code = process.wait(60)
+        return code, Path(log.name).read_text()
+
+
+def mlflow_runs(folder: Path, sweep: str) -> list[Run]:
+    """All MLflow runs of a sweep, parent included."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, f"tags.`ltsd.sweep` = '{sweep}'", max_results=1000))

@@ -1,0 +1,127 @@
+"""A whole small sweep on real Ray, Optuna and MLflow, through the main command."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from sweeping import SMALL, mlflow_runs, run_search
+
+from ltsd.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one sweep was run to its end."""
+    path = tmp_path_factory.mktemp("sweep")
+    done = run_search(path, "--name", "small", *SMALL)
+    (path / "out.txt").write_text(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return path
+
+
+def study_of(folder: Path, name: str = "small") -> optuna.Study:
+    return optuna.load_study(study_name="sweep", storage=f"sqlite:///{folder}/runs/{name}/study.db")
+
+
+def test_ends_with_a_table_the_pictures_and_the_way_into_mlflow(folder: Path) -> None:
+    said = (folder / "out.txt").read_text()
+    for row in ("finalist", "LTSD, untuned", "AT-BSL", "AT "):
+        assert f"| {row}" in said
+    assert "539 images" in said
+    assert "browse it: mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db" in said
+    pictures = {path.name for path in (folder / "runs" / "small" / "pictures").iterdir()}
+    assert pictures == {"scores.png", "importances.png", "parallel_coordinates.png", "finals.png"}
+
+
+def test_tells_optuna_the_truth(folder: Path) -> None:
+    trials = study_of(folder).trials
+    assert len(trials) == 3
+    for trial in trials:
+        assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        if trial.state == TrialState.COMPLETE:
+            assert trial.value == trial.intermediate_values[4]
+            assert sorted(trial.intermediate_values) == [2, 4]
+
+
+def test_tries_the_published_defaults_first(folder: Path) -> None:
+    first = study_of(folder).trials[0].params
+    assert first == {
+        "distill.temperature": 1.0,
+        "distill.kl_weight": 1.0,
+        "distill.igdm_weight": 1.0,
+        "balance.softmax_tau": 1.0,
+        "balance.teacher_gamma": 10.0,
+        "optim.lr": 0.1,
+    }
+
+
+def test_keeps_one_mlflow_run_a_job_under_one_parent(folder: Path) -> None:
+    runs = mlflow_runs(folder, "small")
+    kinds = Counter(run.data.tags["ltsd.kind"] for run in runs)
+    assert kinds["sweep"] == 1
+    assert kinds["trial"] == 3
+    assert kinds["final"] == 4
+    assert kinds["teacher"] >= 2
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    parent = next(run.info.run_id for run in runs if run.data.tags["ltsd.kind"] == "sweep")
+    for run in runs:
+        if run.info.run_id != parent:
+            assert run.data.tags["mlflow.parentRunId"] == parent
+
+
+def test_mlflow_holds_configuration_metrics_data_and_pictures_of_a_trial(folder: Path) -> None:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    run = next(run for run in mlflow_runs(folder, "small") if run.data.tags.get("ltsd.trial") == "0")
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"config.json", "learning_curves.png", "per_class.png", "attacked_images.png"}
+    assert set(run.data.params) == set(study_of(folder).trials[0].params)
+    history = client.get_metric_history(run.info.run_id, "val/robust_acc")
+    assert {point.step: point.value for point in history} == study_of(folder).trials[0].intermediate_values
+    assert run.data.metrics["final/robust_acc"] == study_of(folder).trials[0].intermediate_values[4]
+    data = run.inputs.dataset_inputs[0].dataset
+    assert sum(json.loads(data.profile)["class_counts"].values()) == json.loads(data.profile)["images"]
+    for name in ("version.torch", "version.ray", "ltsd.sweep"):
+        assert name in run.data.tags
+
+
+def test_the_registered_model_predicts_in_a_fresh_process_as_the_checkpoint_does(folder: Path) -> None:
+    code = (
+        "import mlflow, numpy as np\n"
+        "model = mlflow.pyfunc.load_model('models:/ltsd-digits/1')\n"
+        "logits = model.predict(np.full((3, 1, 8, 8), 0.5, dtype=np.float32))\n"
+        "print(logits.shape, *logits[0].round(4).tolist())\n"
+    )
+    uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=folder, env=os.environ | uri, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    import torch
+
+    from ltsd.runs import load_model
+
+    model, _ = load_model(folder / "runs" / "small" / "finals" / "final-finalist-s0.pt", torch.device("cpu"))
+    expected = model(torch.full((3, 1, 8, 8), 0.5))[0].tolist()
+    said = done.stdout.split()
+    assert said[:2] == ["(3,", "10)"]
+    assert [float(value) for value in said[2:]] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_second_sweep_trains_no_teacher_again(folder: Path) -> None:
+    teachers = {path: path.stat().st_mtime_ns for path in (folder / "runs" / "teachers").glob("*.pt")}
+    for path in teachers:
+        load_checkpoint(path)
+    done = run_search(folder, "--name", "again", *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "teachers: 0 trained" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in teachers} == teachers
+    again, before = study_of(folder, "again").trials, study_of(folder).trials
+    assert [(t.params, t.intermediate_values) for t in again] == [(t.params, t.intermediate_values) for t in before]
