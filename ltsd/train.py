@@ -147,7 +147,7 @@ def train(
             raise DivergedError(f"the loss is {values['train/loss']} in epoch {epoch + 1} of {config.epochs}")
         per_class: dict[str, list[float]] = {}
         if val is not None and _is_validated(config, epoch):
-            validated, per_class = validate(config, state.model, val, counts)
+            validated, per_class = validate(config, state.model, val, counts, "val")
             values |= validated
         values["train/lr"] = state.optimizer.param_groups[0]["lr"]
         state.history.append(EpochMetrics(epoch + 1, time.perf_counter() - started, values, per_class))
@@ -211,17 +211,17 @@ class Tally:
 
 
 def validate(
-    config: Config, model: nn.Module, val: Split, class_counts: list[int]
+    config: Config, model: nn.Module, split: Split, class_counts: list[int], prefix: str
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Clean and PGD metrics of a split, and the recalls behind them; the same random starts every time."""
+    """The metrics `<prefix>/*` of a split, and the recalls behind them; the same random starts every time."""
     attack = config.attack
-    clean = Accuracy.of(clean_verdicts(model, val), class_counts)
+    clean = Accuracy.of(clean_verdicts(model, split), class_counts)
     verdicts = pgd_verdicts(
-        model, val, eps=attack.eps, step_size=attack.step, steps=config.evaluate.steps, seed=VALIDATION_SEED
+        model, split, eps=attack.eps, step_size=attack.step, steps=config.evaluate.steps, seed=VALIDATION_SEED
     )
     robust = Accuracy.of(verdicts, class_counts)
     per_class = {"clean": list(clean.per_class), "robust": list(robust.per_class)}
-    return validation_metrics("val", clean, robust), per_class
+    return validation_metrics(prefix, clean, robust), per_class
 
 
 def learning_rate(base: float, epoch: int, epochs: int) -> float:

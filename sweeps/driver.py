@@ -22,7 +22,7 @@ from sweeps.machine import Resources, plan_resources
 from sweeps.pictures import draw_sweep
 from sweeps.plan import Plan
 from sweeps.progress import Progress
-from sweeps.scheduler import RungScheduler, rung_pruner, rungs
+from sweeps.scheduler import Beginnings, RungScheduler, rung_pruner, rungs
 from sweeps.searcher import Study
 from sweeps.settings import Sweep
 from sweeps.space import published_defaults, search_space
@@ -69,6 +69,7 @@ def run_sweep(sweep: Sweep) -> int:
             TeacherStore(Path(settings.storage), splits),
             folder,
             trials=settings.trials,
+            confirmed=settings.confirm,
             rungs=rungs(base.epochs, base.evaluate.every),
             exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack),
             concurrency=resources.concurrency,
@@ -139,6 +140,7 @@ def run_jobs(plan: Plan, resources: Resources, folder: Path) -> None:
             name=f"{time.time_ns()}",
             storage_path=str(folder / "ray"),
             verbose=0,
+            callbacks=[Beginnings(plan.begun)],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
         ),
@@ -151,7 +153,7 @@ def conclude(sweep: Sweep, study: Study, plan: Plan, tracker: Tracker, progress:
     folder = sweep.settings.folder
     results = finals.read_results(folder)
     paths = [*draw_sweep(study.optuna, results, folder), finals.write_table(results, folder)]
-    tracker.finish(report.metrics(study, plan, results), paths, plan.model_of_finalist())
+    tracker.finish(report.metrics(study, plan, results, folder), paths, plan.model_of_finalist())
     for line in report.conclusion(sweep, study, plan, results, paths):
         progress.say(line)
     return 0 if finals.FINALIST in results else 1

@@ -1,4 +1,4 @@
-"""One piece of work for Ray: a teacher, a trial or a final run; and what a worker reports of it."""
+"""One piece of work for Ray: a teacher, a trial, a confirmation or a final run; and what a worker reports of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from ltsd.checkpoint import CheckpointError, load_checkpoint
 from ltsd.config import Config, Value
 
-Kind = Literal["teacher", "trial", "final"]
+Kind = Literal["teacher", "trial", "confirm", "final"]
 Part = Literal["train", "complete"]
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -45,7 +45,7 @@ class Job:
 
     def resumed(self) -> Self:
         """The job, set to go on from the newest whole checkpoint that any earlier attempt left."""
-        return replace(self, resume=newest_checkpoint(Path(self.folder), self.key))
+        return replace(self, resume=newest_checkpoint(Path(self.folder), self.key) or self.resume)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which job runs next: Ray asks for work here, and tells here what became of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -10,20 +10,26 @@ from ray.tune.search import Searcher
 
 from ltsd.config import Config
 from ltsd.methods import METHODS
-from sweeps import finals
+from sweeps import confirm, finals
 from sweeps.finals import Exams
-from sweeps.jobs import Job, Report
+from sweeps.jobs import Job, Kind, Report
 from sweeps.searcher import OBJECTIVE, Proposal, Study
 from sweeps.teachers import TeacherStore, is_trained
 
 Outcome = Literal["done", "reused", "pruned", "failed"]
+LAST_PHASES: Mapping[Kind, tuple[str, ...]] = {
+    "teacher": ("train", "reused"),
+    "trial": ("train",),
+    "confirm": ("confirmed",),
+    "final": ("examined",),
+}
 
 
 class Listener(Protocol):
     """Somebody who is told what happens to jobs: the live view, the MLflow side."""
 
     def started(self, job: Job) -> None:
-        """A worker was asked to run a job."""
+        """A worker took up a job."""
 
     def reported(self, job: Job, report: Report) -> None:
         """A worker reported."""
@@ -33,10 +39,10 @@ class Listener(Protocol):
 
 
 class Plan(Searcher):
-    """The jobs of a sweep: trials as Optuna proposes them, the teachers they need, then the finals.
+    """The jobs of a sweep: trials as Optuna proposes them, then confirmations of the best, then the finalist.
 
-    A job whose teacher is not trained waits here, not in a worker, while others run. References need
-    nothing of the search and fill workers that it leaves idle.
+    A job whose teacher is not trained waits here, not in a worker, while the teacher and others run. References
+    need nothing of the search and fill workers that it leaves idle.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class Plan(Searcher):
         folder: Path,
         *,
         trials: int,
+        confirmed: int,
         rungs: Sequence[int],
         exams: Exams,
         concurrency: int,
@@ -54,13 +61,14 @@ class Plan(Searcher):
     ) -> None:
         super().__init__()
         self._base, self._study, self._store, self._folder = base, study, store, folder
+        self._confirmed = confirmed
         self._trials, self._rungs, self._exams, self._concurrency = trials, rungs, exams, concurrency
         self._listeners = listeners
         self._running: dict[str, Job] = {}
         self._last_report: dict[str, Report] = {}
         self._pruned: set[str] = set()
         self._teachers_ready: set[str] = set()
-        self._finals_planned = False
+        self._stages = [self._confirmations, self._finalists]
         self._waiting = [self._trial_job(proposal) for proposal in study.orphans()]
         self._references = self._without_results(finals.reference_jobs(base, exams, folder))
         self.failures: list[str] = []
@@ -73,11 +81,16 @@ class Plan(Searcher):
 
     def model_of_finalist(self) -> Job | None:
         """The final run, of the first seed, whose model is the sweep's; None where it was not reached."""
-        best = self._study.best()
-        if best is None:
+        config = self.finalist()
+        if config is None:
             return None
-        job = finals.finalist_jobs(self._base.override(best.params), self._exams, self._folder)[0]
+        job = finals.finalist_jobs(config, self._exams, self._folder)[0]
         return job if finals.result_path(job).exists() else None
+
+    def finalist(self) -> Config | None:
+        """The configuration that the confirmations chose; None before there are any."""
+        number = confirm.chosen(self._folder)
+        return None if number is None else self._base.override(self._study.trials()[number].params)
 
     def suggest(self, trial_id: str) -> Any:
         """The next job for Ray: its parameters, None while there is none, FINISHED after the last."""
@@ -87,9 +100,12 @@ class Plan(Searcher):
         if job is None:
             return None if self._running or self._waiting else str(Searcher.FINISHED)
         self._running[trial_id] = job
-        for listener in self._listeners:
-            listener.started(job)
         return job.params()
+
+    def begun(self, trial_id: str) -> None:
+        """A worker took up a job; before that it was the next in line."""
+        for listener in self._listeners:
+            listener.started(self._running[trial_id])
 
     def record(self, trial_id: str, report: Report) -> bool:
         """Keep a report; returns whether the job goes on."""
@@ -113,6 +129,8 @@ class Plan(Searcher):
             self._settle_teacher(job, outcome, reason)
         elif job.kind == "trial":
             self._settle_trial(job, outcome, report)
+        elif job.kind == "confirm" and outcome == "done":
+            confirm.keep_score(job, report.values)
         elif report.exam is not None:
             finals.keep_result(job, report.exam)
         if outcome == "failed":
@@ -138,7 +156,7 @@ class Plan(Searcher):
             return "pruned", ""
         if report.failure:
             return "failed", report.failure
-        if error or report.epoch < job.config.epochs or (job.kind == "final" and report.exam is None):
+        if error or report.epoch < job.config.epochs or report.phase not in LAST_PHASES[job.kind]:
             return "failed", f"its worker died or raised an error after epoch {report.epoch}"
         return ("reused" if report.phase == "reused" else "done"), ""
 
@@ -166,8 +184,8 @@ class Plan(Searcher):
                 return job
             if self._may_ask():
                 self._waiting.append(self._trial_job(self._study.ask()))
-            elif self._search_is_over() and not self._finals_planned:
-                self._plan_finals()
+            elif self._stages and self._stage_is_over():
+                self._waiting += self._stages.pop(0)()
             else:
                 return self._startable(self._references)
 
@@ -191,15 +209,17 @@ class Plan(Searcher):
     def _may_ask(self) -> bool:
         return len(self._waiting) < self._concurrency and self._study.asked() < self._trials
 
-    def _search_is_over(self) -> bool:
-        return not self._waiting and all(job.kind != "trial" for job in self._running.values())
+    def _stage_is_over(self) -> bool:
+        return not self._waiting and all(job.kind in ("teacher", "final") for job in self._running.values())
 
-    def _plan_finals(self) -> None:
-        self._finals_planned = True
-        best = self._study.best()
-        if best is not None:
-            jobs = finals.finalist_jobs(self._base.override(best.params), self._exams, self._folder)
-            self._waiting += self._without_results(jobs)
+    def _confirmations(self) -> list[Job]:
+        trials = confirm.candidates(self._study.trials(TrialState.COMPLETE), self._confirmed)
+        jobs = confirm.confirmation_jobs(self._base, trials, self._folder)
+        return [self._taught(job) for job in jobs if not confirm.score_path(job).exists()]
+
+    def _finalists(self) -> list[Job]:
+        config = self.finalist()
+        return [] if config is None else self._without_results(finals.finalist_jobs(config, self._exams, self._folder))
 
     def _without_results(self, jobs: list[Job]) -> list[Job]:
         return [self._taught(job) for job in jobs if not finals.result_path(job).exists()]

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from sweeps import confirm
 from sweeps.jobs import Job, Report
 from sweeps.plan import Outcome
 from sweeps.searcher import OBJECTIVE
@@ -25,11 +26,11 @@ class Progress:
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self._totals = {"trial": 0, "final": 0}
-        self._ended = {"trial": 0, "final": 0, "teacher": 0}
+        self._ended = {"trial": 0, "confirm": 0, "final": 0, "teacher": 0}
         self._running: dict[str, tuple[Job, Report | None, float]] = {}
         self._best: tuple[float, str] | None = None
         self._started = self._spoke = time.monotonic()
-        self._seconds_of: dict[str, list[float]] = {"trial": [], "final": [], "teacher": []}
+        self._seconds_of: dict[str, list[float]] = {"trial": [], "confirm": [], "final": [], "teacher": []}
         self._live = Live(console=self.console, refresh_per_second=2, get_renderable=self._table)
 
     def __enter__(self) -> Self:
@@ -72,7 +73,7 @@ class Progress:
 
     def ended(self, job: Job, outcome: Outcome, reason: str) -> None:
         """See `Listener`."""
-        _, report, since = self._running.pop(job.key)
+        _, report, since = self._running.pop(job.key, (job, None, time.monotonic()))
         self._ended[job.kind] += 1
         self._seconds_of[job.kind].append(time.monotonic() - since)
         score = "" if report is None else _score(report)
@@ -118,7 +119,7 @@ def _where(job: Job, report: Report | None) -> str:
 
 def _score(report: Report) -> str:
     names: dict[str, Callable[[float], str]] = dict.fromkeys(
-        (OBJECTIVE, "test/pgd20_acc", "test/aa_acc"), lambda value: f"{100 * value:.1f}%"
+        (OBJECTIVE, confirm.SCORE, "test/pgd20_acc", "test/aa_acc"), lambda value: f"{100 * value:.1f}%"
     )
     return "  ".join(f"{name} {show(report.values[name])}" for name, show in names.items() if name in report.values)
 

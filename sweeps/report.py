@@ -1,6 +1,7 @@
 """What a sweep says in words: at its start, and at its end."""
 
 import shlex
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from optuna.trial import TrialState
 
 from ltsd.data import Splits
 from ltsd.data.longtail import class_groups
-from sweeps import finals
+from sweeps import confirm, finals
 from sweeps.finals import Results
 from sweeps.machine import Resources
 from sweeps.plan import Plan
@@ -41,13 +42,15 @@ def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: S
     yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
 
 
-def metrics(study: Study, plan: Plan, results: Results) -> dict[str, float]:
+def metrics(study: Study, plan: Plan, results: Results, folder: Path) -> dict[str, float]:
     """The numbers of the whole sweep: how its trials ended, its best, its finalist on the test set."""
     values = {f"trials/{name}": float(count) for name, count in _states(study).items()}
     values |= {f"teachers/{name}": float(count) for name, count in plan.teachers.items()}
     best = study.best()
     if best is not None and best.value is not None:
         values |= {"best/robust_acc": best.value, "best/trial": float(best.number)}
+    for number, scores in confirm.scores(folder).items():
+        values[f"confirm/trial_{number}"] = statistics.fmean(scores)
     for metric in finals.COLUMNS.values():
         found = finals.summary(results.get(finals.FINALIST, []), metric)
         if found is not None:
@@ -68,9 +71,17 @@ def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: 
     if best is None:
         yield "no trial was completed, so there is no finalist; the reasons stand above"
         return
-    knobs = ", ".join(f"{name} {_short(value)}" for name, value in best.params.items())
-    score = f"validation PGD-{sweep.base.evaluate.steps} {100 * (best.value or 0):.1f}%"
-    yield f"best: trial {best.number}, {score} ({knobs})"
+    attack = f"PGD-{sweep.base.evaluate.steps}"
+    yield f"best in the search: trial {best.number}, validation {attack} {100 * (best.value or 0):.1f}%"
+    confirmed = confirm.scores(sweep.settings.folder)
+    if not confirmed:
+        yield "no trial was confirmed on other seeds, so there is no finalist; the reasons stand above"
+        return
+    ranked = sorted(confirmed.items(), key=lambda item: -statistics.fmean(item[1]))
+    told = ", ".join(f"trial {number} {100 * statistics.fmean(values):.1f}%" for number, values in ranked)
+    yield f"confirmed on {confirm.SEEDS} seeds, {attack} on every spare image: {told}"
+    params = study.trials()[ranked[0][0]].params
+    yield f"finalist: trial {ranked[0][0]}, " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
     exams = [exam for row in results.values() for exam in row]
     seeds = max((len(row) for row in results.values()), default=0)
     images = exams[0]["images"] if exams else 0

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from optuna.pruners import BasePruner, MedianPruner
+from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
@@ -27,6 +28,17 @@ def rungs(epochs: int, every: int) -> list[int]:
 def rung_pruner() -> BasePruner:
     """At a rung, stop what is below the median of the earlier trials there, once there are a few."""
     return MedianPruner(n_startup_trials=WARM_TRIALS, n_warmup_steps=0)
+
+
+class Beginnings(Callback):
+    """Tells `begun` which trial a worker takes up."""
+
+    def __init__(self, begun: Callable[[str], None]) -> None:
+        self._begun = begun
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Called by Ray when a worker has a trial."""
+        self._begun(trial.trial_id)
 
 
 class RungScheduler(FIFOScheduler):

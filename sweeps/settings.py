@@ -32,6 +32,11 @@ class Settings:
     )
     storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
     tracking_uri: str = knob("sqlite:///mlflow.db", "where MLflow keeps its records, or the address of its server")
+    confirm: int = knob(
+        3,
+        "best trials that are trained on two more seeds, with the published defaults, to choose the finalist",
+        at_least=1,
+    )
     final_seeds: int = knob(3, "seeds on which the best configuration and the references are retrained", at_least=1)
     final_attack: str = knob("standard", "AutoAttack of the finalist", choices=ENSEMBLES)
     reference_attack: str = knob(

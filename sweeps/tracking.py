@@ -216,6 +216,8 @@ class Tracker:
             live.history[report.epoch] = report.values
 
     def _end(self, job: Job, outcome: Outcome, reason: str) -> None:
+        if job.key not in self._live:
+            return
         live = self._live.pop(job.key)
         run_id = live.run_id
         self._client.set_tag(run_id, "ltsd.outcome", outcome)

@@ -15,7 +15,7 @@ from ltsd.data import Splits, load_splits
 from ltsd.exam import ExamResult, examine
 from ltsd.runs import Run, load_model, open_run
 from ltsd.teacher import teacher_gamma, teacher_split
-from ltsd.train import DivergedError
+from ltsd.train import DivergedError, validate
 from sweeps.jobs import CHECKPOINT_FILE, Job, Report, final_model
 from sweeps.teachers import is_trained, training_lock
 
@@ -30,7 +30,9 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float) -> None:
         else:
             run = _open(job, device)
             _train(run)
-            if job.kind == "final":
+            if job.kind == "confirm":
+                _confirm(job, run)
+            elif job.kind == "final":
                 _examine(job, run)
     except DivergedError as error:
         tune.report(Report(0, failure=str(error)).message())
@@ -91,10 +93,18 @@ def _make_teacher(job: Job, device: torch.device) -> None:
         run.save(path)
 
 
+def _confirm(job: Job, run: Run) -> None:
+    """Score the finished model on the reserve."""
+    model = run.state.model.eval().requires_grad_(False)
+    reserve = _splits(job.config.data).reserve.to(run.data.rows.device)
+    values, per_class = validate(job.config, model, reserve, run.data.class_counts(), "confirm")
+    tune.report(Report(job.config.epochs, "confirmed", values=values, per_class=per_class).message())
+
+
 def _examine(job: Job, run: Run) -> None:
     """Read the test set: once, on the finished model."""
     model = run.state.model.eval().requires_grad_(False)
-    test = _splits(job.config.data).test.to(next(model.parameters()).device)
+    test = _splits(job.config.data).test.to(run.data.rows.device)
     results: list[ExamResult] = []
     for done, result in examine(model, test, run.data.class_counts(), job.config.attack, job.exam):
         tune.report(Report(job.config.epochs, done).message())

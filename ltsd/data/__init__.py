@@ -12,11 +12,15 @@ from ltsd.data.sources import load_source
 
 @dataclass(frozen=True)
 class Splits:
-    """What one data configuration means. `complete` is training for finalists; `test` is balanced where the
-    source's is, and is read by finalists only. `fingerprint` names the images."""
+    """What one data configuration means.
+
+    `reserve` holds `val` and more images for a last choice; `complete` is the training set of finalists; `test` is
+    balanced where the source's is, and is read by finalists only; `fingerprint` names the images.
+    """
 
     train: Split
     val: Split
+    reserve: Split
     complete: Split
     test: Split
     class_names: tuple[str, ...]
@@ -47,6 +51,7 @@ def load_splits(data: DataConfig) -> Splits:
     return Splits(
         train=train,
         val=train.select(torch.from_numpy(protocol.val)),
+        reserve=train.select(torch.from_numpy(protocol.reserve)),
         complete=train.select(torch.from_numpy(protocol.complete)),
         test=Split(source.test.images, source.test.labels, test_rows, len(names)),
         class_names=names,

@@ -13,15 +13,21 @@ Rows = NDArray[np.int64]
 
 BALANCED_UP_TO = 1.5
 DEFAULT_IMBALANCE_RATIO = 50.0
+RESERVE_FACTOR = 5
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Row numbers into the training source. `train` and `val` are disjoint; `complete` is the standard
-    training set, without a validation set taken from it, on which finalists are retrained."""
+    """Row numbers into the training source.
+
+    `train` and `val` are disjoint. `reserve` is `val` and, of every class, up to `RESERVE_FACTOR` times as many of
+    the images that the simulated tail leaves unused. `complete` is the standard training set, without a validation
+    set taken from it, on which finalists are retrained.
+    """
 
     train: Rows
     val: Rows
+    reserve: Rows
     complete: Rows
     imbalance_ratio: float
     simulated: bool
@@ -86,7 +92,18 @@ def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfi
             )
         val.append(np.concatenate([spare, keep[len(keep) - missing :]]))
         train.append(keep[: len(keep) - missing])
-    return Protocol(np.concatenate(train), np.concatenate(val), np.concatenate(kept), ratio, simulated=True)
+    reserve = [
+        np.concatenate([held, rows[want:][data.val_per_class : RESERVE_FACTOR * data.val_per_class]])
+        for held, rows, want in zip(val, by_class, wanted, strict=True)
+    ]
+    return Protocol(
+        train=np.concatenate(train),
+        val=np.concatenate(val),
+        reserve=np.concatenate(reserve),
+        complete=np.concatenate(kept),
+        imbalance_ratio=ratio,
+        simulated=True,
+    )
 
 
 def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig) -> Protocol:
@@ -104,10 +121,11 @@ def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig)
         train.append(rows[held_out:])
     counts = [len(rows) for rows in by_class]
     return Protocol(
-        np.concatenate(train),
-        np.concatenate(val),
-        np.concatenate(by_class),
-        max(counts) / min(counts),
+        train=np.concatenate(train),
+        val=np.concatenate(val),
+        reserve=np.concatenate(val),
+        complete=np.concatenate(by_class),
+        imbalance_ratio=max(counts) / min(counts),
         simulated=False,
     )
 

@@ -1,0 +1,71 @@
+"""Which of the best trials becomes the finalist: they are trained again on other seeds and scored on more images.
+
+One score of one seed on a small validation set mostly ranks luck. The confirmation reads every image that
+neither training nor the test set uses, and the mean over seeds decides.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from ltsd.config import Config
+from ltsd.files import publishing
+from sweeps.jobs import Job, newest_checkpoint
+
+PREFIX = "confirm"
+SCORE = f"{PREFIX}/robust_acc"
+SEEDS = 3
+
+
+def candidates(complete: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
+    """The `count` best trials, and trial 0, the published defaults, where it was completed."""
+    ranked = sorted(complete, key=lambda trial: -(trial.value or 0.0))
+    return ranked[:count] + [trial for trial in ranked[count:] if trial.number == 0]
+
+
+def confirmation_jobs(base: Config, trials: Sequence[FrozenTrial], folder: Path) -> list[Job]:
+    """Each candidate on `SEEDS` seeds; on the trial's own seed its last checkpoint is only scored again."""
+    jobs = []
+    for trial in trials:
+        config = base.override(trial.params)
+        for seed in range(base.seed, base.seed + SEEDS):
+            resume = newest_checkpoint(folder, f"trial-{trial.number:04d}") if seed == base.seed else ""
+            key = f"{PREFIX}-{trial.number:04d}-s{seed}"
+            jobs.append(Job("confirm", key, replace(config, seed=seed), "train", str(folder), resume=resume))
+    return jobs
+
+
+def trial_of(job: Job) -> int:
+    """The number of the trial that a confirmation belongs to."""
+    return int(job.key.split("-")[1])
+
+
+def score_path(job: Job) -> Path:
+    """Where the score of a confirmation is kept."""
+    return Path(job.folder) / "confirmations" / f"{job.key}.json"
+
+
+def keep_score(job: Job, values: Mapping[str, float]) -> None:
+    """Write the metrics of a confirmation; from then on it is not run again."""
+    content = {"trial": trial_of(job), "seed": job.config.seed, "values": dict(values)}
+    with publishing(score_path(job)) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
+
+
+def scores(folder: Path) -> dict[int, list[float]]:
+    """The scores that were kept, by trial number."""
+    found: dict[int, list[float]] = {}
+    for path in sorted((folder / "confirmations").glob("*.json")):
+        content = json.loads(path.read_text())
+        found.setdefault(content["trial"], []).append(content["values"][SCORE])
+    return found
+
+
+def chosen(folder: Path) -> int | None:
+    """The trial with the highest mean score over seeds; None before any was confirmed."""
+    found = scores(folder)
+    return max(found, key=lambda number: statistics.fmean(found[number])) if found else None
