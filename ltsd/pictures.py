@@ -24,8 +24,8 @@ def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]
         epochs: counting from 1.
         values: the metrics of each; a metric may be missing in some.
     """
-    figure = Figure(figsize=(9, 3.4), dpi=DPI, layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(9, 3.4), dpi=DPI)
+    left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.98, "top": 0.9, "bottom": 0.15})
     names = list(dict.fromkeys(name for row in values for name in row))
     for name in names:
         points = [(epoch, row[name]) for epoch, row in zip(epochs, values, strict=True) if name in row]
@@ -35,9 +35,9 @@ def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]
             right.plot(*zip(*points, strict=True), label=name, marker="." if name.startswith("val") else "")
     left.set(xlabel="epoch", title="loss")
     right.set(xlabel="epoch", title="class-balanced accuracy (robust: PGD)", ylim=(0, 1))
-    for axes in (left, right):
+    for axes, corner in ((left, "upper right"), (right, "lower right")):
         if axes.lines:
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc=corner)
     return figure
 
 
@@ -50,8 +50,8 @@ def class_bars(
         recalls: {attack: [C] in [0, 1]}; `clean` first.
     """
     order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
-    figure = Figure(figsize=(max(7, 0.7 * len(order)), 3.6), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(max(7, 0.7 * len(order)), 3.6), dpi=DPI)
+    axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.98, "top": 0.92, "bottom": 0.22})
     left = -0.5
     for group, classes in class_groups(class_counts).items():
         axes.axvspan(left, left + len(classes), color=GROUP_COLOURS[group], zorder=0)
@@ -96,18 +96,19 @@ def attack_grid(
         )
         with torch.no_grad():
             said = [model(images).argmax(1).tolist() for images in (inputs, adv_inputs)]
+    figure = Figure(figsize=(1.05 * len(inputs), 3.9), dpi=DPI)
+    bands = figure.subplots(3, 1, gridspec_kw={"left": 0.06, "right": 0.99, "top": 0.93, "bottom": 0.02, "hspace": 0.22})
     rows = (inputs, adv_inputs, (adv_inputs - inputs) / (2 * eps) + 0.5)
-    figure = Figure(figsize=(1.05 * len(inputs), 3.7), dpi=DPI, layout="constrained")
-    grid = figure.subplots(3, len(inputs), squeeze=False)
-    for row, images in enumerate(rows):
-        for column, image in enumerate(images.cpu().permute(0, 2, 3, 1)):
-            axes = grid[row][column]
-            axes.imshow(image.squeeze(-1), cmap="gray", vmin=0, vmax=1)
-            axes.set(xticks=[], yticks=[])
-            if row < 2:
-                answer = said[row][column]
-                colour = "#1a7f37" if answer == labels[column] else "#cf222e"
-                axes.set_title(class_names[answer], fontsize="small", color=colour)
-    for row, title in enumerate(("clean", f"PGD-{steps}", "perturbation")):
-        grid[row][0].set_ylabel(title, fontsize="small")
+    titles = ("clean", f"PGD-{steps}", "perturbation")
+    for axes, images, title in zip(bands, rows, titles, strict=True):
+        band = F.pad(images, (1, 1), value=1.0).cpu().permute(2, 0, 3, 1).flatten(1, 2)
+        axes.imshow(band.squeeze(-1), cmap="gray", vmin=0, vmax=1, aspect="auto")
+        axes.set(xticks=[], yticks=[], frame_on=False)
+        axes.set_ylabel(title, fontsize="small")
+    width = inputs.shape[3] + 2
+    for axes, answers in zip(bands, said, strict=False):
+        for column, (answer, label) in enumerate(zip(answers, labels.tolist(), strict=True)):
+            colour = "#1a7f37" if answer == label else "#cf222e"
+            place = ((column + 0.5) * width, -0.8)
+            axes.text(*place, class_names[answer], ha="center", va="bottom", fontsize="small", color=colour)
     return figure

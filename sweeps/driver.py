@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import ray
+import torch
 from ray import tune
 
 from ltsd.data import load_splits
@@ -50,6 +51,7 @@ def run_sweep(sweep: Sweep) -> int:
         UserError: what was asked for cannot be; nothing is left behind of a new sweep.
     """
     settings, base = sweep.settings, sweep.base
+    torch.set_num_threads(1)
     resources = plan_resources(settings)
     splits = load_splits(base.data)
     space = search_space(base, splits.imbalance_ratio, sweep.fixed)
