@@ -97,7 +97,8 @@ def attack_grid(
         with torch.no_grad():
             said = [model(images).argmax(1).tolist() for images in (inputs, adv_inputs)]
     figure = Figure(figsize=(1.05 * len(inputs), 3.9), dpi=DPI)
-    bands = figure.subplots(3, 1, gridspec_kw={"left": 0.06, "right": 0.99, "top": 0.93, "bottom": 0.02, "hspace": 0.22})
+    margins = {"left": 0.06, "right": 0.99, "top": 0.93, "bottom": 0.02, "hspace": 0.22}
+    bands = figure.subplots(3, 1, gridspec_kw=margins)
     rows = (inputs, adv_inputs, (adv_inputs - inputs) / (2 * eps) + 0.5)
     titles = ("clean", f"PGD-{steps}", "perturbation")
     for axes, images, title in zip(bands, rows, titles, strict=True):

@@ -10,7 +10,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from sweeps.jobs import REPORT, Report
 
-RUNG_FRACTIONS = (0.5, 0.8)
+RUNG_FRACTIONS = (0.6, 0.75)
 WARM_TRIALS = 4
 
 

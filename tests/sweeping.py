@@ -28,7 +28,10 @@ def run_search(folder: Path, *flags: str, timeout: float = 240) -> subprocess.Co
 
 
 def run_until(folder: Path, text: str, number: signal.Signals, *flags: str) -> tuple[int, str]:
-    """Run the main command, send it a signal once a line holds `text`; returns exit code and output."""
+    """Run the main command; once a line holds `text`, send a signal to it and its children, as a terminal does.
+
+    Returns exit code and output.
+    """
     with (folder / "interrupted.log").open("w+") as log:
         process = subprocess.Popen(
             command(*flags),
@@ -36,13 +39,14 @@ def run_until(folder: Path, text: str, number: signal.Signals, *flags: str) -> t
             stdout=log,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
         )
         deadline = time.monotonic() + 180
         while text not in (output := Path(log.name).read_text()):
             assert process.poll() is None, output
             assert time.monotonic() < deadline, output
             time.sleep(0.1)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         code = process.wait(60)
         return code, Path(log.name).read_text()
 

@@ -1,6 +1,7 @@
 """A whole small sweep on real Ray, Optuna and MLflow, through the main command."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 from sweeping import SMALL, mlflow_runs, run_search
 
 from ltsd.checkpoint import load_checkpoint
+from ltsd.runs import load_model
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,7 @@ def test_keeps_one_mlflow_run_a_job_under_one_parent(folder: Path) -> None:
     kinds = Counter(run.data.tags["ltsd.kind"] for run in runs)
     assert kinds["sweep"] == 1
     assert kinds["trial"] == 3
+    assert kinds["confirm"] % 3 == 0
     assert kinds["final"] == 4
     assert kinds["teacher"] >= 2
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -98,16 +102,10 @@ def test_the_registered_model_predicts_in_a_fresh_process_as_the_checkpoint_does
         "print(logits.shape, *logits[0].round(4).tolist())\n"
     )
     uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    import os
-
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=folder, env=os.environ | uri, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    import torch
-
-    from ltsd.runs import load_model
-
     model, _ = load_model(folder / "runs" / "small" / "finals" / "final-finalist-s0.pt", torch.device("cpu"))
     expected = model(torch.full((3, 1, 8, 8), 0.5))[0].tolist()
     said = done.stdout.split()

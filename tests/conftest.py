@@ -1,0 +1,75 @@
+"""What all tests share: one thread, a cache of their own, and a run so small that it takes a moment."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from copy import deepcopy
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+
+from ltsd.config import Config, Value
+from ltsd.data import Splits, load_splits
+from ltsd.train import TrainState, train
+
+SMALL: Mapping[str, Value] = {
+    "epochs": 3,
+    "data.n_max": 30,
+    "data.imbalance_ratio": 5.0,
+    "data.val_per_class": 3,
+    "data.test_per_class": 4,
+    "model.name": "small-cnn",
+    "model.width": 8,
+    "attack.steps": 2,
+    "optim.batch_size": 32,
+    "teacher.epochs": 1,
+    "evaluate.every": 2,
+    "evaluate.steps": 2,
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything is imported or run: images are cached in a folder that goes when the tests are over."""
+    cache = tempfile.TemporaryDirectory(prefix="ltsd-tests-")
+    config.add_cleanup(cache.cleanup)
+    os.environ["XDG_CACHE_HOME"] = cache.name
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    settings.register_profile("busy-machine", deadline=None, max_examples=50)
+    settings.load_profile("busy-machine")
+
+
+@pytest.fixture(scope="session")
+def small() -> Config:
+    """A run on the digits of 3 epochs with 5 batches each."""
+    return Config.preset("digits").override(SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_flags() -> list[str]:
+    """The same on the command line."""
+    return [text for name, value in SMALL.items() for text in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="session")
+def splits(small: Config) -> Splits:
+    """Its images."""
+    return load_splits(small.data)
+
+
+@pytest.fixture(scope="session")
+def trained(small: Config, splits: Splits) -> nn.Module:
+    """A network that tells many digits apart, and is easily attacked."""
+    config = small.override({"method": "natural", "epochs": 8, "seed": 1000})
+    state = TrainState.fresh(config, splits.shape[0], splits.train.num_classes, torch.device("cpu"))
+    for _ in train(config, state, splits.train, None, None):
+        pass
+    return state.model
+
+
+@pytest.fixture
+def teacher(trained: nn.Module) -> nn.Module:
+    """A copy of it, for one test."""
+    return deepcopy(trained)

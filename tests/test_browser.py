@@ -1,0 +1,83 @@
+"""The MLflow page of a sweep in a headless browser: the parent, its children under it, its pictures."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sweeping import SMALL, mlflow_runs, run_search
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@pytest.fixture(scope="module")
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a real MLflow server on a finished sweep, and the sweep's folder."""
+    folder = tmp_path_factory.mktemp("browser")
+    done = run_search(folder, "--name", "seen", *SMALL)
+    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)),
+            *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"),
+        ],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address, folder
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(20)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; on Debian: apt-get install chromium")
+def test_the_page_shows_the_sweep_its_children_and_its_pictures(page_of: tuple[str, Path]) -> None:
+    from playwright.sync_api import sync_playwright
+
+    address, folder = page_of
+    parent = next(run for run in mlflow_runs(folder, "seen") if run.data.tags["ltsd.kind"] == "sweep")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.goto(f"{address}/#/experiments/{parent.info.experiment_id}/runs")
+        page.get_by_text("seen", exact=True).first.wait_for(timeout=60_000)
+        expander = page.get_by_test_id("expand-icon").or_(page.locator(".ag-group-contracted, [class*=expander]"))
+        if not page.get_by_text("trial-0000").count():
+            expander.first.click()
+        page.get_by_text("trial-0000").first.wait_for(timeout=30_000)
+        shots = os.environ.get("LTSD_SCREENSHOTS")
+        if shots:
+            page.wait_for_timeout(2000)
+            page.screenshot(path=f"{shots}/mlflow.png")
+        page.goto(f"{address}/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts")
+        for picture in ("scores.png", "parallel_coordinates.png", "finals.png"):
+            page.get_by_text(picture).first.wait_for(timeout=30_000)
+        page.get_by_text("finals.png").first.click()
+        page.wait_for_function("[...document.images].some(image => image.naturalWidth > 400)", timeout=30_000)
+        if shots:
+            page.screenshot(path=f"{shots}/mlflow-finals.png")
+        browser.close()

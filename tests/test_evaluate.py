@@ -1,0 +1,121 @@
+"""Accuracies: means over classes, of every example, by a model that is left as it was found."""
+
+import math
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, recall_score
+from torch import Tensor, nn
+
+from ltsd.config import AttackConfig
+from ltsd.data import Splits
+from ltsd.data.batches import Split
+from ltsd.evaluate import CHUNK, Accuracy, Verdicts, clean_verdicts, eval_mode, pgd_verdicts
+from ltsd.exam import examine
+
+
+@given(num_classes=st.integers(2, 9), examples=st.integers(0, 60), seed=st.integers(0, 10**6))
+def test_accuracies_are_those_of_scikit_learn(num_classes: int, examples: int, seed: int) -> None:
+    random = np.random.RandomState(seed)
+    labels = np.concatenate([np.arange(num_classes), random.randint(0, num_classes, examples)])
+    predicted = random.randint(0, num_classes, len(labels))
+    verdicts = Verdicts(torch.from_numpy(predicted == labels), torch.from_numpy(labels), num_classes)
+    accuracy = Accuracy.of(verdicts, list(range(num_classes, 0, -1)))
+    recalls = recall_score(labels, predicted, labels=range(num_classes), average=None, zero_division=0)
+    third = num_classes // 3
+    assert accuracy.per_class == pytest.approx(recalls)
+    assert accuracy.balanced == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert accuracy.worst == pytest.approx(min(recalls))
+    if third:
+        assert accuracy.group("head") == pytest.approx(recalls[:third].mean())
+        assert accuracy.group("tail") == pytest.approx(recalls[-third:].mean())
+
+
+class Bright(nn.Module):
+    """Says class 1 of images brighter than a half; every image in its own right."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        brightness = inputs.mean((1, 2, 3)) - 0.5
+        return torch.stack([-brightness, brightness], 1)
+
+
+def test_the_last_partial_chunk_counts_fully() -> None:
+    images = torch.zeros(CHUNK + 3, 1, 2, 2, dtype=torch.uint8)
+    images[-1] = 255
+    labels = (torch.arange(CHUNK + 3) >= CHUNK).long()
+    split = Split(images, labels, torch.arange(CHUNK + 3), num_classes=2)
+    verdicts = clean_verdicts(Bright(), split)
+    assert verdicts.right.tolist() == [True] * CHUNK + [False, False, True]
+    assert verdicts.per_class() == pytest.approx([1, 1 / 3])
+    attacked = pgd_verdicts(Bright(), split, eps=0.1, step_size=0.05, steps=2, seed=0)
+    assert attacked.right.tolist() == verdicts.right.tolist()
+
+
+def test_a_class_without_examples_has_no_recall() -> None:
+    recalls = Verdicts(torch.tensor([True, False]), torch.tensor([0, 2]), 3).per_class()
+    assert (recalls[0], math.isnan(recalls[1]), recalls[2]) == (1.0, True, 0.0)
+
+
+def test_one_step_from_the_image_is_the_fast_gradient_sign_method(splits: Splits, trained: nn.Module) -> None:
+    model = trained.eval()
+    inputs, labels = splits.train.take(torch.arange(len(splits.train)))
+    inputs.requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(inputs), labels), inputs)
+    attacked = (inputs + 0.1 * gradient.sign()).clamp(0, 1)
+    expected = model(attacked).argmax(1) == labels
+    verdicts = pgd_verdicts(model, splits.train, eps=0.1, step_size=0.1, steps=1, seed=None)
+    assert torch.equal(verdicts.right, expected)
+    assert 0 < expected.sum() < clean_verdicts(model, splits.train).right.sum()
+
+
+def test_the_seed_decides_the_attack(splits: Splits, trained: nn.Module) -> None:
+    def right(seed: int) -> Tensor:
+        return pgd_verdicts(trained, splits.train, eps=0.2, step_size=0.02, steps=1, seed=seed).right
+
+    assert torch.equal(right(0), right(0))
+    assert not torch.equal(right(0), right(1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_is_judged_in_eval_mode_and_left_as_it_was(splits: Splits, teacher: nn.Module, training: bool) -> None:
+    teacher.train(training)
+    before, judged_in = deepcopy(teacher.state_dict()), list[bool]()
+    teacher.register_forward_pre_hook(lambda module, inputs: judged_in.append(module.training))
+    clean_verdicts(teacher, splits.val)
+    pgd_verdicts(teacher, splits.val, eps=0.1, step_size=0.05, steps=2, seed=0)
+    assert set(judged_in) == {False}
+    assert {module.training for module in teacher.modules()} == {training}
+    torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
+
+
+def test_the_mode_comes_back_after_an_error(teacher: nn.Module) -> None:
+    def fail() -> None:
+        with eval_mode(teacher):
+            assert not teacher.training
+            raise RuntimeError("out of memory")
+
+    teacher.train()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail()
+    assert teacher.training
+
+
+def test_the_exam_tells_every_attack_by_class_and_group(splits: Splits, teacher: nn.Module) -> None:
+    counts = splits.train.class_counts()
+    attack = AttackConfig(eps=0.05)
+    (done, result), *more = examine(teacher.eval(), splits.test, counts, attack, "none")
+    assert (done, more, result.images) == ("PGD-20", [], len(splits.test))
+    pgd20 = Accuracy.of(pgd_verdicts(teacher, splits.test, eps=0.05, step_size=attack.step, steps=20, seed=0), counts)
+    assert result.per_class()["pgd20"] == list(pgd20.per_class)
+    values = result.values()
+    assert values["test/clean_acc"] == Accuracy.of(clean_verdicts(teacher, splits.test), counts).balanced
+    assert values["test/pgd20_acc"] == values["test/robust_acc"] == pgd20.balanced
+    assert values["test/tail_robust_acc"] == pgd20.group("tail")
+    assert values["test/worst_class_robust_acc"] == pgd20.worst
+    assert values["test/fgsm_acc"] >= values["test/pgd20_acc"]
+    assert not any("aa" in name.split("_") for name in values)

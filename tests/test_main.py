@@ -1,0 +1,104 @@
+"""`python -m ltsd`: train, go on, examine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ltsd.__main__ import main
+from ltsd.checkpoint import load_checkpoint, save_checkpoint
+from ltsd.config import Config
+from ltsd.data import Splits
+from ltsd.errors import UserError
+from ltsd.runs import open_run
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def test_trains_a_teacher_and_a_student_and_examines_the_student(
+    small_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs" / "one.pt"
+    assert main(["train", *small_flags, "--out", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "teacher epoch 1/1 " in said
+    assert "ltsd epoch 3/3 " in said
+    assert said.splitlines()[-1].endswith(f"python -m ltsd evaluate {run}")
+
+    outputs = ["--json", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")]
+    assert main(["evaluate", str(run), *outputs]) == 0
+    table = capsys.readouterr().out.splitlines()
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert table[0].split() == ["class", "train", "group", *written["per_class"]]
+    for c in range(10):
+        recalls = [100 * recalls[c] for recalls in written["per_class"].values()]
+        assert [float(cell) for cell in table[1 + c].split()[3:]] == pytest.approx(recalls, abs=0.05)
+    balanced = next(line for line in table if line.split()[0] == "balanced")
+    metrics = [100 * written["metrics"][f"test/{attack}_acc"] for attack in written["per_class"]]
+    assert [float(cell) for cell in balanced.split()[1:]] == pytest.approx(metrics, abs=0.05)
+    assert written["images"] == 40
+    assert written["groups"]["tail"] == [7, 8, 9]
+    assert (tmp_path / "out.png").read_bytes().startswith(PNG_SIGNATURE)
+
+
+def test_a_run_that_exists_is_never_overwritten(small_flags: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "one.pt"
+    path.write_text("precious")
+    with pytest.raises(UserError, match="exists already; add --resume to go on with it, or give another path"):
+        main(["train", *small_flags, "--method", "natural", "--out", str(path)])
+    assert path.read_text() == "precious"
+    with pytest.raises(UserError, match="is not an ltsd checkpoint"):
+        main(["train", *small_flags, "--method", "natural", "--out", str(path), "--resume"])
+    assert path.read_text() == "precious"
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    small: Config, splits: Splits, small_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
+    main(["train", *small_flags, "--method", "at", "--out", str(whole)])
+    device = torch.device("cpu")
+    run = open_run(
+        small.override({"method": "at"}), splits, splits.train, splits.val, device, teacher=None, resume=None
+    )
+    next(run.epochs())
+    run.save(broken)
+    capsys.readouterr()
+    main(["train", *small_flags, "--method", "at", "--out", str(broken), "--resume"])
+    said = capsys.readouterr().out
+    assert "epoch 1/3" not in said
+    assert "epoch 2/3" in said
+    trained = [load_checkpoint(path)["student"] for path in (broken, whole)]
+    torch.testing.assert_close(*trained, rtol=0, atol=0)
+    main(["train", *small_flags, "--method", "at", "--out", str(broken), "--resume"])
+    assert "epoch" not in capsys.readouterr().out
+
+
+def test_complete_trains_on_the_standard_training_set(
+    small_flags: list[str], splits: Splits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--method", "natural", "--data.n-max", "125", "--out", str(tmp_path / "one.pt"), "--complete"]
+    main(["train", *small_flags, *flags])
+    assert "val/" not in capsys.readouterr().out
+    counts = load_checkpoint(tmp_path / "one.pt")["class_counts"]
+    assert counts[0] == 125
+    assert counts[0] == 5 * counts[-1]
+
+
+def test_a_checkpoint_that_fits_no_model_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "odd.pt", {"config": Config().flatten(), "shape": [1, 8, 8], "class_names": ["a", "b"]})
+    with pytest.raises(UserError, match=r"odd\.pt: its tensors do not fit the model it names"):
+        main(["evaluate", str(tmp_path / "odd.pt")])
+
+
+def test_a_mistake_on_the_command_line_is_one_line_and_code_2(tmp_path: Path) -> None:
+    flags = ["train", "--out", str(tmp_path / "one.pt"), "--attack.eps", "8"]
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-m", "ltsd", *flags], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: attack.eps = 8.0 is out of range")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,35 @@
+"""The main job without a flag, as the README has it, within its time on two cores."""
+
+import time
+from pathlib import Path
+
+import pytest
+from sweeping import mlflow_runs, run_search
+
+pytestmark = pytest.mark.slow
+CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10-jpeg"
+
+
+def test_finishes_within_eight_minutes_with_a_finalist_examined_by_autoattack(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = run_search(tmp_path, timeout=900)
+    minutes = (time.monotonic() - started) / 60
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "AutoAttack" in done.stdout
+    assert "3 seed(s)" in done.stdout
+    name = next((tmp_path / "runs").glob("digits-ltsd-*")).name
+    runs = mlflow_runs(tmp_path, name)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert sum(run.data.tags["ltsd.kind"] == "trial" for run in runs) == 16
+    assert minutes < 8
+
+
+@pytest.mark.skipif(not CIFAR10.exists(), reason="needs the JPEG copy of CIFAR-10 beside the project")
+def test_cifar10_from_parquet_finishes_within_fifteen_minutes(tmp_path: Path) -> None:
+    small = ("--data.n-max", "100", "--data.val-per-class", "10", "--data.test-per-class", "10", "--model.width", "8")
+    done = run_search(tmp_path, "--data", str(CIFAR10), "--trials", "2", "--epochs", "2", *small, timeout=900)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "drawn at imbalance ratio 50" in done.stdout
+    assert "100 images" in done.stdout

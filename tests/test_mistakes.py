@@ -1,0 +1,33 @@
+"""What a user gets wrong on the main command: exit code 2, one message, nothing left behind."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from sweeping import command
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--tirals", "3"), "did you mean '--trials'"),
+        (("--attack.eps", "8"), "write 8/255"),
+        (("--distill.temperature", "0"), "distill.temperature = 0.0 is out of range"),
+        (("--data.imbalance-ratio", "0.5"), "it is n_max / n_min"),
+        (("--data", "no/such/place"), "no such file or folder"),
+        (("--gpus-per-trial", "1"), "this machine has"),
+        (("--resume", "--name", "never"), "there is no sweep in runs/never"),
+        (("--storage", "file/below"), "cannot be written"),
+        (("--tracking-uri", "http://someone:secret@127.0.0.1:9"), "MLflow does not answer there"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_is_told_in_one_message(tmp_path: Path, flags: tuple[str, ...], told: str) -> None:
+    (tmp_path / "file").write_text("in the way of a folder")
+    done = subprocess.run(command(*flags), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert told in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    assert not list(tmp_path.glob("runs/*"))

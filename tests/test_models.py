@@ -1,0 +1,55 @@
+"""Architectures: sizes, shapes and the normalisation inside."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ltsd.config import ModelConfig
+from ltsd.models import build_model
+
+BOTH = pytest.mark.parametrize("name", ["small-cnn", "resnet18"])
+
+
+def model_of(name: str, channels: int = 3, classes: int = 10) -> nn.Module:
+    torch.manual_seed(0)
+    return build_model(ModelConfig(name=name, width=8), channels, classes)
+
+
+def test_the_published_resnet18_has_its_published_size() -> None:
+    model = build_model(ModelConfig(name="resnet18", width=64), 3, 10)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+
+
+@BOTH
+@pytest.mark.parametrize(("channels", "classes", "pixels"), [(1, 10, 8), (3, 7, 32), (3, 2, 9), (2, 100, 17)])
+def test_maps_images_of_any_size_to_a_logit_per_class(name: str, channels: int, classes: int, pixels: int) -> None:
+    assert model_of(name, channels, classes)(torch.rand(3, channels, pixels, pixels)).shape == (3, classes)
+
+
+@BOTH
+def test_normalises_images_in_the_unit_range_before_the_first_convolution(name: str) -> None:
+    model, seen = model_of(name), list[Tensor]()
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    inputs = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None].expand(3, 3, 8, 8)
+    model(inputs)
+    expected = torch.tensor([-2.0, 0.0, 2.0])[:, None, None, None].expand(3, 3, 8, 8)
+    torch.testing.assert_close(seen[0], expected)
+
+
+@BOTH
+def test_in_eval_mode_an_image_is_judged_on_its_own(name: str) -> None:
+    model = model_of(name).eval()
+    inputs = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        alone = torch.cat([model(inputs[i : i + 1]) for i in range(4)])
+        torch.testing.assert_close(alone, model(inputs), rtol=1e-4, atol=1e-5)
+
+
+@BOTH
+def test_the_gradient_reaches_every_parameter_and_the_image(name: str) -> None:
+    model = model_of(name)
+    inputs = torch.rand(4, 3, 16, 16, requires_grad=True)
+    model(inputs).square().sum().backward()
+    tensors = [inputs, *model.parameters()]
+    assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in tensors)

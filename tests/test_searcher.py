@@ -1,0 +1,166 @@
+"""The study: a record that is true whatever happens, and proposals that can be had again."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from ltsd.config import Value
+from ltsd.errors import UserError
+from sweeps.searcher import STUDY_FILE, Proposal, Study
+
+SPACE: Mapping[str, BaseDistribution] = {
+    "distill.temperature": FloatDistribution(0.5, 8.0, log=True),
+    "balance.teacher_gamma": CategoricalDistribution([1.0, 5.0, 10.0]),
+}
+
+
+def opened(folder: Path, seed: int = 0, pruner: BasePruner | None = None) -> Study:
+    return Study(folder, seed, SPACE, pruner or NopPruner())
+
+
+def on_file(folder: Path) -> list[FrozenTrial]:
+    """What any other program finds in the file."""
+    return optuna.load_study(study_name="sweep", storage=f"sqlite:///{folder / STUDY_FILE}").trials
+
+
+def score(params: Mapping[str, Value]) -> float:
+    temperature, gamma = params["distill.temperature"], params["balance.teacher_gamma"]
+    assert isinstance(temperature, float)
+    assert isinstance(gamma, float)
+    return 1 / (1 + (temperature - 2) ** 2 + gamma / 10)
+
+
+def test_every_end_of_a_trial_is_told_truly(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    proposals = [study.ask() for _ in range(4)]
+    for epoch, value in ((5, 0.25), (10, 0.5)):
+        for number in (0, 1, 2):
+            study.report(number, epoch, value + number / 100)
+    study.finish(0, TrialState.COMPLETE, 0.5)
+    study.finish(1, TrialState.PRUNED)
+    study.finish(2, TrialState.FAIL)
+    found = on_file(tmp_path)
+    assert [trial.state.name for trial in found] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+    assert [trial.params for trial in found] == [proposal.params for proposal in proposals]
+    assert [trial.intermediate_values for trial in found[:3]] == [
+        {5: 0.25 + number / 100, 10: 0.5 + number / 100} for number in range(3)
+    ]
+    assert found[0].value == 0.5
+    assert study.asked() == 4
+    assert [trial.number for trial in study.finished()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+def test_telling_twice_changes_nothing(tmp_path: Path, state: TrialState) -> None:
+    study = opened(tmp_path)
+    study.report(study.ask().number, 5, 0.3)
+    study.finish(0, state, 0.3 if state == TrialState.COMPLETE else None)
+    before = on_file(tmp_path)
+    study.finish(0, TrialState.COMPLETE, 0.9)
+    study.finish(0, TrialState.FAIL)
+    opened(tmp_path).finish(0, TrialState.PRUNED)
+    assert on_file(tmp_path) == before
+    assert study.asked() == 1
+
+
+def test_trials_that_a_killed_process_left_are_taken_over_and_nothing_stays_running(tmp_path: Path) -> None:
+    killed = opened(tmp_path)
+    left = [killed.ask(), killed.ask(), killed.ask()]
+    killed.report(1, 5, 0.4)
+    killed.finish(1, TrialState.COMPLETE, 0.4)
+    study = opened(tmp_path)
+    assert study.orphans() == [left[0], left[2]]
+    assert study.orphans() == []
+    assert study.asked() == 3
+    study.report(0, 5, 0.6)
+    study.finish(0, TrialState.COMPLETE, 0.6)
+    study.finish(2, TrialState.FAIL)
+    assert [trial.state.name for trial in on_file(tmp_path)] == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert opened(tmp_path).orphans() == []
+
+
+@pytest.mark.filterwarnings("ignore:The reported value is ignored")
+def test_an_epoch_that_is_reported_again_after_a_resume_keeps_its_value(tmp_path: Path) -> None:
+    killed = opened(tmp_path)
+    killed.report(killed.ask().number, 5, 0.4)
+    study = opened(tmp_path)
+    study.orphans()
+    study.report(0, 5, 0.4)
+    study.report(0, 10, 0.5)
+    assert on_file(tmp_path)[0].intermediate_values == {5: 0.4, 10: 0.5}
+
+
+def proposals_of(folder: Path, seed: int, reopen: bool, bonus: float = 0.0) -> list[Proposal]:
+    """Nine proposals, each asked for while the one before still runs; `bonus` changes what was measured."""
+    study, found, running = opened(folder, seed), list[Proposal](), list[Proposal]()
+    for number in range(9):
+        if reopen and number > 4:
+            study = opened(folder, seed)
+            study.orphans()
+        found.append(study.ask())
+        running.append(found[-1])
+        if len(running) > 1:
+            done = running.pop(0)
+            study.finish(done.number, TrialState.COMPLETE, score(done.params) * (-1 if bonus else 1) + bonus)
+    return found
+
+
+def test_proposals_depend_on_the_seed_the_number_and_the_history_alone(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "again", "seed", "history")]
+    for folder in folders:
+        folder.mkdir()
+    first = proposals_of(folders[0], seed=0, reopen=False)
+    assert [proposal.number for proposal in first] == list(range(9))
+    assert proposals_of(folders[1], seed=0, reopen=True) == first
+    assert opened(folders[2], seed=1).ask().params != first[0].params
+    otherwise = proposals_of(folders[3], seed=0, reopen=False, bonus=2.0)
+    assert otherwise[:6] == first[:6]
+    assert otherwise[7:] != first[7:]
+
+
+def test_a_point_that_was_enqueued_is_tried_first_and_once(tmp_path: Path) -> None:
+    published: dict[str, Value] = {"distill.temperature": 1.0, "balance.teacher_gamma": 10.0}
+    study = opened(tmp_path)
+    study.enqueue(published)
+    assert study.asked() == 0
+    study.enqueue(published)
+    assert study.ask() == Proposal(0, published)
+    study.finish(0, TrialState.COMPLETE, 0.5)
+    again = opened(tmp_path)
+    again.enqueue(published)
+    assert again.ask().params != published
+
+
+def test_the_pruner_compares_at_the_same_epoch(tmp_path: Path) -> None:
+    study = opened(tmp_path, pruner=MedianPruner(n_startup_trials=2, n_warmup_steps=0))
+    for value in (0.5, 0.6):
+        number = study.ask().number
+        assert not study.report(number, 5, value)
+        assert not study.report(number, 10, value + 0.2)
+        study.finish(number, TrialState.COMPLETE, value + 0.2)
+    good, poor = study.ask().number, study.ask().number
+    assert not study.report(good, 5, 0.58)
+    assert study.report(poor, 5, 0.52)
+
+
+def test_the_best_trial_is_the_best_of_those_that_were_trained_to_the_end(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    assert study.best() is None
+    for value, state in ((0.4, TrialState.COMPLETE), (0.9, TrialState.PRUNED), (0.5, TrialState.COMPLETE)):
+        number = study.ask().number
+        study.report(number, 5, value)
+        study.finish(number, state, value if state == TrialState.COMPLETE else None)
+    best = study.best()
+    assert best is not None
+    assert (best.number, best.value) == (2, 0.5)
+
+
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    (tmp_path / STUDY_FILE).write_bytes(b"not a database" * 100)
+    with pytest.raises(UserError, match=r"study\.db is not an Optuna study or is damaged"):
+        opened(tmp_path)

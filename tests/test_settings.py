@@ -1,0 +1,89 @@
+"""A sweep's folder: taken once, resumed as it was started."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltsd.config import Value
+from ltsd.errors import UserError
+from sweeps.settings import SETTINGS_FILE, Sweep
+
+
+def given(storage: Path, **more: Any) -> dict[str, Any]:
+    return {"name": "night", "storage": str(storage), **more}
+
+
+def test_a_sweep_is_resumed_with_everything_it_was_started_with(tmp_path: Path) -> None:
+    fixed: dict[str, Value] = {"distill.temperature": 2.0, "data.source": "digits", "epochs": 7}
+    started = Sweep.new(given(tmp_path, trials=5, final_attack="none"), fixed)
+    started.claim()
+    resumed = Sweep.resumed(given(tmp_path), {})
+    assert (resumed.settings, resumed.fixed, resumed.base) == (started.settings, fixed, started.base)
+    assert (started.is_new, resumed.is_new) == (True, False)
+    assert resumed.base.epochs == 7
+
+
+def test_a_name_that_is_taken_is_refused_with_both_remedies(tmp_path: Path) -> None:
+    Sweep.new(given(tmp_path), {}).claim()
+    with pytest.raises(UserError, match=r"night exists already; add --resume to go on with it, or give another name"):
+        Sweep.new(given(tmp_path), {})
+
+
+def test_nothing_is_made_before_the_sweep_is_claimed(tmp_path: Path) -> None:
+    sweep = Sweep.new(given(tmp_path / "runs"), {})
+    assert not list(tmp_path.iterdir())
+    sweep.claim()
+    assert json.loads((tmp_path / "runs" / "night" / SETTINGS_FILE).read_text())["settings"]["name"] == "night"
+
+
+def test_a_sweep_without_a_name_is_named_after_data_and_method(tmp_path: Path) -> None:
+    fixed: dict[str, Value] = {"method": "at-bsl", "data.source": "/data/birds"}
+    name = Sweep.new({"storage": str(tmp_path)}, fixed).settings.name
+    assert name is not None
+    assert name.startswith("birds-at-bsl-20")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "teachers"])
+def test_a_name_that_is_no_folder_of_its_own_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="must be a plain folder name, other than 'teachers'"):
+        Sweep.new({"name": name, "storage": str(tmp_path)}, {})
+
+
+def test_resuming_may_change_how_much_is_run_but_not_what(tmp_path: Path) -> None:
+    Sweep.new(given(tmp_path, trials=5, final_seeds=2), {"distill.temperature": 2.0}).claim()
+    more = Sweep.resumed(given(tmp_path, trials=9, concurrency=1), {"distill.temperature": 2.0})
+    assert (more.settings.trials, more.settings.concurrency, more.settings.final_seeds) == (9, 1, 2)
+    for flags, fixed, said in [
+        ({"final_seeds": 4}, {}, r"--final.seeds 4: the sweep was started with 2"),
+        ({}, {"distill.temperature": 3.0}, r"--distill\.temperature 3\.0: the sweep was started with 2\.0"),
+        ({}, {"epochs": 90}, "--epochs 90: the sweep was started with"),
+    ]:
+        with pytest.raises(UserError, match=f"{said}.*leave the flag out, or start another sweep"):
+            Sweep.resumed(given(tmp_path, **flags), fixed)
+    assert Sweep.resumed(given(tmp_path), {}).settings.trials == 5
+
+
+def test_resuming_what_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no sweep in .*night; leave --resume out to start it"):
+        Sweep.resumed(given(tmp_path), {})
+    Sweep.new(given(tmp_path), {}).claim()
+    with pytest.raises(UserError, match=r"--resume needs --name; sweeps in .*: night"):
+        Sweep.resumed({"storage": str(tmp_path)}, {})
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": {"nonsense": 1}, "fixed": {}}'])
+def test_damaged_settings_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "night").mkdir()
+    (tmp_path / "night" / SETTINGS_FILE).write_text(content)
+    with pytest.raises(UserError, match="is damaged"):
+        Sweep.resumed(given(tmp_path), {})
+
+
+def test_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """A folder below a file cannot be made by anybody, whatever their rights."""
+    (tmp_path / "file").write_text("not a folder")
+    sweep = Sweep.new(given(tmp_path / "file" / "runs"), {})
+    with pytest.raises(UserError, match=r"--storage .*cannot be written .*give a folder that can"):
+        sweep.claim()

@@ -1,0 +1,80 @@
+"""What is searched: every point is a configuration that can be run."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+
+from ltsd.config import METHOD_NAMES, Config, Value
+from sweeps.space import published_defaults, search_space
+
+ALL_METHODS = pytest.mark.parametrize("method", METHOD_NAMES)
+SOURCES = ("digits", "cifar10", "cifar100")
+ratios = st.sampled_from([1.0, 1.5, 2.0, 10.0, 50.0, 100.0]) | st.floats(1, 1000)
+
+
+def points(space: dict[str, BaseDistribution]) -> st.SearchStrategy[dict[str, Value]]:
+    drawn: dict[str, st.SearchStrategy[Value]] = {}
+    for name, distribution in space.items():
+        if isinstance(distribution, CategoricalDistribution):
+            drawn[name] = st.sampled_from(distribution.choices)
+        else:
+            assert isinstance(distribution, FloatDistribution)
+            drawn[name] = st.floats(distribution.low, distribution.high)
+    return st.fixed_dictionaries(drawn)
+
+
+@ALL_METHODS
+@given(source=st.sampled_from(SOURCES), ratio=ratios, data=st.data())
+def test_every_point_is_a_valid_configuration(method: str, source: str, ratio: float, data: st.DataObject) -> None:
+    base = Config.preset(source).override({"method": method})
+    point = data.draw(points(search_space(base, ratio, fixed=())))
+    flat = base.override(point).flatten()
+    assert {name: flat[name] for name in point} == point
+
+
+@ALL_METHODS
+@given(source=st.sampled_from(SOURCES), ratio=ratios)
+def test_the_published_defaults_lie_in_the_space(method: str, source: str, ratio: float) -> None:
+    base = Config.preset(source).override({"method": method})
+    space = search_space(base, ratio, fixed=())
+    defaults = published_defaults(base, ratio, space)
+    assert list(defaults) == list(space)
+    for name, value in defaults.items():
+        assert space[name]._contains(space[name].to_internal_repr(value)), name
+        if name != "balance.teacher_gamma":
+            assert value == base.flatten()[name]
+
+
+@ALL_METHODS
+def test_what_the_user_fixed_is_not_searched(method: str) -> None:
+    base = Config().override({"method": method})
+    whole = search_space(base, 50.0, fixed=())
+    assert whole
+    for name in whole:
+        assert list(search_space(base, 50.0, fixed={name, "epochs"})) == [other for other in whole if other != name]
+    assert search_space(base, 50.0, fixed=set(whole)) == {}
+
+
+def test_a_method_searches_no_knob_that_it_does_not_read() -> None:
+    searched = {method: set(search_space(Config().override({"method": method}), 50.0, ())) for method in METHOD_NAMES}
+    assert searched["ltsd"] >= {
+        "distill.temperature",
+        "distill.kl_weight",
+        "distill.igdm_weight",
+        "balance.softmax_tau",
+        "balance.teacher_gamma",
+    }
+    assert not {name for name in searched["at-bsl"] if name.startswith("distill.") or "teacher" in name}
+    for method in ("at", "natural"):
+        assert not {name for name in searched[method] if name.startswith(("distill.", "balance.", "teacher."))}
+
+
+@pytest.mark.parametrize(
+    ("ratio", "gammas"),
+    [(50.0, (1.0, 12.5, 25.0, 50.0)), (20.0, (1.0, 5.0, 10.0, 20.0)), (2.0, (1.0, 2.0)), (1.0, (1.0,))],
+)
+def test_gamma_lies_on_a_grid_so_that_trials_share_teachers(ratio: float, gammas: tuple[float, ...]) -> None:
+    distribution = search_space(Config(), ratio, ())["balance.teacher_gamma"]
+    assert isinstance(distribution, CategoricalDistribution)
+    assert distribution.choices == gammas

@@ -1,0 +1,95 @@
+"""The teacher store: one teacher for all students that would train the same one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ltsd.checkpoint import save_checkpoint
+from ltsd.config import Config, Value
+from ltsd.data import Splits, load_splits
+from sweeps.teachers import TeacherStore, is_trained
+
+
+def store(splits: Splits) -> TeacherStore:
+    return TeacherStore(Path("runs"), splits)
+
+
+def teacher_of(student: Config, splits: Splits) -> str:
+    return store(splits).job(student, "train", Path("sweep")).teacher
+
+
+@given(
+    temperature=st.floats(0.5, 8),
+    kl_weight=st.floats(0.1, 10),
+    igdm_weight=st.floats(0.1, 10),
+    tau=st.floats(0, 2),
+    lr=st.floats(0.01, 0.5),
+    epochs=st.integers(1, 200),
+)
+def test_what_shapes_the_student_alone_shares_a_teacher(
+    small: Config,
+    splits: Splits,
+    temperature: float,
+    kl_weight: float,
+    igdm_weight: float,
+    tau: float,
+    lr: float,
+    epochs: int,
+) -> None:
+    student = small.override(
+        {
+            "distill.temperature": temperature,
+            "distill.kl_weight": kl_weight,
+            "distill.igdm_weight": igdm_weight,
+            "balance.softmax_tau": tau,
+            "optim.lr": lr,
+            "epochs": epochs,
+        }
+    )
+    assert teacher_of(student, splits) == teacher_of(small, splits)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("balance.teacher_gamma", 1.0),
+        ("teacher.epochs", 9),
+        ("teacher.lr", 0.03),
+        ("teacher.adversarial", False),
+        ("seed", 1),
+        ("model.width", 16),
+        ("attack.eps", 0.05),
+        ("attack.steps", 3),
+        ("optim.batch_size", 16),
+        ("optim.weight_decay", 0.0),
+        ("data.augmentation", "crop-flip"),
+    ],
+)
+def test_what_shapes_the_teacher_makes_another_one(small: Config, splits: Splits, name: str, value: Value) -> None:
+    assert teacher_of(small.override({name: value}), splits) != teacher_of(small, splits)
+
+
+def test_other_images_make_another_teacher(small: Config, splits: Splits) -> None:
+    other = load_splits(small.override({"data.val_per_class": 4, "data.n_max": 29}).data)
+    assert teacher_of(small, other) != teacher_of(small, splits)
+    class_0_gives_up = load_splits(small.override({"data.n_max": 125}).data)
+    jobs = [store(class_0_gives_up).job(small, part, Path("sweep")) for part in ("train", "complete")]
+    assert jobs[0].teacher != jobs[1].teacher
+    assert len({job.key for job in jobs}) == 2
+
+
+def test_the_default_gamma_and_the_same_gamma_set_are_one_teacher(small: Config, splits: Splits) -> None:
+    assert teacher_of(small.override({"balance.teacher_gamma": 2.5}), splits) == teacher_of(small, splits)
+
+
+def test_a_damaged_teacher_is_removed_so_that_it_is_trained_anew(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.pt"
+    assert not is_trained(path)
+    save_checkpoint(path, {"weights": torch.zeros(3)})
+    assert is_trained(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not is_trained(path)
+    assert not path.exists()
