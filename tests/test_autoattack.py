@@ -88,7 +88,7 @@ def verdict_of_the_reference(
 
 
 def test_the_whole_ensemble_is_the_reference_bit_by_bit(masked: Masked, examples: tuple[Tensor, Tensor]) -> None:
-    """The same verdict on every example, and on the way there the same tries: no step, restart or target is left out."""
+    """The same verdict on every example by the same tries: no step, no restart, no target is left out."""
     inputs, labels = examples
     with asked(masked, inputs) as ours:
         run = autoattack(masked, inputs, labels, eps=0.25, version="standard", seed=SEED, batch_size=BATCH_SIZE)
