@@ -7,6 +7,7 @@ python -m ltsd evaluate runs/one.pt --attack standard --json out.json --picture 
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ def train_command(parsed: argparse.Namespace) -> int:
     if out.exists() and not parsed.resume:
         raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _check_writable(out)
     teacher = None
     if METHODS[config.method].needs_teacher:
         path = out.with_suffix(".teacher.pt")
@@ -96,6 +98,9 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, about = load_model(parsed.checkpoint, device)
     config = Config().override(about["config"])
+    for path in (parsed.json, parsed.picture):
+        if path is not None:
+            _check_writable(path)
     test, counts = load_splits(config.data).test.to(device), about["class_counts"]
     results: list[ExamResult] = []
     for done, result in examine(model, test, counts, config.attack, parsed.attack):
@@ -110,6 +115,15 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
         with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
             figure.savefig(file, format="png")
     return 0
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: its folder cannot be made ({error.strerror}); give another path") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: cannot be written; give another path")
 
 
 def class_table(result: ExamResult, class_counts: Sequence[int], class_names: Sequence[str]) -> str:

@@ -267,7 +267,7 @@ def checked(name: str, value: Any, hint: Any, item: dataclasses.Field[Any]) -> A
     if value is None and type(None) in kinds:
         return None
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 1e300 else math.inf
     if int in kinds and isinstance(value, float) and value.is_integer():
         value = int(value)
     if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):

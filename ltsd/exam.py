@@ -10,6 +10,7 @@ from torch import nn
 from ltsd.attacks.autoattack import autoattack
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
+from ltsd.errors import UserError
 from ltsd.evaluate import (
     CHUNK,
     Accuracy,
@@ -74,6 +75,10 @@ def examine(
     Yields:
         (what was just done, the results so far); the last result is complete.
     """
+    if ensemble != "none" and test.num_classes < 4:
+        raise UserError(
+            f"{ENSEMBLE_TITLE[ensemble]} needs at least 4 classes and there are {test.num_classes}; choose none"
+        )
     eps, accuracies = attack.eps, dict[str, Accuracy]()
 
     def so_far(name: str, verdicts: Verdicts) -> ExamResult:

@@ -25,9 +25,16 @@ class Parser(argparse.ArgumentParser):
         """Parse; an unknown flag raises UserError."""
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
+            flags = self._flags()
             raise UserError(f"unknown argument {unknown[0]!r}{nearest(unknown[0].split('=')[0], flags)}")
         return parsed
+
+    def _flags(self) -> list[str]:
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                flags += [flag for parser in action.choices.values() for flag in parser._flags()]
+        return flags
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -67,7 +74,7 @@ def _converter(name: str, hint: Any, item: Any, kind: type) -> Callable[[str], A
     def convert(text: str) -> Any:
         try:
             value = _READERS[kind](text)
-        except (ValueError, ZeroDivisionError, KeyError):
+        except (ValueError, ZeroDivisionError, KeyError, OverflowError):
             raise UserError(f"--{name} {text}: expected {_EXPECTED[kind]}") from None
         return checked(name, value, hint, item)
 

@@ -70,7 +70,7 @@ def open_run(
     state = TrainState.fresh(config, splits.shape[0], data.num_classes, device)
     if resume is not None:
         content = load_checkpoint(resume, device)
-        _check_same_run(resume, content["config"], config)
+        _check_same_run(resume, content, config, data)
         state.restore(content)
     on_device = None if val is None else val.to(device)
     return Run(config, state, data.to(device), on_device, teacher, splits.class_names)
@@ -89,12 +89,19 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, A
         model.load_state_dict(content["average"] or content["student"])
     except (KeyError, TypeError, RuntimeError, AttributeError, UserError) as error:
         raise CheckpointError(
-            f"{path}: its tensors do not fit the model it names; it is of another architecture or version ({error})"
+            f"{path}: its tensors do not fit the model it names; it is of another architecture or version "
+            f"({str(error).splitlines()[0]})"
         ) from error
     return model.eval().requires_grad_(False), content
 
 
-def _check_same_run(path: Path, saved: dict[str, Any], config: Config) -> None:
+def _check_same_run(path: Path, content: dict[str, Any], config: Config, data: Split) -> None:
+    saved, counts = content["config"], data.class_counts()
+    if content["class_counts"] != counts:
+        raise CheckpointError(
+            f"{path}: was trained on {sum(content['class_counts'])} images and cannot go on with {sum(counts)} others; "
+            f"start anew or choose the same data"
+        )
     for name, value in config.flatten().items():
         if saved.get(name) != value:
             raise CheckpointError(

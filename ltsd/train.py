@@ -15,6 +15,7 @@ from ltsd.attacks.pgd import pgd
 from ltsd.checkpoint import CheckpointError
 from ltsd.config import AttackConfig, Config
 from ltsd.data.batches import Split, epoch_batches
+from ltsd.errors import UserError
 from ltsd.evaluate import Accuracy, clean_verdicts, eval_mode, pgd_verdicts, validation_metrics
 from ltsd.methods import METHODS, Method
 from ltsd.methods.setting import Setting
@@ -23,8 +24,8 @@ from ltsd.models import build_model
 VALIDATION_SEED = 1
 
 
-class DivergedError(ArithmeticError):
-    """The loss of an epoch is not finite."""
+class DivergedError(UserError, ArithmeticError):
+    """The loss of an epoch, or a weight after it, is not finite."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class TrainState:
                 self.average.load_state_dict(content["average"])
             self.optimizer.load_state_dict(content["optimizer"])
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"the checkpoint is of another architecture ({error})") from error
+            raise CheckpointError(
+                f"the checkpoint is of another architecture ({str(error).splitlines()[0]})"
+            ) from error
         self.history = [EpochMetrics(**metrics) for metrics in content["history"]]
         self.steps = content["steps"]
 
@@ -143,8 +146,11 @@ def train(
             state.update_average(config.optim.ema_decay)
             tally.add(losses, right, labels)
         values = tally.means("clean_acc" if method.adversary is None else "robust_acc")
-        if not math.isfinite(values["train/loss"]):
-            raise DivergedError(f"the loss is {values['train/loss']} in epoch {epoch + 1} of {config.epochs}")
+        if not (math.isfinite(values["train/loss"]) and _is_finite(state.student)):
+            raise DivergedError(
+                f"epoch {epoch + 1} of {config.epochs} diverged: its loss is {values['train/loss']:.4g}, or its "
+                f"weights are not finite; lower optim.lr"
+            )
         per_class: dict[str, list[float]] = {}
         if val is not None and _is_validated(config, epoch):
             validated, per_class = validate(config, state.model, val, counts, "val")
@@ -232,6 +238,10 @@ def learning_rate(base: float, epoch: int, epochs: int) -> float:
 def stream(seed: int, name: str | int) -> int:
     """The seed of one stream of random numbers, as good as independent of every other stream's."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7])
+
+
+def _is_finite(model: nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def _is_validated(config: Config, epoch: int) -> bool:

@@ -75,7 +75,8 @@ class Study:
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Record the objective at an epoch; returns whether the pruner would stop the trial here."""
         trial = self._live[number]
-        trial.report(value, epoch)
+        if epoch not in self.optuna.trials[number].intermediate_values:
+            trial.report(value, epoch)
         return trial.should_prune()
 
     def finish(self, number: int, state: TrialState, value: float | None = None) -> None:

@@ -97,7 +97,7 @@ class Sweep:
             name = f"{Path(sweep.base.data.source).name}-{sweep.base.method}-{time.strftime('%Y%m%d-%H%M%S')}"
             settings = dataclasses.replace(settings, name=name)
         name = str(settings.name)
-        if Path(name).name != name or name in (TEACHERS, ".", ".."):
+        if Path(name).name != name or name in ("", TEACHERS, ".", ".."):
             raise UserError(f"--name {name}: must be a plain folder name, other than {TEACHERS!r}")
         if settings.folder.exists():
             raise UserError(
@@ -125,10 +125,12 @@ class Sweep:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
         now = {name: value for name, value in given.items() if name in CHANGEABLE}
+        base = cls(saved, known).base.flatten()
         for name, value in [*given.items(), *fixed.items()]:
-            before = known.get(name) if name in fixed else getattr(saved, name)
+            before = base[name] if name in fixed else getattr(saved, name)
             if name not in now and value != before:
                 raise UserError(
-                    f"--{name} {value}: the sweep was started with {before}; leave the flag out, or start another sweep"
+                    f"--{name.replace('_', '-')} {value}: the sweep was started with {before}; leave the flag out, or "
+                    f"start another sweep"
                 )
         return cls(dataclasses.replace(saved, **now), known, is_new=False)

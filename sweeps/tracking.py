@@ -41,6 +41,7 @@ from sweeps.space import KNOBS_OF
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
 GRID_IMAGES = 10
+MAX_RUNS = 10_000
 GIVE_UP_AFTER = 3
 CLOSE_TIMEOUT_S = 60.0
 TEACHER_KNOBS = ("balance.teacher_gamma",)
@@ -141,12 +142,16 @@ class Tracker:
         self._put(record)
 
     def close(self, status: str) -> None:
-        """Write what is queued, end the parent and whatever still runs with `status`; at most a minute."""
+        """Write what is queued, then end the parent with `status`, and every run of the sweep that still runs.
+
+        Also a run that an earlier process left behind when it was killed. Takes a minute at most.
+        """
 
         def end_all() -> None:
-            for live in self._live.values():
-                self._client.set_terminated(live.run_id, "KILLED")
             self._client.set_terminated(self._parent_id, status)
+            running = f"tags.`ltsd.sweep` = '{self._name}' and attributes.status = 'RUNNING'"
+            for run in self._client.search_runs([self._experiment_id], running, max_results=MAX_RUNS):
+                self._client.set_terminated(run.info.run_id, status if status == "FINISHED" else "KILLED")
 
         self._put(end_all)
         self._queue.put(None)

@@ -159,6 +159,13 @@ def test_class_folders_with_a_test_set(tmp_path: Path) -> None:
     assert source.test.labels.tolist() == [0, 0, 1, 1]
 
 
+def test_the_folder_named_test_is_the_test_set_whatever_lies_beside_it(tmp_path: Path) -> None:
+    images, names = images_of(8), ["cat", "dog"]
+    for index, part in enumerate(("train", "test", "val", "validation")):
+        write_folder(tmp_path / part, list(images[2 * index : 2 * index + 2]), [0, 1], names)
+    assert torch.equal(load_source(DataConfig(source=str(tmp_path))).test.images, channels_first(images[2:4]))
+
+
 def test_class_folders_without_a_test_set_give_one_up(tmp_path: Path) -> None:
     labels = [i % 2 for i in range(20)]
     write_folder(tmp_path, list(images_of(20)), labels, ["cat", "dog"])
@@ -199,6 +206,18 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no such columns": (
         lambda root: pq.write_table(pa.table({"text": ["a"], "label": [0]}), root),
         "is not an image set: it needs the columns image (struct of bytes and path) and label (int64), and has text",
+    ),
+    "image column of plain bytes": (
+        lambda root: pq.write_table(pa.table({"image": [PNG], "label": [0]}), root),
+        "is not an image set: it needs the columns image (struct of bytes and path) and label (int64), and has image",
+    ),
+    "labels that are words": (
+        lambda root: pq.write_table(pa.table({"image": [{"bytes": PNG, "path": ""}], "label": ["cat"]}), root),
+        "and has image (struct<bytes: binary, path: string>), label (string)",
+    ),
+    "16 bits a channel": (
+        lambda root: write_parquet(root, [PNG, encoded(np.full((6, 6), 300, np.uint16))], [0, 1]),
+        "row 1: has 16 bits a channel",
     ),
     "no rows": (lambda root: write_parquet(root, [], []), "holds no images"),
     "no training file": (

@@ -102,3 +102,31 @@ def test_a_mistake_on_the_command_line_is_one_line_and_code_2(tmp_path: Path) ->
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: attack.eps = 8.0 is out of range")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_never_goes_on_with_other_images(small_flags: list[str], tmp_path: Path) -> None:
+    flags = [*small_flags, "--method", "natural", "--data.n-max", "125", "--out", str(tmp_path / "one.pt")]
+    main(["train", *flags])
+    with pytest.raises(UserError, match="images and cannot go on with"):
+        main(["train", *flags, "--resume", "--complete"])
+
+
+def test_training_that_diverges_says_so_and_keeps_no_model_of_it(small_flags: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "one.pt"
+    with pytest.raises(UserError, match=r"epoch 1 of 3 diverged: .* lower optim\.lr"):
+        main(["train", *small_flags, "--method", "natural", "--optim.lr", "1e30", "--out", str(path)])
+    assert not path.exists()
+
+
+def test_a_mistaken_flag_of_a_command_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"did you mean .--distill\.temperature."):
+        main(["train", "--out", str(tmp_path / "one.pt"), "--distil.temperature", "2"])
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_anything_is_computed(
+    small_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="its folder cannot be made"):
+        main(["train", *small_flags, "--out", str(tmp_path / "file" / "one.pt")])
+    assert capsys.readouterr().out == ""

@@ -87,3 +87,15 @@ def test_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     sweep = Sweep.new(given(tmp_path / "file" / "runs"), {})
     with pytest.raises(UserError, match=r"--storage .*cannot be written .*give a folder that can"):
         sweep.claim()
+
+
+def test_an_empty_name_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must be a plain folder name"):
+        Sweep.new(given(tmp_path, name=""), {})
+
+
+def test_a_flag_that_repeats_what_the_sweep_was_started_with_is_no_contradiction(tmp_path: Path) -> None:
+    started = Sweep.new(given(tmp_path), {})
+    started.claim()
+    resumed = Sweep.resumed(given(tmp_path, final_seeds=3), {"epochs": started.base.epochs})
+    assert resumed.base == started.base

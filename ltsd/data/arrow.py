@@ -63,7 +63,7 @@ def read_image_set(path: Path) -> ImageSet:
         pixels = np.frombuffer(batch.column("image").buffers()[1], dtype=np.uint8)
         images = pixels[: len(batch) * int(np.prod(shape))].reshape(len(batch), *shape)
         labels = batch.column("label").to_numpy()
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a decoded image set ({error}); delete it, it is made again") from error
     return ImageSet(
         _read_only(images),

@@ -3,11 +3,14 @@
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -137,7 +140,8 @@ def _parquet_files(root: Path) -> dict[str, list[Path]]:
         return {"train": [root]}
     found = sorted(root.rglob("*.parquet"))
     parts = {
-        part: [path for path in found if path.name.startswith(prefixes)] for part, prefixes in SPLIT_FOLDERS.items()
+        part: next(filter(None, ([path for path in found if path.name.startswith(p)] for p in prefixes)), [])
+        for part, prefixes in SPLIT_FOLDERS.items()
     }
     if found and not parts["train"]:
         raise UserError(f"--data.source {root}: none of its Parquet files is named train*.parquet: {found[0].name} …")
@@ -154,18 +158,26 @@ def _class_names_of_parquet(path: Path) -> list[str]:
         schema = pq.read_schema(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a Parquet file, or was cut short ({error})") from error
-    image = schema.field("image").type if "image" in schema.names else None
-    if image is None or "label" not in schema.names or "bytes" not in [item.name for item in image]:
+    types = {field.name: field.type for field in schema}
+    image, label = types.get("image", pa.null()), types.get("label", pa.null())
+    if not (pa.types.is_struct(image) and image.get_field_index("bytes") >= 0 and pa.types.is_integer(label)):
         raise UserError(
             f"{path} is not an image set: it needs the columns image (struct of bytes and path) and label (int64), "
-            f"and has {', '.join(schema.names)}"
+            f"and has {', '.join(f'{name} ({kind})' for name, kind in types.items())}"
         )
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    label = features.get("info", {}).get("features", {}).get("label", {})
-    if names := label.get("names"):
-        return [str(name) for name in names]
-    largest = max(pq.read_table(path, columns=["label"])["label"].to_pylist(), default=-1)
-    return [str(c) for c in range(largest + 1)]
+    if names := _names_in_metadata(schema):
+        return names
+    largest = pc.max(pq.read_table(path, columns=["label"])["label"]).as_py()
+    return [str(c) for c in range((-1 if largest is None else largest) + 1)]
+
+
+def _names_in_metadata(schema: pa.Schema) -> list[str]:
+    """The class names that the Hugging Face library wrote; none where it, or its form, is another."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])
+        return [str(name) for name in features["info"]["features"]["label"]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _rows_of_parquet(paths: Sequence[Path], num_classes: int) -> Encoded:
@@ -187,7 +199,8 @@ def _rows_of_parquet(paths: Sequence[Path], num_classes: int) -> Encoded:
 
 def _class_folders(root: Path) -> dict[str, Path]:
     """`train/` and `test/` of an image folder, or the folder itself where it holds the classes directly."""
-    parts = {part: root / name for part, names in SPLIT_FOLDERS.items() for name in names if (root / name).is_dir()}
+    candidates = {part: [root / name for name in names] for part, names in SPLIT_FOLDERS.items()}
+    parts = {part: path for part, paths in candidates.items() for path in reversed(paths) if path.is_dir()}
     folders = parts if "train" in parts else {"train": root}
     if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folders["train"].glob("*/*")):
         raise UserError(
@@ -228,14 +241,19 @@ def decode_image(encoded: bytes, place: str, image_size: int | None) -> Images:
         UserError: broken, or of more than 16.7 million pixels (told from its header, before decoding).
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(encoded)) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UserError(f"{place}: an image of {width}x{height} pixels, more than {MAX_PIXELS} are refused")
             size = (width, height) if image_size is None else (image_size, image_size)
+            if image.mode.startswith("I"):
+                raise UserError(f"{place}: has 16 bits a channel; images of 8 bits are read")
             resized = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
             return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{place}: {error}; more than {MAX_PIXELS} pixels are refused") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f"{place}: a broken image ({error})") from error
 
 
