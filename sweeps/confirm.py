@@ -5,6 +5,7 @@ neither training nor the test set uses, and the mean over seeds decides.
 """
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,12 +20,13 @@ from sweeps.jobs import Job, newest_checkpoint
 PREFIX = "confirm"
 SCORE = f"{PREFIX}/robust_acc"
 SEEDS = 3
+DEFAULTS = 0
 
 
 def candidates(complete: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The `count` best trials, and trial 0, the published defaults, where it was completed."""
+    """The `count` best trials, and the published defaults, where they were completed."""
     ranked = sorted(complete, key=lambda trial: -(trial.value or 0.0))
-    return ranked[:count] + [trial for trial in ranked[count:] if trial.number == 0]
+    return ranked[:count] + [trial for trial in ranked[count:] if trial.number == DEFAULTS]
 
 
 def confirmation_jobs(base: Config, trials: Sequence[FrozenTrial], folder: Path) -> list[Job]:
@@ -65,7 +67,21 @@ def scores(folder: Path) -> dict[int, list[float]]:
     return found
 
 
-def chosen(folder: Path) -> int | None:
-    """The trial with the highest mean score over seeds; None before any was confirmed."""
-    found = scores(folder)
-    return max(found, key=lambda number: statistics.fmean(found[number])) if found else None
+def chosen(found: Mapping[int, Sequence[float]]) -> int | None:
+    """The trial with the highest mean score over seeds; None before any was confirmed.
+
+    The published defaults, trial 0, give way only to a lead that is larger than its own standard error.
+    """
+    if not found:
+        return None
+    best = max(found, key=lambda number: statistics.fmean(found[number]))
+    if DEFAULTS not in found or best == DEFAULTS:
+        return best
+    lead = statistics.fmean(found[best]) - statistics.fmean(found[DEFAULTS])
+    noise = math.sqrt(sum(_squared_error(found[number]) for number in (best, DEFAULTS)))
+    return best if lead > noise else DEFAULTS
+
+
+def _squared_error(values: Sequence[float]) -> float:
+    """The squared standard error of a mean."""
+    return statistics.variance(values) / len(values) if len(values) > 1 else 0.0

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import time
@@ -10,6 +11,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
+
+# Ray reads its environment when it is imported: quiet, without telemetry, and with a token, so that on a machine whose
+# ports others can reach nobody but this process commands it.
+os.environ |= {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import ray
 import torch
@@ -32,16 +48,6 @@ from sweeps.tracking import Tracker
 from sweeps.trial import run_job
 
 RETRIES = 2
-QUIET_RAY = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
-    "TUNE_WARN_THRESHOLD_S": "10",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 def run_sweep(sweep: Sweep) -> int:
@@ -110,14 +116,12 @@ def starting(sweep: Sweep, tracker: Tracker, resources: Resources) -> Iterator[N
 
 
 def start_ray(resources: Resources) -> None:
-    """A Ray of this process alone, on loopback."""
-    os.environ.update(QUIET_RAY)
+    """A Ray of this process alone; only who knows its token may talk to it."""
     ray.init(
         num_cpus=resources.cpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
         runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
     )
 

@@ -89,7 +89,7 @@ class Plan(Searcher):
 
     def finalist(self) -> Config | None:
         """The configuration that the confirmations chose; None before there are any."""
-        number = confirm.chosen(self._folder)
+        number = confirm.chosen(confirm.scores(self._folder))
         return None if number is None else self._base.override(self._study.trials()[number].params)
 
     def suggest(self, trial_id: str) -> Any:
@@ -219,7 +219,12 @@ class Plan(Searcher):
 
     def _finalists(self) -> list[Job]:
         config = self.finalist()
-        return [] if config is None else self._without_results(finals.finalist_jobs(config, self._exams, self._folder))
+        if config is None:
+            return []
+        jobs = self._without_results(finals.finalist_jobs(config, self._exams, self._folder))
+        same = [job.config for job in jobs]
+        self._references = [job for job in self._references if job.config not in same]
+        return jobs
 
     def _without_results(self, jobs: list[Job]) -> list[Job]:
         return [self._taught(job) for job in jobs if not finals.result_path(job).exists()]

@@ -80,8 +80,12 @@ def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: 
     ranked = sorted(confirmed.items(), key=lambda item: -statistics.fmean(item[1]))
     told = ", ".join(f"trial {number} {100 * statistics.fmean(values):.1f}%" for number, values in ranked)
     yield f"confirmed on {confirm.SEEDS} seeds, {attack} on every spare image: {told}"
-    params = study.trials()[ranked[0][0]].params
-    yield f"finalist: trial {ranked[0][0]}, " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
+    number = confirm.chosen(confirmed)
+    assert number is not None
+    params = study.trials()[number].params
+    yield f"finalist: trial {number}, " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
+    if number == confirm.DEFAULTS:
+        yield "nothing led the published defaults by more than a standard error, so they are the finalist"
     exams = [exam for row in results.values() for exam in row]
     seeds = max((len(row) for row in results.values()), default=0)
     images = exams[0]["images"] if exams else 0

@@ -4,7 +4,9 @@ Everything is written from a thread of its own, in the order it happened: a dead
 never holds up training.
 """
 
+import contextlib
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -12,6 +14,7 @@ import queue
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,7 +283,11 @@ class Tracker:
         mlflow.set_tracking_uri(self._uri)
         mlflow.set_experiment(experiment_id=self._experiment_id)
         run = self._run("final", job.key, job.key)
-        with mlflow.start_run(run_id=run.info.run_id):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stderr(io.StringIO()),
+            mlflow.start_run(run_id=run.info.run_id),
+        ):
             mlflow.pytorch.log_model(
                 model,
                 name="model",

@@ -34,7 +34,7 @@ def study_of(folder: Path, name: str = "small") -> optuna.Study:
 
 def test_ends_with_a_table_the_pictures_and_the_way_into_mlflow(folder: Path) -> None:
     said = (folder / "out.txt").read_text()
-    for row in ("finalist", "LTSD, untuned", "AT-BSL", "AT "):
+    for row in ("finalist", "AT-BSL", "AT "):
         assert f"| {row}" in said
     assert "539 images" in said
     assert "browse it: mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db" in said
@@ -70,7 +70,7 @@ def test_keeps_one_mlflow_run_a_job_under_one_parent(folder: Path) -> None:
     assert kinds["sweep"] == 1
     assert kinds["trial"] == 3
     assert kinds["confirm"] % 3 == 0
-    assert kinds["final"] == 4
+    assert kinds["final"] in (3, 4)  # the untuned LTSD is the finalist itself, or a row of its own
     assert kinds["teacher"] >= 2
     assert {run.info.status for run in runs} == {"FINISHED"}
     parent = next(run.info.run_id for run in runs if run.data.tags["ltsd.kind"] == "sweep")
