@@ -10,7 +10,10 @@ from optuna.trial import TrialState
 from sweeping import SMALL, mlflow_runs, run_search, run_until
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow)],
+)
 def test_goes_on_after_an_interruption_without_running_finished_trials_again(
     tmp_path: Path, number: signal.Signals, expected: int
 ) -> None:
