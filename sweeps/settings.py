@@ -33,7 +33,7 @@ class Settings:
     storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
     tracking_uri: str = knob("sqlite:///mlflow.db", "where MLflow keeps its records, or the address of its server")
     confirm: int = knob(
-        2,
+        1,
         "best trials that are trained on two more seeds, with the published defaults, to choose the finalist",
         at_least=1,
     )

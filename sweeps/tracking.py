@@ -44,6 +44,7 @@ from sweeps.space import KNOBS_OF
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
 GRID_IMAGES = 10
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 MAX_RUNS = 10_000
 GIVE_UP_AFTER = 3
 CLOSE_TIMEOUT_S = 60.0
@@ -103,7 +104,9 @@ class Tracker:
         try:
             experiment = self._client.get_experiment_by_name(self.experiment)
             self._experiment_id = (
-                experiment.experiment_id if experiment else self._client.create_experiment(self.experiment)
+                experiment.experiment_id
+                if experiment
+                else self._client.create_experiment(self.experiment, tags=TRAINING)
             )
             self._parent_id = self._run("sweep", "sweep", self._name).info.run_id
         except Exception as error:

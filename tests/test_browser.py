@@ -64,18 +64,17 @@ def test_the_page_shows_the_sweep_its_children_and_its_pictures(page_of: tuple[s
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = browser.new_page(viewport={"width": 1500, "height": 900})
         page.goto(f"{address}/#/experiments/{parent.info.experiment_id}/runs")
-        page.get_by_text("seen", exact=True).first.wait_for(timeout=60_000)
-        expander = page.get_by_test_id("expand-icon").or_(page.locator(".ag-group-contracted, [class*=expander]"))
-        if not page.get_by_text("trial-0000").count():
-            expander.first.click()
-        page.get_by_text("trial-0000").first.wait_for(timeout=30_000)
+        page.get_by_text("seen", exact=True).first.wait_for(timeout=120_000)
+        assert page.get_by_text("final-finalist-s0").count() == 0
+        page.get_by_text("Expand rows").click()
+        page.get_by_text("final-finalist-s0").first.wait_for(timeout=60_000)
         shots = os.environ.get("LTSD_SCREENSHOTS")
         if shots:
             page.wait_for_timeout(2000)
             page.screenshot(path=f"{shots}/mlflow.png")
         page.goto(f"{address}/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts")
         for picture in ("scores.png", "parallel_coordinates.png", "finals.png"):
-            page.get_by_text(picture).first.wait_for(timeout=30_000)
+            page.get_by_text(picture).first.wait_for(timeout=60_000)
         page.get_by_text("finals.png").first.click()
         page.wait_for_function("[...document.images].some(image => image.naturalWidth > 400)", timeout=30_000)
         if shots:
