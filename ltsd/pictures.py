@@ -99,7 +99,7 @@ def attack_grid(
     figure = Figure(figsize=(1.05 * len(inputs), 3.9), dpi=DPI)
     margins = {"left": 0.06, "right": 0.99, "top": 0.93, "bottom": 0.02, "hspace": 0.22}
     bands = figure.subplots(3, 1, gridspec_kw=margins)
-    rows = (inputs, adv_inputs, (adv_inputs - inputs) / (2 * eps) + 0.5)
+    rows = (inputs, adv_inputs, ((adv_inputs - inputs) / (2 * eps) + 0.5).clamp(0, 1))
     titles = ("clean", f"PGD-{steps}", "perturbation")
     for axes, images, title in zip(bands, rows, titles, strict=True):
         band = F.pad(images, (1, 1), value=1.0).cpu().permute(2, 0, 3, 1).flatten(1, 2)

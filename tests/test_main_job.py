@@ -29,9 +29,12 @@ def test_finishes_with_a_finalist_examined_by_autoattack(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not CIFAR10.exists(), reason="needs the JPEG copy of CIFAR-10 beside the project")
 def test_cifar10_from_parquet_finishes_within_fifteen_minutes(tmp_path: Path) -> None:
-    small = ("--data.n-max", "100", "--data.val-per-class", "10", "--data.test-per-class", "10", "--model.width", "8")
+    small = (
+        *("--data.n-max", "100", "--data.val-per-class", "5", "--data.test-per-class", "5", "--model.width", "8"),
+        *("--teacher.epochs", "1", "--final-seeds", "1"),
+    )
     done = run_search(tmp_path, "--data", str(CIFAR10), "--trials", "2", "--epochs", "2", *small, timeout=900)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "drawn at imbalance ratio 50" in done.stdout
-    assert "100 images" in done.stdout
+    assert "50 images" in done.stdout
