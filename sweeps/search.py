@@ -1,6 +1,6 @@
 """The main command: search, retrain the best, compare, record.
 
-    python sweeps/search.py                                      # the embedded digits, about five minutes
+    python sweeps/search.py                                      # the embedded digits, some minutes
     python sweeps/search.py --data PATH --data.imbalance-ratio 50 --trials 32
     python sweeps/search.py --name NAME --resume                 # go on after Ctrl-C or a kill
 
