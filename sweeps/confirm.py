@@ -1,7 +1,7 @@
 """Which of the best trials becomes the finalist: they are trained again on other seeds and scored on more images.
 
-One score of one seed on a small validation set mostly ranks luck. The confirmation reads every image that
-neither training nor the test set uses, and the mean over seeds decides.
+One score of one seed on a small validation set mostly ranks luck. The confirmation reads the reserve, which
+has up to five times as many, and the mean over seeds decides.
 """
 
 import json

@@ -79,7 +79,7 @@ def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: 
         return
     ranked = sorted(confirmed.items(), key=lambda item: -statistics.fmean(item[1]))
     told = ", ".join(f"trial {number} {100 * statistics.fmean(values):.1f}%" for number, values in ranked)
-    yield f"confirmed on {confirm.SEEDS} seeds, {attack} on every spare image: {told}"
+    yield f"confirmed on {confirm.SEEDS} seeds, {attack} on the reserve: {told}"
     number = confirm.chosen(confirmed)
     assert number is not None
     params = study.trials()[number].params
