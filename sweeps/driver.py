@@ -83,7 +83,7 @@ def run_sweep(sweep: Sweep) -> int:
             concurrency=resources.concurrency,
             listeners=(progress, tracker),
         )
-        progress.expect(settings.trials, plan.final_runs, finished=len(study.finished()))
+        progress.expect(settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
         status = "KILLED"
         try:
             with interrupted_by_signals():
@@ -158,7 +158,7 @@ def conclude(sweep: Sweep, study: Study, plan: Plan, tracker: Tracker, progress:
     """The table, the pictures and the way into MLflow; 1 where there is no finalist to show."""
     folder = sweep.settings.folder
     results = finals.read_results(folder)
-    paths = [*draw_sweep(study.optuna, results, folder), finals.write_table(results, folder)]
+    paths = [*draw_sweep(study.optuna, results, folder), finals.write_table(results, folder, report.choice(folder))]
     tracker.finish(report.metrics(study, plan, results, folder), paths, plan.model_of_finalist())
     for line in report.conclusion(sweep, study, plan, results, paths):
         progress.say(line)

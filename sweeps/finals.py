@@ -106,11 +106,11 @@ def table(results: Results) -> list[list[str]]:
     return rows
 
 
-def write_table(results: Results, folder: Path) -> Path:
-    """Keep the table as Markdown in the sweep's folder."""
+def write_table(results: Results, folder: Path, note: str) -> Path:
+    """Keep the table as Markdown in the sweep's folder, with what there is to note of it."""
     path = folder / "table.md"
     with publishing(path) as temporary:
-        temporary.write_text(markdown(table(results)))
+        temporary.write_text(f"{markdown(table(results))}\n{note}\n")
     return path
 
 

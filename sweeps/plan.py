@@ -42,7 +42,8 @@ class Plan(Searcher):
     """The jobs of a sweep: trials as Optuna proposes them, then confirmations of the best, then the finalist.
 
     A job whose teacher is not trained waits here, not in a worker, while the teacher and others run. References
-    need nothing of the search and fill workers that it leaves idle.
+    need nothing of the search and fill workers that it leaves idle. `final_runs` is how many final runs this
+    process has to make, as far as is known.
     """
 
     def __init__(
@@ -71,13 +72,9 @@ class Plan(Searcher):
         self._stages = [self._confirmations, self._finalists]
         self._waiting = [self._trial_job(proposal) for proposal in study.orphans()]
         self._references = self._without_results(finals.reference_jobs(base, exams, folder))
+        self.final_runs = len(self._references) + exams.seeds
         self.failures: list[str] = []
         self.teachers = {"done": 0, "reused": 0}
-
-    @property
-    def final_runs(self) -> int:
-        """Final runs still to be made, the finalist's included."""
-        return len(self._references) + self._exams.seeds
 
     def model_of_finalist(self) -> Job | None:
         """The final run, of the first seed, whose model is the sweep's; None where it was not reached."""
@@ -223,7 +220,9 @@ class Plan(Searcher):
             return []
         jobs = self._without_results(finals.finalist_jobs(config, self._exams, self._folder))
         same = [job.config for job in jobs]
+        before = len(self._references)
         self._references = [job for job in self._references if job.config not in same]
+        self.final_runs += len(self._references) - before
         return jobs
 
     def _without_results(self, jobs: list[Job]) -> list[Job]:

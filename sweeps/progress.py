@@ -25,7 +25,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self._totals = {"trial": 0, "final": 0}
+        self._trials = 0
+        self._final_runs: Callable[[], int] = lambda: 0
         self._ended = {"trial": 0, "confirm": 0, "final": 0, "teacher": 0}
         self._running: dict[str, tuple[Job, Report | None, float]] = {}
         self._best: tuple[float, str] | None = None
@@ -44,9 +45,9 @@ class Progress:
         if self.console.is_terminal:
             self._live.stop()
 
-    def expect(self, trials: int, final_runs: int, finished: int) -> None:
+    def expect(self, trials: int, final_runs: Callable[[], int], finished: int) -> None:
         """What is to come: so many trials in all, of which some are finished, and so many final runs."""
-        self._totals = {"trial": trials, "final": final_runs}
+        self._trials, self._final_runs = trials, final_runs
         self._ended["trial"] = finished
 
     def say(self, text: str) -> None:
@@ -82,8 +83,8 @@ class Progress:
 
     def _headline(self) -> str:
         best = "–" if self._best is None else f"{100 * self._best[0]:.1f}% ({self._best[1]})"
-        done = f"trials {self._ended['trial']}/{self._totals['trial']}"
-        finals = f"finals {self._ended['final']}/{self._totals['final']}"
+        done = f"trials {self._ended['trial']}/{self._trials}"
+        finals = f"finals {self._ended['final']}/{self._final_runs()}"
         left = self._seconds_left()
         eta = "" if left is None else f", about {_clock(left)} left"
         return f"{done}, {finals}, best {OBJECTIVE} {best}{eta}"
@@ -95,8 +96,8 @@ class Progress:
         per_trial = sum(trial) / len(trial)
         final = self._seconds_of["final"]
         per_final = sum(final) / len(final) if final else 2 * per_trial
-        work = per_trial * (self._totals["trial"] - self._ended["trial"])
-        work += per_final * (self._totals["final"] - self._ended["final"])
+        work = per_trial * (self._trials - self._ended["trial"])
+        work += per_final * (self._final_runs() - self._ended["final"])
         running = sum(time.monotonic() - since for job, _, since in self._running.values() if job.kind != "teacher")
         return max(0.0, work - running) / max(1, len(self._running))
 

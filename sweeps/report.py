@@ -75,7 +75,7 @@ def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: 
     yield f"best in the search: trial {best.number}, validation {attack} {100 * (best.value or 0):.1f}%"
     confirmed = confirm.scores(sweep.settings.folder)
     if not confirmed:
-        yield "no trial was confirmed on other seeds, so there is no finalist; the reasons stand above"
+        yield f"{choice(sweep.settings.folder)}; the reasons stand above"
         return
     ranked = sorted(confirmed.items(), key=lambda item: -statistics.fmean(item[1]))
     told = ", ".join(f"trial {number} {100 * statistics.fmean(values):.1f}%" for number, values in ranked)
@@ -83,9 +83,7 @@ def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: 
     number = confirm.chosen(confirmed)
     assert number is not None
     params = study.trials()[number].params
-    yield f"finalist: trial {number}, " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
-    if number == confirm.DEFAULTS:
-        yield "nothing led the published defaults by more than a standard error, so they are the finalist"
+    yield f"{choice(sweep.settings.folder)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
     exams = [exam for row in results.values() for exam in row]
     seeds = max((len(row) for row in results.values()), default=0)
     images = exams[0]["images"] if exams else 0
@@ -96,6 +94,16 @@ def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: 
     )
     yield "pictures and table: " + " ".join(_relative(path) for path in paths)
     yield f"browse it: {browse_command(sweep)}"
+
+
+def choice(folder: Path) -> str:
+    """Which trial is the finalist, and that it is the published defaults where it is."""
+    number = confirm.chosen(confirm.scores(folder))
+    if number is None:
+        return "no trial was confirmed on other seeds, so there is no finalist"
+    if number == confirm.DEFAULTS:
+        return "finalist: trial 0, the published defaults, which nothing led by more than a standard error"
+    return f"finalist: trial {number}"
 
 
 def browse_command(sweep: Sweep) -> str:
