@@ -33,11 +33,6 @@ class Run:
         """Train on; the run may be saved at every yield."""
         return train(self.config, self.state, self.data, self.val, self.teacher)
 
-    def last_if_trained(self) -> list[EpochMetrics]:
-        """The metrics of the last epoch where the checkpoint it goes on from had them all, else nothing."""
-        history = self.state.history
-        return history[-1:] if len(history) == self.config.epochs else []
-
     def save(self, path: Path) -> None:
         """Write the whole run, and what is needed to rebuild its model."""
         about = {

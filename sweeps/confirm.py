@@ -4,7 +4,6 @@ One score of one seed on a small validation set mostly ranks luck. The confirmat
 has up to five times as many, and the mean over seeds decides.
 """
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from ltsd.config import Config
-from ltsd.files import publishing
 from sweeps.jobs import Job, newest_checkpoint
+from sweeps.record import Record
 
 PREFIX = "confirm"
 SCORE = f"{PREFIX}/robust_acc"
@@ -35,9 +34,10 @@ def confirmation_jobs(base: Config, trials: Sequence[FrozenTrial], folder: Path)
     for trial in trials:
         config = base.override(trial.params)
         for seed in range(base.seed, base.seed + SEEDS):
-            resume = newest_checkpoint(folder, f"trial-{trial.number:04d}") if seed == base.seed else ""
+            own = Job("trial", f"trial-{trial.number:04d}", config, "train", str(folder))
+            start = newest_checkpoint(own) if seed == base.seed else None
             key = f"{PREFIX}-{trial.number:04d}-s{seed}"
-            jobs.append(Job("confirm", key, replace(config, seed=seed), "train", str(folder), resume=resume))
+            jobs.append(Job("confirm", key, replace(config, seed=seed), "train", str(folder), resume=str(start or "")))
     return jobs
 
 
@@ -46,24 +46,12 @@ def trial_of(job: Job) -> int:
     return int(job.key.split("-")[1])
 
 
-def score_path(job: Job) -> Path:
-    """Where the score of a confirmation is kept."""
-    return Path(job.folder) / "confirmations" / f"{job.key}.json"
-
-
-def keep_score(job: Job, values: Mapping[str, float]) -> None:
-    """Write the metrics of a confirmation; from then on it is not run again."""
-    content = {"trial": trial_of(job), "seed": job.config.seed, "values": dict(values)}
-    with publishing(score_path(job)) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
-
-
-def scores(folder: Path) -> dict[int, list[float]]:
-    """The scores that were kept, by trial number."""
+def scores(record: Record) -> dict[int, list[float]]:
+    """The scores on the reserve so far, one a seed, by trial number."""
     found: dict[int, list[float]] = {}
-    for path in sorted((folder / "confirmations").glob("*.json")):
-        content = json.loads(path.read_text())
-        found.setdefault(content["trial"], []).append(content["values"][SCORE])
+    for known in record.of_kind("confirm"):
+        if known.result is not None:
+            found.setdefault(trial_of(known.job), []).append(known.result.values[SCORE])
     return found
 
 

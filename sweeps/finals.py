@@ -1,6 +1,5 @@
 """What is compared at the end of a sweep, on which seeds, and the table that comes of it."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any
 from ltsd.config import Config
 from ltsd.files import publishing
 from sweeps.jobs import Job
+from sweeps.record import Record
 
 FINALIST = "finalist"
 REFERENCES = {"ltsd-default": "ltsd", "at-bsl": "at-bsl", "at": "at"}
@@ -37,9 +37,9 @@ class Exams:
     references: str
 
 
-def finalist_jobs(best: Config, exams: Exams, folder: Path) -> list[Job]:
-    """The best configuration, trained on the complete training set, once a seed."""
-    return _jobs(FINALIST, best, exams.seeds, exams.finalist, folder)
+def finalist_jobs(trial: int, best: Config, exams: Exams, folder: Path) -> list[Job]:
+    """The configuration of the best trial, trained on the complete training set, once a seed."""
+    return _jobs(f"{FINALIST}-{trial:04d}", best, exams.seeds, exams.finalist, folder)
 
 
 def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
@@ -57,36 +57,30 @@ def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path) -> list
     ]
 
 
-def result_path(job: Job) -> Path:
-    """Where the exam of a final run is kept."""
-    return Path(job.folder) / "finals" / f"{job.key}.json"
+Exam = Mapping[str, Any]
+Results = dict[str, list[Exam]]
 
 
-def keep_result(job: Job, exam: Mapping[str, Any]) -> None:
-    """Write the exam of a final run beside its model; from then on it is not run again."""
-    content = {"row": row_of(job), "seed": job.config.seed, "config": job.config.flatten(), **exam}
-    with publishing(result_path(job)) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
-
-
-def row_of(job: Job) -> str:
-    """The row of the table that a final run belongs to."""
-    return job.key.removeprefix("final-").rpartition("-s")[0]
-
-
-Results = dict[str, list[dict[str, Any]]]
-
-
-def read_results(folder: Path) -> Results:
-    """The exams that were kept, by row, in the order of the table."""
+def results(record: Record, chosen: int | None) -> Results:
+    """The exams so far by row, in the order of the table; of the finalists only those of the trial that was chosen."""
+    names = {f"{FINALIST}-{chosen:04d}" if chosen is not None else FINALIST: FINALIST} | dict(
+        zip(REFERENCES, REFERENCES, strict=True)
+    )
     found: Results = {row: [] for row in TITLES}
-    for path in sorted((folder / "finals").glob("final-*.json")):
-        content = json.loads(path.read_text())
-        found[content["row"]].append(content)
+    for known in sorted(record.of_kind("final"), key=lambda known: known.job.config.seed):
+        row = names.get(known.job.key.removeprefix("final-").rpartition("-s")[0])
+        if row is not None and known.result is not None and known.result.exam is not None:
+            found[row].append(known.result.exam)
     return {row: exams for row, exams in found.items() if exams}
 
 
-def summary(exams: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float] | None:
+def finalist_model(record: Record, chosen: int | None) -> Job | None:
+    """The finalist's run of the first seed, whose model is the sweep's; None where it is not done."""
+    runs = [known.job for known in record.of_kind("final") if known.outcome == "done" and chosen is not None]
+    return next((job for job in runs if job.key.startswith(f"final-{FINALIST}-{chosen:04d}-s")), None)
+
+
+def summary(exams: Sequence[Exam], metric: str) -> tuple[float, float] | None:
     """Mean and standard deviation over seeds of a test metric; None where it was not measured."""
     values = [exam["metrics"][metric] for exam in exams if metric in exam["metrics"]]
     if not values:

@@ -1,7 +1,7 @@
 """One piece of work for Ray: a teacher, a trial, a confirmation or a final run; and what a worker reports of it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,7 +10,7 @@ from ltsd.config import Config, Value
 
 Kind = Literal["teacher", "trial", "confirm", "final"]
 Part = Literal["train", "complete"]
-CHECKPOINT_FILE = "checkpoint.pt"
+BEGINS = "begins"
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Job:
 
     `key` names the job in its sweep and is the same when it is run again; `part` is the split it trains on;
     `exam` is the AutoAttack of a final run; `teacher` the checkpoint it learns from, or, of a teacher job, the
-    one it makes; `resume` the checkpoint to go on from, where an earlier attempt left one.
+    one it makes; `resume` a checkpoint of another job to start from, where its own leaves none.
     """
 
     kind: Kind
@@ -43,9 +43,10 @@ class Job:
         values: dict[str, Value] = {name: v for name, v in params.items() if not name.startswith("job.")}
         return cls(config=Config().override(values), **own)
 
-    def resumed(self) -> Self:
-        """The job, set to go on from the newest whole checkpoint that any earlier attempt left."""
-        return replace(self, resume=newest_checkpoint(Path(self.folder), self.key) or self.resume)
+    @property
+    def checkpoint(self) -> Path:
+        """Where its latest checkpoint lies; see `newest_checkpoint`."""
+        return Path(self.folder) / "checkpoints" / f"{self.key}.pt"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Report:
     """What a worker tells the driver after an epoch (`phase` is "train") or a part of an exam (its name).
 
     `values` are metrics by their project names, `per_class` recalls by attack; `exam` comes with the last
-    report of a final run, `failure` with the last one of a job that cannot go on.
+    report of a final run, `failure` with the last one of a job that cannot go on, and `storage_failed` where no job
+    could, because the disk is full or gone. The first report of a worker has phase BEGINS and in `past` the epochs of
+    the checkpoint that it goes on from: a worker may have been killed before the driver heard of the last of them.
     """
 
     epoch: int
@@ -62,6 +65,8 @@ class Report:
     per_class: Mapping[str, list[float]] = field(default_factory=dict)
     exam: Mapping[str, Any] | None = None
     failure: str = ""
+    storage_failed: bool = False
+    past: tuple["Report", ...] = ()
 
     def message(self) -> dict[str, "Report"]:
         """The report as `tune.report` takes it: under one key, which Ray leaves as it is."""
@@ -72,19 +77,34 @@ REPORT = "report"
 _FIELDS = ("kind", "key", "part", "folder", "exam", "teacher", "resume")
 
 
-def newest_checkpoint(folder: Path, key: str) -> str:
-    """The checkpoint of the latest epoch of a job under `<folder>/ray`, skipping damaged ones; "" for none."""
-    best, epochs = "", 0
-    for path in sorted((folder / "ray").glob(f"*/{key}/checkpoint_*/{CHECKPOINT_FILE}")):
+def keep_checkpoint(job: Job, save: Callable[[Path], None]) -> None:
+    """Write the latest checkpoint of a job; the one before stays beside it, for when the latest is damaged."""
+    if job.checkpoint.exists():
+        job.checkpoint.replace(_previous(job.checkpoint))
+    save(job.checkpoint)
+
+
+def newest_checkpoint(job: Job) -> Path | None:
+    """The latest whole checkpoint of a job, else the one that it is to start from; None for a fresh start."""
+    for path in (job.checkpoint, _previous(job.checkpoint), *([Path(job.resume)] if job.resume else [])):
         try:
-            done = len(load_checkpoint(path)["history"])
+            load_checkpoint(path)
         except CheckpointError:
             continue
-        if done >= epochs:
-            best, epochs = str(path), done
-    return best
+        return path
+    return None
 
 
-def final_model(job: Job) -> Path:
-    """Where the finished model of a final run lies."""
-    return Path(job.folder) / "finals" / f"{job.key}.pt"
+def history(checkpoint: Mapping[str, Any]) -> Iterator[Report]:
+    """The epochs that a checkpoint knows, as reports."""
+    for epoch in checkpoint["history"]:
+        yield Report(epoch["epoch"], values=epoch["values"], per_class=epoch["per_class"])
+
+
+def drop_previous_checkpoint(job: Job) -> None:
+    """Remove the spare checkpoint of a job that is over."""
+    _previous(job.checkpoint).unlink(missing_ok=True)
+
+
+def _previous(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".previous.pt")

@@ -1,9 +1,9 @@
 """Which job runs next: Ray asks for work here, and tells here what became of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -12,11 +12,12 @@ from ltsd.config import Config
 from ltsd.methods import METHODS
 from sweeps import confirm, finals
 from sweeps.finals import Exams
-from sweeps.jobs import Job, Kind, Report
-from sweeps.searcher import OBJECTIVE, Proposal, Study
+from sweeps.jobs import BEGINS, Job, Kind, Report, drop_previous_checkpoint
+from sweeps.record import JobRecord, Outcome, Record
+from sweeps.searcher import OBJECTIVE, STATES, Proposal, Study, trial_number
 from sweeps.teachers import TeacherStore, is_trained
 
-Outcome = Literal["done", "reused", "pruned", "failed"]
+DEATHS = 5
 LAST_PHASES: Mapping[Kind, tuple[str, ...]] = {
     "teacher": ("train", "reused"),
     "trial": ("train",),
@@ -25,17 +26,45 @@ LAST_PHASES: Mapping[Kind, tuple[str, ...]] = {
 }
 
 
-class Listener(Protocol):
-    """Somebody who is told what happens to jobs: the live view, the MLflow side."""
+@dataclass
+class Running:
+    """A job that Ray has, and what its workers said so far.
 
-    def started(self, job: Job) -> None:
+    `deaths` counts the workers in a row that died over it without a new epoch; `begun_after` is the epoch from which
+    the last one went on.
+    """
+
+    job: Job
+    last: Report = field(default_factory=lambda: Report(0))
+    begun: bool = False
+    is_poor: bool = False
+    deaths: int = 0
+    begun_after: int = -1
+
+    def outcome(self) -> tuple[Outcome, str]:
+        """How the job ended, and why where it failed."""
+        if self.is_poor:
+            return "pruned", ""
+        if self.last.failure:
+            return "failed", self.last.failure
+        if self.deaths > DEATHS:
+            return "failed", f"{self.deaths} workers in a row died after epoch {self.last.epoch}"
+        if self.last.epoch < self.job.config.epochs or self.last.phase not in LAST_PHASES[self.job.kind]:
+            return "failed", f"it ended after epoch {self.last.epoch} of {self.job.config.epochs}"
+        return ("reused" if self.last.phase == "reused" else "done"), ""
+
+
+class Listener(Protocol):
+    """Somebody who is told what happens to jobs, once it is on record: the live view, the MLflow side."""
+
+    def started(self, known: JobRecord) -> None:
         """A worker took up a job."""
 
-    def reported(self, job: Job, report: Report) -> None:
+    def reported(self, known: JobRecord, report: Report) -> None:
         """A worker reported."""
 
-    def ended(self, job: Job, outcome: Outcome, reason: str) -> None:
-        """A job is over; `reason` says why where it failed."""
+    def ended(self, known: JobRecord) -> None:
+        """A job is over."""
 
 
 class Plan(Searcher):
@@ -49,6 +78,7 @@ class Plan(Searcher):
     def __init__(
         self,
         base: Config,
+        record: Record,
         study: Study,
         store: TeacherStore,
         folder: Path,
@@ -61,82 +91,66 @@ class Plan(Searcher):
         listeners: Sequence[Listener],
     ) -> None:
         super().__init__()
-        self._base, self._study, self._store, self._folder = base, study, store, folder
+        self._base, self._record, self._study, self._store, self._folder = base, record, study, store, folder
         self._confirmed = confirmed
         self._trials, self._rungs, self._exams, self._concurrency = trials, rungs, exams, concurrency
         self._listeners = listeners
-        self._running: dict[str, Job] = {}
-        self._last_report: dict[str, Report] = {}
-        self._pruned: set[str] = set()
+        self._running: dict[str, Running] = {}
         self._teachers_ready: set[str] = set()
         self._stages = [self._confirmations, self._finalists]
         self._waiting = [self._trial_job(proposal) for proposal in study.orphans()]
-        self._references = self._without_results(finals.reference_jobs(base, exams, folder))
+        self._references = self._not_done(finals.reference_jobs(base, exams, folder))
         self.final_runs = len(self._references) + exams.seeds
-        self.failures: list[str] = []
-        self.teachers = {"done": 0, "reused": 0}
-
-    def model_of_finalist(self) -> Job | None:
-        """The final run, of the first seed, whose model is the sweep's; None where it was not reached."""
-        config = self.finalist()
-        if config is None:
-            return None
-        job = finals.finalist_jobs(config, self._exams, self._folder)[0]
-        return job if finals.result_path(job).exists() else None
-
-    def finalist(self) -> Config | None:
-        """The configuration that the confirmations chose; None before there are any."""
-        number = confirm.chosen(confirm.scores(self._folder))
-        return None if number is None else self._base.override(self._study.trials()[number].params)
+        self.halted = ""
 
     def suggest(self, trial_id: str) -> Any:
         """The next job for Ray: its parameters, None while there is none, FINISHED after the last."""
+        if self.halted:
+            return str(Searcher.FINISHED)
         if len(self._running) > self._concurrency:
             return None
         job = self._next()
         if job is None:
             return None if self._running or self._waiting else str(Searcher.FINISHED)
-        self._running[trial_id] = job
+        self._running[trial_id] = Running(job)
         return job.params()
 
-    def begun(self, trial_id: str) -> None:
-        """A worker took up a job; before that it was the next in line."""
-        for listener in self._listeners:
-            listener.started(self._running[trial_id])
+    def reported(self, trial_id: str, report: Report) -> bool:
+        """Keep what a worker reported; returns whether the job goes on.
 
-    def record(self, trial_id: str, report: Report) -> bool:
-        """Keep a report; returns whether the job goes on."""
-        job = self._running[trial_id]
-        self._last_report[trial_id] = report
-        for listener in self._listeners:
-            listener.reported(job, report)
-        if job.kind == "trial" and OBJECTIVE in report.values:
-            poor = self._study.report(_number(job), report.epoch, report.values[OBJECTIVE])
-            if poor and report.epoch in self._rungs:
-                self._pruned.add(trial_id)
-                return False
-        return not report.failure
+        What cannot be kept is not acknowledged: where the disk is full or gone, the sweep halts as it is.
+        """
+        running = self._running[trial_id]
+        if report.storage_failed:
+            self.halted = self.halted or report.failure
+        try:
+            return not self.halted and self._take(running, report)
+        except OSError as error:
+            self.halted = str(error)
+            return False
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Settle a job that Ray says is over."""
-        job = self._running.pop(trial_id)
-        report = self._last_report.pop(trial_id, Report(0))
-        outcome, reason = self._outcome(trial_id, job, report, error)
-        if job.kind == "teacher":
-            self._settle_teacher(job, outcome, reason)
+        running = self._running.pop(trial_id)
+        if self.halted:
+            return
+        job, (outcome, reason) = running.job, running.outcome()
+        try:
+            self._take_up(running)
+            self._record.ended(job, outcome, reason)
+        except OSError as lost:
+            self.halted = str(lost)
+            return
+        drop_previous_checkpoint(job)
+        if job.kind == "teacher" and outcome == "failed":
+            self._give_up_students(job, reason)
         elif job.kind == "trial":
-            self._settle_trial(job, outcome, report)
-        elif job.kind == "confirm" and outcome == "done":
-            confirm.keep_score(job, report.values)
-        elif report.exam is not None:
-            finals.keep_result(job, report.exam)
-        if outcome == "failed":
-            self.failures.append(f"{job.key}: {reason}")
+            self._study.finish(trial_number(job), STATES[outcome], running.last.values.get(OBJECTIVE))
         for listener in self._listeners:
-            listener.ended(job, outcome, reason)
+            listener.ended(self._record.jobs[job.key])
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: `record` has heard of it already."""
+        """Nothing: `reported` has heard of it already."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its arguments into a snapshot that is never read."""
@@ -148,31 +162,56 @@ class Plan(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: see `save`."""
 
-    def _outcome(self, trial_id: str, job: Job, report: Report, error: bool) -> tuple[Outcome, str]:
-        if trial_id in self._pruned:
-            return "pruned", ""
-        if report.failure:
-            return "failed", report.failure
-        if error or report.epoch < job.config.epochs or report.phase not in LAST_PHASES[job.kind]:
-            return "failed", f"its worker died or raised an error after epoch {report.epoch}"
-        return ("reused" if report.phase == "reused" else "done"), ""
+    def _take(self, running: Running, report: Report) -> bool:
+        self._take_up(running, again=report.phase == BEGINS)
+        before = self._record.jobs[running.job.key].last_epoch
+        for one in (*report.past, *([] if report.phase == BEGINS else [report])):
+            self._keep(running, one)
+        running.last = report.past[-1] if report.past else report
+        if report.phase == BEGINS and not self._may_begin(running, before):
+            return False
+        if running.job.kind == "trial" and running.last.epoch in self._rungs:
+            running.is_poor = self._study.is_poor(trial_number(running.job))
+        return not (running.is_poor or report.failure)
 
-    def _settle_teacher(self, job: Job, outcome: Outcome, reason: str) -> None:
-        if outcome in self.teachers:
-            self.teachers[outcome] += 1
-            return
+    def _take_up(self, running: Running, again: bool = False) -> None:
+        if again or not running.begun:
+            running.begun = True
+            self._record.started(running.job)
+            for listener in self._listeners:
+                listener.started(self._record.jobs[running.job.key])
+
+    def _keep(self, running: Running, report: Report) -> None:
+        """Have the report on the disk first, then tell those who act on it."""
+        job = running.job
+        news = self._record.reported(job, report)
+        if news and job.kind == "trial" and OBJECTIVE in report.values:
+            self._study.report(trial_number(job), report.epoch, report.values[OBJECTIVE])
+        if news or report.phase != "train":
+            for listener in self._listeners:
+                listener.reported(self._record.jobs[job.key], report)
+
+    def _may_begin(self, running: Running, known: int) -> bool:
+        """Whether a worker may take up a job: not after others died over the same epoch of it."""
+        running.deaths = running.deaths + 1 if running.begun_after == known else 0
+        running.begun_after = max(known, running.last.epoch)
+        return running.deaths <= DEATHS
+
+    def _give_up_students(self, teacher: Job, reason: str) -> None:
         for queue in (self._waiting, self._references):
-            for student in [student for student in queue if student.teacher == job.teacher]:
+            for student in [student for student in queue if student.teacher == teacher.teacher]:
                 queue.remove(student)
-                if student.kind == "trial":
-                    self._study.finish(_number(student), TrialState.FAIL)
-                self.failures.append(f"{student.key}: its teacher failed ({reason})")
+                self._give_up(student, f"its teacher failed ({reason})")
 
-    def _settle_trial(self, job: Job, outcome: Outcome, report: Report) -> None:
-        states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-        state = states.get(outcome, TrialState.FAIL)
-        value = report.values[OBJECTIVE] if state == TrialState.COMPLETE else None
-        self._study.finish(_number(job), state, value)
+    def _give_up(self, job: Job, reason: str) -> None:
+        """Settle a job that cannot start."""
+        self._record.started(job)
+        self._record.ended(job, "failed", reason)
+        if job.kind == "trial":
+            self._study.finish(trial_number(job), TrialState.FAIL)
+        for listener in self._listeners:
+            listener.started(self._record.jobs[job.key])
+            listener.ended(self._record.jobs[job.key])
 
     def _next(self) -> Job | None:
         while True:
@@ -180,7 +219,7 @@ class Plan(Searcher):
             if job is not None:
                 return job
             if self._may_ask():
-                self._waiting.append(self._trial_job(self._study.ask()))
+                self._waiting.append(self._trial_job(self._propose()))
             elif self._stages and self._stage_is_over():
                 self._waiting += self._stages.pop(0)()
             else:
@@ -191,11 +230,11 @@ class Plan(Searcher):
         for job in queue:
             if not job.teacher or self._is_ready(job.teacher):
                 queue.remove(job)
-                return job.resumed()
-        in_training = {job.teacher for job in self._running.values() if job.kind == "teacher"}
+                return job
+        in_training = {running.job.teacher for running in self._running.values() if running.job.kind == "teacher"}
         for job in queue:
             if job.teacher not in in_training:
-                return self._teacher_job(job).resumed()
+                return self._teacher_job(job)
         return None
 
     def _is_ready(self, teacher: str) -> bool:
@@ -207,26 +246,30 @@ class Plan(Searcher):
         return len(self._waiting) < self._concurrency and self._study.asked() < self._trials
 
     def _stage_is_over(self) -> bool:
-        return not self._waiting and all(job.kind in ("teacher", "final") for job in self._running.values())
+        return not self._waiting and all(running.job.kind in ("teacher", "final") for running in self._running.values())
 
     def _confirmations(self) -> list[Job]:
         trials = confirm.candidates(self._study.trials(TrialState.COMPLETE), self._confirmed)
-        jobs = confirm.confirmation_jobs(self._base, trials, self._folder)
-        return [self._taught(job) for job in jobs if not confirm.score_path(job).exists()]
+        return self._not_done(confirm.confirmation_jobs(self._base, trials, self._folder))
 
     def _finalists(self) -> list[Job]:
-        config = self.finalist()
-        if config is None:
+        number = confirm.chosen(confirm.scores(self._record))
+        if number is None:
             return []
-        jobs = self._without_results(finals.finalist_jobs(config, self._exams, self._folder))
-        same = [job.config for job in jobs]
-        before = len(self._references)
-        self._references = [job for job in self._references if job.config not in same]
-        self.final_runs += len(self._references) - before
+        config = self._base.override(self._study.trials()[number].params)
+        jobs = self._not_done(finals.finalist_jobs(number, config, self._exams, self._folder))
+        before = len(self._references) + self._exams.seeds
+        self._references = [job for job in self._references if job.config not in [job.config for job in jobs]]
+        self.final_runs += len(self._references) + len(jobs) - before
         return jobs
 
-    def _without_results(self, jobs: list[Job]) -> list[Job]:
-        return [self._taught(job) for job in jobs if not finals.result_path(job).exists()]
+    def _not_done(self, jobs: list[Job]) -> list[Job]:
+        return [self._taught(job) for job in jobs if not self._record.is_done(job)]
+
+    def _propose(self) -> Proposal:
+        proposal = self._study.ask()
+        self._record.proposed(proposal.number, proposal.params)
+        return proposal
 
     def _trial_job(self, proposal: Proposal) -> Job:
         config = self._base.override(proposal.params)
@@ -242,7 +285,3 @@ class Plan(Searcher):
 
     def _teacher_job(self, student: Job) -> Job:
         return self._store.job(student.config, student.part, self._folder)
-
-
-def _number(job: Job) -> int:
-    return int(job.key.rpartition("-")[2])

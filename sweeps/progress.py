@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sweeps import confirm
 from sweeps.jobs import Job, Report
-from sweeps.plan import Outcome
+from sweeps.record import JobRecord
 from sweeps.searcher import OBJECTIVE
 
 HEARTBEAT_S = 15.0
@@ -56,14 +56,16 @@ class Progress:
         stamp = "" if self.console.is_terminal else f"[{_clock(self._spoke - self._started)}] "
         self.console.print(stamp + text, markup=False)
 
-    def started(self, job: Job) -> None:
+    def started(self, known: JobRecord) -> None:
         """See `Listener`."""
+        job, since = known.job, known.last_epoch
         self._running[job.key] = (job, None, time.monotonic())
         if not self.console.is_terminal:
-            self.say(f"{job.key} starts  {_summary(job)}" + (" (goes on)" if job.resume else ""))
+            self.say(f"{job.key} starts  {_summary(job)}" + (f" (goes on after epoch {since})" if since else ""))
 
-    def reported(self, job: Job, report: Report) -> None:
+    def reported(self, known: JobRecord, report: Report) -> None:
         """See `Listener`."""
+        job = known.job
         self._running[job.key] = (job, report, self._running[job.key][2])
         score = report.values.get(OBJECTIVE)
         if job.kind == "trial" and score is not None and report.epoch == job.config.epochs:
@@ -72,14 +74,15 @@ class Progress:
             running = ", ".join(f"{key} {_where(*state[:2])}" for key, state in self._running.items())
             self.say(f"{self._headline()} | running: {running}")
 
-    def ended(self, job: Job, outcome: Outcome, reason: str) -> None:
+    def ended(self, known: JobRecord) -> None:
         """See `Listener`."""
+        job = known.job
         _, report, since = self._running.pop(job.key, (job, None, time.monotonic()))
         self._ended[job.kind] += 1
         self._seconds_of[job.kind].append(time.monotonic() - since)
         score = "" if report is None else _score(report)
-        tail = f": {reason}" if reason else ""
-        self.say(f"{job.key} {outcome}{tail}  {score}")
+        tail = f": {known.reason}" if known.reason else ""
+        self.say(f"{job.key} {known.outcome}{tail}  {score}")
 
     def _headline(self) -> str:
         best = "–" if self._best is None else f"{100 * self._best[0]:.1f}% ({self._best[1]})"

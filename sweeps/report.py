@@ -12,10 +12,9 @@ from ltsd.data.longtail import class_groups
 from sweeps import confirm, finals
 from sweeps.finals import Results
 from sweeps.machine import Resources
-from sweeps.plan import Plan
+from sweeps.record import Record
 from sweeps.searcher import Study
-from sweeps.settings import Sweep
-from sweeps.tracking import without_password
+from sweeps.settings import Sweep, without_password
 
 
 def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: Sequence[str]) -> Iterator[str]:
@@ -42,14 +41,14 @@ def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: S
     yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
 
 
-def metrics(study: Study, plan: Plan, results: Results, folder: Path) -> dict[str, float]:
+def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
     """The numbers of the whole sweep: how its trials ended, its best, its finalist on the test set."""
     values = {f"trials/{name}": float(count) for name, count in _states(study).items()}
-    values |= {f"teachers/{name}": float(count) for name, count in plan.teachers.items()}
+    values |= {f"teachers/{name}": float(count) for name, count in _teachers(record).items()}
     best = study.best()
     if best is not None and best.value is not None:
         values |= {"best/robust_acc": best.value, "best/trial": float(best.number)}
-    for number, scores in confirm.scores(folder).items():
+    for number, scores in confirm.scores(record).items():
         values[f"confirm/trial_{number}"] = statistics.fmean(scores)
     for metric in finals.COLUMNS.values():
         found = finals.summary(results.get(finals.FINALIST, []), metric)
@@ -61,21 +60,23 @@ def metrics(study: Study, plan: Plan, results: Results, folder: Path) -> dict[st
     return values
 
 
-def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: Sequence[Path]) -> Iterator[str]:
+def conclusion(sweep: Sweep, record: Record, study: Study, results: Results, paths: Sequence[Path]) -> Iterator[str]:
     """How it ended: the table, what failed, where the pictures are, how to open MLflow."""
     yield f"trials: {', '.join(f'{count} {name}' for name, count in _states(study).items())}"
-    yield f"teachers: {plan.teachers['done']} trained, {plan.teachers['reused']} reused from the store"
-    for failure in plan.failures:
-        yield f"failed: {failure}"
+    teachers = _teachers(record)
+    yield f"teachers: {teachers['done']} trained, {teachers['reused']} reused from the store"
+    for known in record.jobs.values():
+        if known.outcome == "failed":
+            yield f"failed: {known.job.key}: {known.reason}"
     best = study.best()
     if best is None:
         yield "no trial was completed, so there is no finalist; the reasons stand above"
         return
     attack = f"PGD-{sweep.base.evaluate.steps}"
     yield f"best in the search: trial {best.number}, validation {attack} {100 * (best.value or 0):.1f}%"
-    confirmed = confirm.scores(sweep.settings.folder)
+    confirmed = confirm.scores(record)
     if not confirmed:
-        yield f"{choice(sweep.settings.folder)}; the reasons stand above"
+        yield f"{choice(record)}; the reasons stand above"
         return
     ranked = sorted(confirmed.items(), key=lambda item: -statistics.fmean(item[1]))
     told = ", ".join(f"trial {number} {100 * statistics.fmean(values):.1f}%" for number, values in ranked)
@@ -83,7 +84,7 @@ def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: 
     number = confirm.chosen(confirmed)
     assert number is not None
     params = study.trials()[number].params
-    yield f"{choice(sweep.settings.folder)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
+    yield f"{choice(record)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
     exams = [exam for row in results.values() for exam in row]
     seeds = max((len(row) for row in results.values()), default=0)
     images = exams[0]["images"] if exams else 0
@@ -96,9 +97,9 @@ def conclusion(sweep: Sweep, study: Study, plan: Plan, results: Results, paths: 
     yield f"browse it: {browse_command(sweep)}"
 
 
-def choice(folder: Path) -> str:
+def choice(record: Record) -> str:
     """Which trial is the finalist, and that it is the published defaults where it is."""
-    number = confirm.chosen(confirm.scores(folder))
+    number = confirm.chosen(confirm.scores(record))
     if number is None:
         return "no trial was confirmed on other seeds, so there is no finalist"
     if number == confirm.DEFAULTS:
@@ -119,6 +120,11 @@ def resume_command(sweep: Sweep) -> str:
     settings = sweep.settings
     storage = "" if settings.storage == "runs" else f" --storage {shlex.quote(settings.storage)}"
     return f"python sweeps/search.py --name {shlex.quote(str(settings.name))}{storage} --resume"
+
+
+def _teachers(record: Record) -> dict[str, int]:
+    outcomes = [known.outcome for known in record.of_kind("teacher")]
+    return {"done": outcomes.count("done"), "reused": outcomes.count("reused")}
 
 
 def _states(study: Study) -> dict[str, int]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from optuna.pruners import BasePruner, MedianPruner
-from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
@@ -30,25 +29,14 @@ def rung_pruner() -> BasePruner:
     return MedianPruner(n_startup_trials=WARM_TRIALS, n_warmup_steps=0)
 
 
-class Beginnings(Callback):
-    """Tells `begun` which trial a worker takes up."""
-
-    def __init__(self, begun: Callable[[str], None]) -> None:
-        self._begun = begun
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Called by Ray when a worker has a trial."""
-        self._begun(trial.trial_id)
-
-
 class RungScheduler(FIFOScheduler):
-    """First come, first served; passes each report to `record`, which says whether the trial goes on."""
+    """First come, first served; passes each report to `reported`, which says whether the trial goes on."""
 
-    def __init__(self, record: Callable[[str, Report], bool]) -> None:
+    def __init__(self, reported: Callable[[str, Report], bool]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._record = record
+        self._reported = reported
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Called by Ray for every report, before anything else hears of it."""
-        goes_on = self._record(trial.trial_id, result[REPORT])
+        goes_on = self._reported(trial.trial_id, result[REPORT])
         return self.CONTINUE if goes_on else self.STOP

@@ -8,12 +8,14 @@ Every flag that names a knob of the configuration (`--distill.temperature 2`) fi
 method's space is searched.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
 from ltsd.config import Config
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from sweeps.settings import Settings, Sweep
+from sweeps.supervisor import supervised
 
 ALIASES = {"data": "data.source"}
 
@@ -21,9 +23,13 @@ ALIASES = {"data": "data.source"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags and run or resume a sweep; returns the exit code."""
     sweep = read_flags(arguments)
-    from sweeps.driver import run_sweep  # takes seconds to import; --help and a mistaken flag need not wait
 
-    return run_sweep(sweep)
+    def run(again: bool) -> int:
+        from sweeps.driver import run_sweep  # takes seconds to import; --help and a mistaken flag need not wait
+
+        return exit_code_of(lambda: run_sweep(dataclasses.replace(sweep, is_new=sweep.is_new and not again)))
+
+    return supervised(run, sweep.on_record)
 
 
 def read_flags(arguments: Sequence[str] | None) -> Sweep:

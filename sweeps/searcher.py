@@ -1,21 +1,37 @@
-"""The Optuna side: the persistent study is the record of what was proposed, reported and decided."""
+"""The Optuna side: the persistent study, which proposes and prunes; a view of the sweep's record."""
 
-from collections.abc import Mapping
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import TPESampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ltsd.config import Value
-from ltsd.errors import UserError
+from sweeps.jobs import Job
+from sweeps.record import JobRecord, Outcome, Record
 
 OBJECTIVE = "val/robust_acc"
 RANDOM_TRIALS = 6
 STUDY_FILE = "study.db"
+LOCK_TIMEOUT_S = 60.0
+STATES: Mapping[Outcome, TrialState] = {
+    "done": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+class ContradictionError(ValueError):
+    """The study and the journal tell different things."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +54,77 @@ class Study:
         self._seed = seed
         self._space = dict(space)
         self._live: dict[int, Trial] = {}
+        file = folder.absolute() / STUDY_FILE
+        storage = RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
+        self.optuna = optuna.create_study(
+            study_name="sweep", storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+
+    @classmethod
+    def agreeing(
+        cls, record: Record, folder: Path, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner
+    ) -> tuple[Self, str]:
+        """The study of a sweep, brought in line with its record; where it cannot be, it is made again from the record.
+
+        Returns:
+            The study, and why it was made again; "" where it was not. The file that was there is kept.
+        """
+        file = folder / STUDY_FILE
         try:
-            self.optuna = optuna.create_study(
-                study_name="sweep",
-                storage=f"sqlite:///{folder.absolute() / STUDY_FILE}",
-                direction="maximize",
-                pruner=pruner,
-                load_if_exists=True,
-            )
-        except Exception as error:
-            if "database" not in str(error).lower():
-                raise
-            raise UserError(f"{folder / STUDY_FILE} is not an Optuna study or is damaged ({error})") from error
+            check_database(file)
+            study = cls(folder, seed, space, pruner)
+            study.adopt(record)
+        except Exception as error:  # a damaged database raises anything, from sqlite3, SQLAlchemy, Optuna or json
+            for path in folder.glob(f"{STUDY_FILE}*"):
+                if ".damaged-" not in path.name:
+                    path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+            study = cls(folder, seed, space, pruner)
+            study.adopt(record)
+            return study, f"{file} is damaged ({first_line(error)}) and was made again from the journal"
+        return study, ""
+
+    def adopt(self, record: Record) -> None:
+        """Give the study what the record has and it lacks, and the record the proposals that it lacks.
+
+        Raises:
+            ContradictionError: the two tell different things of a trial.
+        """
+        found = {trial.number: trial for trial in self.trials(*_ASKED)}
+        for number, params in sorted(record.proposals.items()):
+            if number not in found:
+                self._insert(number, params)
+            elif dict(found[number].params) != params:
+                raise ContradictionError(f"trial {number} has {found[number].params} here and {params} in the journal")
+        for number in found.keys() - record.proposals.keys():
+            record.proposed(number, found[number].params)
+        jobs = {trial_number(known.job): known for known in record.of_kind("trial")}
+        for trial in self.finished():
+            if trial.number not in jobs:
+                raise ContradictionError(f"trial {trial.number} is {trial.state.name}, the journal has no start of it")
+        for number, known in jobs.items():
+            self._adopt_trial(number, known, record)
+
+    def _insert(self, number: int, params: Mapping[str, Value]) -> None:
+        distributions = {name: self._space[name] for name in params}
+        self.optuna.add_trial(create_trial(state=TrialState.RUNNING, params=dict(params), distributions=distributions))
+        if dict(self.trials()[number].params) != params:
+            raise ContradictionError(f"trial {number} is another one here")
+
+    def _adopt_trial(self, number: int, known: JobRecord, record: Record) -> None:
+        frozen = self.trials()[number]
+        scores = scores_of(known)
+        for epoch, value in frozen.intermediate_values.items():
+            if scores.get(epoch, value) != value:
+                raise ContradictionError(f"trial {number} has {value} at epoch {epoch}, the journal {scores[epoch]}")
+        if frozen.state == TrialState.RUNNING:
+            for epoch in sorted(scores.keys() - frozen.intermediate_values.keys()):
+                Trial(self.optuna, frozen._trial_id).report(scores[epoch], epoch)
+            if known.outcome is not None:
+                self.finish(number, STATES[known.outcome], scores.get(known.last_epoch))
+        elif known.outcome is None:
+            record.ended(known.job, next(o for o, state in STATES.items() if state == frozen.state), "")
+        elif frozen.state != STATES[known.outcome]:
+            raise ContradictionError(f"trial {number} is {frozen.state.name}, the journal has it {known.outcome}")
 
     def enqueue(self, params: Mapping[str, Value]) -> None:
         """Have a point tried first, unless it is known already."""
@@ -72,16 +147,18 @@ class Study:
                 found.append(Proposal(frozen.number, dict(frozen.params)))
         return found
 
-    def report(self, number: int, epoch: int, value: float) -> bool:
-        """Record the objective at an epoch; returns whether the pruner would stop the trial here."""
-        trial = self._live[number]
-        if epoch not in self.optuna.trials[number].intermediate_values:
-            trial.report(value, epoch)
-        return trial.should_prune()
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """Record the objective at an epoch."""
+        self._live[number].report(value, epoch)
+
+    def is_poor(self, number: int) -> bool:
+        """Whether the pruner would stop the trial at the epoch it reported last."""
+        return self._live[number].should_prune()
 
     def finish(self, number: int, state: TrialState, value: float | None = None) -> None:
-        """Tell how a trial ended."""
+        """Tell how a trial ended; only a complete one has a value."""
         self._live.pop(number, None)
+        value = value if state == TrialState.COMPLETE else None
         self.optuna.tell(number, value, state=state, skip_if_finished=True)
 
     def asked(self) -> int:
@@ -100,6 +177,68 @@ class Study:
         """The complete trial with the highest objective; None while there is none."""
         complete = self.trials(TrialState.COMPLETE)
         return max(complete, key=lambda trial: trial.value or 0.0) if complete else None
+
+
+def trial_number(job: Job) -> int:
+    """The Optuna number of a trial's job."""
+    return int(job.key.rpartition("-")[2])
+
+
+def differences_of_study(folder: Path, record: Record) -> dict[str, list[str]]:
+    """What the study has otherwise than the record, by the key of a trial's job."""
+    file = folder / STUDY_FILE
+    try:
+        check_database(file)
+        trials = optuna.load_study(study_name="sweep", storage=f"sqlite:///{file}").get_trials(states=_ASKED)
+    except Exception as error:  # see `Study.agreeing`
+        return {STUDY_FILE: [f"the study cannot be read ({first_line(error)})"]}
+    jobs = {trial_number(known.job): known for known in record.of_kind("trial")}
+    found: dict[str, list[str]] = {}
+    for number in sorted(record.proposals.keys() | {trial.number for trial in trials}):
+        trial = next((trial for trial in trials if trial.number == number), None)
+        told = list(_differences_of_trial(trial, record.proposals.get(number), jobs.get(number)))
+        if told:
+            found[f"trial-{number:04d}"] = told
+    return found
+
+
+def _differences_of_trial(
+    trial: FrozenTrial | None, params: Mapping[str, Value] | None, known: JobRecord | None
+) -> Iterator[str]:
+    if trial is None or params is None:
+        yield f"the {'study' if trial is None else 'journal'} lacks it"
+        return
+    if dict(trial.params) != params:
+        yield f"the study has the parameters {trial.params}, the journal {params}"
+    scores = scores_of(known) if known else {}
+    if trial.intermediate_values != scores:
+        yield f"the study has the scores {trial.intermediate_values}, the journal {scores}"
+    state = STATES[known.outcome] if known and known.outcome else TrialState.RUNNING
+    if trial.state != state:
+        yield f"the study has it {trial.state.name}, the journal {state.name}"
+
+
+def scores_of(known: JobRecord) -> dict[int, float]:
+    """The objective by epoch, where it was validated."""
+    return {epoch: one.values[OBJECTIVE] for epoch, one in known.epochs.items() if OBJECTIVE in one.values}
+
+
+def check_database(file: Path) -> None:
+    """Have sqlite check the structure of a file, where there is one.
+
+    Raises:
+        sqlite3.DatabaseError: it is damaged.
+    """
+    if file.exists():
+        with contextlib.closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)) as connection:
+            verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 _ASKED = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

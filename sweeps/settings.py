@@ -1,17 +1,27 @@
 """What a sweep is, apart from the configuration of its runs; kept in its folder, so that it can be resumed."""
 
+import contextlib
 import dataclasses
 import json
+import os
+import re
+import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from ltsd.config import Config, Value, knob
 from ltsd.errors import UserError
 from ltsd.files import publishing
 
 SETTINGS_FILE = "sweep.json"
+JOURNAL_FILE = "journal.jsonl"
+LOCK_FILE = "lock"
+LOCK_HOLDER_FILE = "lock.holder"
 TEACHERS = "teachers"
 ENSEMBLES = ("standard", "apgd-ce+t", "none")
 
@@ -49,7 +59,7 @@ class Settings:
         return Path(self.storage) / str(self.name)
 
 
-CHANGEABLE = ("trials", "concurrency", "gpus_per_trial", "storage", "tracking_uri")
+CHANGEABLE = ("trials", "confirm", "final_seeds", "concurrency", "gpus_per_trial", "storage", "tracking_uri")
 
 
 @dataclass(frozen=True)
@@ -65,24 +75,64 @@ class Sweep:
         """The configuration of every run before anything is searched."""
         return Config.preset(str(self.fixed.get("data.source", "digits"))).override(self.fixed)
 
-    def claim(self) -> None:
-        """Make the sweep's folder, where it is new, and write the settings into it.
+    def on_record(self) -> int:
+        """How much is on record, in bytes of the journal."""
+        journal = self.settings.folder / JOURNAL_FILE
+        return journal.stat().st_size if journal.exists() else 0
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Inside, no other process works on this sweep; its folder is made where it is new.
+
+        The lock is the operating system's and ends with the process that holds it, however that ends.
+
+        Raises:
+            UserError: another process works on it; the storage cannot be written.
+        """
+        lock = self._acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _acquire(self) -> BaseFileLock:
+        folder = self.settings.folder
+        lock = FileLock(folder / LOCK_FILE, blocking=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=not self.is_new)
+            lock.acquire()
+            (folder / LOCK_HOLDER_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        except Timeout:
+            holder = (folder / LOCK_HOLDER_FILE).read_text()
+            raise UserError(
+                f"--name {self.settings.name}: {holder} works on this sweep; wait for it, or stop it first"
+            ) from None
+        except FileExistsError:
+            raise _taken(self.settings) from None
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return lock
+
+    def keep(self) -> None:
+        """Write the settings into the sweep's folder; the tracking URI without user and password.
 
         Raises:
             UserError: the storage cannot be written.
         """
+        shown = dataclasses.replace(self.settings, tracking_uri=without_password(self.settings.tracking_uri))
+        content = {"settings": dataclasses.asdict(shown), "fixed": self.fixed}
         try:
-            self._save()
+            with publishing(self.settings.folder / SETTINGS_FILE) as temporary:
+                temporary.write_text(json.dumps(content, indent=1))
         except OSError as error:
-            raise UserError(
-                f"--storage {self.settings.storage}: {self.settings.folder} cannot be written ({error.strerror}); "
-                f"give a folder that can"
-            ) from error
+            raise self._unwritable(error) from error
 
-    def _save(self) -> None:
-        content = {"settings": dataclasses.asdict(self.settings), "fixed": self.fixed}
-        with publishing(self.settings.folder / SETTINGS_FILE) as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
+    def _unwritable(self, error: OSError) -> UserError:
+        settings = self.settings
+        return UserError(
+            f"--storage {settings.storage}: {settings.folder} cannot be written ({error.strerror}); give a folder that "
+            f"can"
+        )
 
     @classmethod
     def new(cls, given: dict[str, Any], fixed: dict[str, Value]) -> Self:
@@ -97,12 +147,13 @@ class Sweep:
             name = f"{Path(sweep.base.data.source).name}-{sweep.base.method}-{time.strftime('%Y%m%d-%H%M%S')}"
             settings = dataclasses.replace(settings, name=name)
         name = str(settings.name)
-        if Path(name).name != name or name in ("", TEACHERS, ".", ".."):
-            raise UserError(f"--name {name}: must be a plain folder name, other than {TEACHERS!r}")
-        if settings.folder.exists():
+        if not re.fullmatch(r"[^\W_][\w.-]*", name, re.ASCII) or name == TEACHERS:
             raise UserError(
-                f"--name {name}: {settings.folder} exists already; add --resume to go on with it, or give another name"
+                f"--name {name}: must be letters, digits, '-', '_' and '.', begin with a letter or digit, and not be "
+                f"{TEACHERS!r}"
             )
+        if settings.folder.exists():
+            raise _taken(settings)
         return cls(settings, fixed)
 
     @classmethod
@@ -134,3 +185,22 @@ class Sweep:
                     f"start another sweep"
                 )
         return cls(dataclasses.replace(saved, **now), known, is_new=False)
+
+
+def _taken(settings: Settings) -> UserError:
+    return UserError(
+        f"--name {settings.name}: {settings.folder} exists already; add --resume to go on with it, or give another name"
+    )
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown: without user and password."""
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"
+
+
+def without_secret(text: str, uri: str) -> str:
+    """The first line of a message, without the user and password of a URI."""
+    login = uri.partition("://")[2].rpartition("@")[0]
+    line = (text.splitlines() or [""])[0]
+    return line.replace(login, "…") if login else line

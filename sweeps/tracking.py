@@ -1,7 +1,7 @@
 """The MLflow side, and the only file that imports mlflow: runs, metrics, pictures, the registered model.
 
-Everything is written from a thread of its own, in the order it happened: a dead or slow tracking server
-never holds up training.
+What MLflow holds is a view of the sweep's record. Runs are found by the tags `ltsd.sweep` and `ltsd.job`, and every
+point carries the time at which it was put on record, so that writing anything a second time changes nothing.
 """
 
 import contextlib
@@ -10,15 +10,12 @@ import io
 import json
 import logging
 import os
-import queue
 import subprocess
-import threading
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -26,223 +23,247 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 import torch
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
 
-from ltsd import pictures
-from ltsd.checkpoint import CheckpointError, load_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.runs import load_model
-from sweeps.jobs import Job, Report, final_model, newest_checkpoint
-from sweeps.plan import Outcome
+from sweeps.jobs import Job, Report
+from sweeps.pictures import draw_job, first_of_each_class
+from sweeps.record import JobRecord, Outcome, Record
+from sweeps.settings import without_password, without_secret
 from sweeps.space import KNOBS_OF
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
-GRID_IMAGES = 10
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 MAX_RUNS = 10_000
-GIVE_UP_AFTER = 3
-CLOSE_TIMEOUT_S = 60.0
+METRICS_A_BATCH = 1000
+PASSING = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)}
 TEACHER_KNOBS = ("balance.teacher_gamma",)
-STATUS: Mapping[str, str] = {
+PARENT = "sweep"
+STATUS: Mapping[Outcome | None, str] = {
     "done": "FINISHED",
     "reused": "FINISHED",
     "pruned": "FINISHED",
     "failed": "FAILED",
+    None: "KILLED",
 }
 
 
-@dataclass
-class _Live:
-    """What the thread knows of a job that runs: its MLflow run and the metrics so far."""
+class Point(NamedTuple):
+    """A measurement as MLflow keeps it."""
 
-    run_id: str
-    history: dict[int, Mapping[str, float]] = field(default_factory=dict)
-    per_class: Mapping[str, list[float]] = field(default_factory=dict)
-    wall_start: int = 0
+    name: str
+    step: int
+    value: float
+    at: int
 
 
-class Tracker:
-    """A `Listener` that keeps one MLflow run per job under one parent run per sweep.
+class MlflowView:
+    """One MLflow run per job under one parent run per sweep."""
 
-    Runs are found again by their tags `ltsd.sweep` and `ltsd.job`, so a resumed sweep goes on in them.
-    """
-
-    def __init__(
-        self,
-        uri: str,
-        name: str,
-        base: Config,
-        splits: Splits,
-        searched: Sequence[str],
-        folder: Path,
-        warn: Callable[[str], None],
-    ) -> None:
+    def __init__(self, uri: str, name: str, base: Config, splits: Splits, searched: Sequence[str]) -> None:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         self._client = MlflowClient(tracking_uri=uri)
-        self._uri, self._name, self._base, self._splits = uri, name, base, splits
-        self._searched, self._folder, self._warn = tuple(searched), folder, warn
-        self._live: dict[str, _Live] = {}
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._failures_in_a_row = 0
+        self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, tuple(searched)
         self._experiment_id = ""
-        self._parent_id = ""
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._ids: dict[str, str] = {}
 
-    def open(self) -> None:
-        """Reach the server, create experiment and parent run, and start the thread.
+    def reach(self) -> None:
+        """Find the experiment, where there is one, and change nothing.
 
         Raises:
             UserError: nothing usable answers at the tracking URI.
         """
-        try:
+        with self._answering():
             experiment = self._client.get_experiment_by_name(self.experiment)
-            self._experiment_id = (
-                experiment.experiment_id
-                if experiment
-                else self._client.create_experiment(self.experiment, tags=TRAINING)
-            )
-            self._parent_id = self._run("sweep", "sweep", self._name).info.run_id
+            self._experiment_id = experiment.experiment_id if experiment else ""
+
+    def open(self) -> None:
+        """Find experiment and parent run, or create them; the parent is RUNNING from now on.
+
+        Raises:
+            UserError: nothing usable answers at the tracking URI.
+        """
+        self.reach()
+        with self._answering():
+            if not self._experiment_id:
+                self._experiment_id = self._client.create_experiment(self.experiment, tags=TRAINING)
+            self._ids[PARENT] = self._run(PARENT, PARENT, self._name).info.run_id
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             reason = without_secret(str(error), self._uri)[:160]
             raise UserError(
                 f"--tracking-uri {without_password(self._uri)}: MLflow does not answer there ({reason}); start the "
                 f"server, or leave the flag out to keep the records in ./mlflow.db"
             ) from None
-        self._put(self._describe_parent)
-        self._thread.start()
 
     @property
     def experiment(self) -> str:
         """The MLflow experiment of a data set."""
         return f"ltsd-{data_name(self._base.data.source)}"
 
-    def started(self, job: Job) -> None:
-        """See `Listener`."""
-        self._put(lambda: self._start(job))
+    def describe_sweep(self) -> None:
+        """The parent run's configuration and data."""
+        parent = self._ids[PARENT]
+        self._client.log_dict(parent, self._base.flatten(), "config.json")
+        self._log_data(parent, "training", self._splits.complete)
+        self._log_data(parent, "validation", self._splits.val)
+        self._log_data(parent, "test", self._splits.test)
 
-    def reported(self, job: Job, report: Report) -> None:
-        """See `Listener`."""
-        self._put(lambda: self._report(job, report))
+    def start(self, known: JobRecord) -> None:
+        """The run of a job, with its parameters, configuration and data."""
+        job = known.job
+        run = self._run(job.kind, job.key, job.key, known.started)
+        self._ids[job.key] = run.info.run_id
+        if not run.data.params:
+            params = [Param(name, value) for name, value in self._params(job).items()]
+            self._client.log_batch(run.info.run_id, params=params)
+        self._client.log_dict(run.info.run_id, job.config.flatten(), "config.json")
+        self._log_data(run.info.run_id, "training", self._split(job))
 
-    def ended(self, job: Job, outcome: Outcome, reason: str) -> None:
-        """See `Listener`."""
-        self._put(lambda: self._end(job, outcome, reason))
+    def report(self, known: JobRecord, report: Report) -> None:
+        """What a worker measured, in one batch."""
+        at = known.reported[report.epoch] if report.phase == "train" else known.measured
+        self._log(self._ids[known.job.key], points(report.values, report.epoch, at))
 
-    def finish(self, metrics: Mapping[str, float], artifacts: Sequence[Path], model: Job | None) -> None:
-        """Record how the sweep ended: its numbers and pictures on the parent run, the finalist's model."""
+    def end(self, known: JobRecord) -> None:
+        """How a job ended, its best and final metrics, its pictures."""
+        run_id = self._ids[known.job.key]
+        self._client.set_tag(run_id, "ltsd.outcome", str(known.outcome))
+        if known.reason:
+            self._client.set_tag(run_id, "ltsd.reason", known.reason)
+        self._log(run_id, best_and_final(known))
+        for name, figure in draw_job(known, self._split(known.job), self._splits):
+            self._client.log_figure(run_id, figure, name)
+        self._client.set_terminated(run_id, STATUS[known.outcome], known.ended)
 
-        def record() -> None:
-            self._log(self._parent_id, metrics, 0)
-            for path in artifacts:
-                self._client.log_artifact(self._parent_id, str(path))
-            if model is not None:
-                self._register(model)
-
-        self._put(record)
+    def finish(self, metrics: Mapping[str, float], at: int, artifacts: Iterable[Path], model: Job | None) -> None:
+        """How the sweep ended: its numbers and pictures on the parent run, the finalist's model."""
+        self._log(self._ids[PARENT], points(metrics, 0, at))
+        for path in artifacts:
+            self._client.log_artifact(self._ids[PARENT], str(path))
+        if model is not None:
+            self._register(model)
 
     def close(self, status: str) -> None:
-        """Write what is queued, then end the parent with `status`, and every run of the sweep that still runs.
+        """End the parent with `status`, and every run of the sweep that still runs, whoever left it."""
+        self._client.set_terminated(self._ids[PARENT], status)
+        for run in self._runs():
+            if run.info.status == "RUNNING":
+                self._client.set_terminated(run.info.run_id, "KILLED")
 
-        Also a run that an earlier process left behind when it was killed. Takes a minute at most.
+    def differences(self, record: Record) -> dict[str, list[str]]:
+        """What MLflow has otherwise than the record, by job; jobs that agree are left out.
+
+        A job that is not over should not be RUNNING: ask while no sweep runs.
         """
+        by_job: dict[str, list[Run]] = {}
+        found: dict[str, list[str]] = {}
+        for run in self._runs():
+            by_job.setdefault(run.data.tags["ltsd.job"], []).append(run)
+        parents = by_job.pop(PARENT, [])
+        if [run.info.status == "RUNNING" for run in parents] != [False]:
+            states = ", ".join(run.info.status for run in parents) or "none"
+            found[PARENT] = [f"of its runs in MLflow there should be one, not RUNNING: {states}"]
+        for key in by_job.keys() - record.jobs.keys():
+            found[key] = ["MLflow has a run of it, the journal has not"]
+        for key, known in record.jobs.items():
+            runs = by_job.get(key, [])
+            if len(runs) != 1:
+                found[key] = [f"MLflow has {len(runs)} runs of it"]
+            elif told := self._differences_of(runs[0], known):
+                found[key] = told
+        return found
 
-        def end_all() -> None:
-            self._client.set_terminated(self._parent_id, status)
-            running = f"tags.`ltsd.sweep` = '{self._name}' and attributes.status = 'RUNNING'"
-            for run in self._client.search_runs([self._experiment_id], running, max_results=MAX_RUNS):
-                self._client.set_terminated(run.info.run_id, status if status == "FINISHED" else "KILLED")
+    def repair(self, record: Record) -> dict[str, list[str]]:
+        """Bring MLflow in line with the record; returns what `differences` found before."""
+        self.describe_sweep()
+        found = self.differences(record)
+        found.pop(PARENT, None)
+        runs = self._runs()
+        for run in runs:
+            key = run.data.tags["ltsd.job"]
+            if key != PARENT and (key not in record.jobs or self._points(run) - wanted(record.jobs[key])):
+                self._client.delete_run(run.info.run_id)
+        for key in found.keys() & record.jobs.keys():
+            self._mirror(record.jobs[key])
+        return found
 
-        self._put(end_all)
-        self._queue.put(None)
-        self._thread.join(CLOSE_TIMEOUT_S)
-        if self._thread.is_alive():
-            self._warn("MLflow is slow: some of its records were not written; the sweep's folder has all of them")
+    def _mirror(self, known: JobRecord) -> None:
+        self.start(known)
+        run_id = self._ids[known.job.key]
+        self._log(run_id, expected(known))
+        if known.outcome is None:
+            self._client.set_terminated(run_id, STATUS[None])
+        else:
+            self.end(known)
 
-    def _put(self, write: Callable[[], None]) -> None:
-        self._queue.put(write)
+    def _differences_of(self, run: Run, known: JobRecord) -> list[str]:
+        have, want = self._points(run), wanted(known)
+        found = [f"MLflow lacks {_shown(point)}" for point in sorted(want - have)]
+        found += [f"MLflow has {_shown(point)}, the journal has not" for point in sorted(have - want)]
+        if run.info.status != STATUS[known.outcome]:
+            found.append(f"MLflow has it {run.info.status}, the journal {known.outcome or 'not over'}")
+        params = self._params(known.job)
+        if run.data.params != params:
+            found.append(f"MLflow has the parameters {run.data.params}, the journal {params}")
+        return found
 
-    def _work(self) -> None:
-        while (write := self._queue.get()) is not None:
-            if self._failures_in_a_row >= GIVE_UP_AFTER:
-                continue
-            try:
-                write()
-                self._failures_in_a_row = 0
-            except Exception as error:
-                self._failures_in_a_row += 1
-                self._warn(f"MLflow: {without_secret(str(error), self._uri)[:160]}")
-                if self._failures_in_a_row == GIVE_UP_AFTER:
-                    self._warn("MLflow does not answer; the sweep goes on without it, its own folder has every record")
+    def _points(self, run: Run) -> Counter[tuple[str, int, float]]:
+        return Counter(
+            (name, point.step, point.value)
+            for name in run.data.metrics
+            for point in self._client.get_metric_history(run.info.run_id, name)
+        )
 
-    def _run(self, kind: str, job: str, title: str) -> Run:
-        """The run of a job, found by its tags or created."""
-        wanted = {"ltsd.sweep": self._name, "ltsd.job": job}
+    def _params(self, job: Job) -> dict[str, str]:
+        flat = job.config.flatten()
+        knobs = TEACHER_KNOBS if job.kind == "teacher" else KNOBS_OF[job.config.method]
+        return {name: str(flat[name]) for name in self._searched if name in knobs}
+
+    def _runs(self, job: str = "") -> list[Run]:
+        """The runs of the sweep, or of a job of it, the oldest first."""
+        if not self._experiment_id:
+            return []
+        wanted = {"ltsd.sweep": self._name} | ({"ltsd.job": job} if job else {})
         clauses = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
-        found = self._client.search_runs([self._experiment_id], clauses, max_results=1)
+        return list(
+            self._client.search_runs(
+                [self._experiment_id], clauses, max_results=MAX_RUNS, order_by=["attributes.start_time"]
+            )
+        )
+
+    def _run(self, kind: str, job: str, title: str, started: int | None = None) -> Run:
+        """The run of a job, found by its tags or created; where a slow server made it twice, the first one stays."""
+        found = self._runs(job)
+        for twin in found[1:]:
+            self._client.delete_run(twin.info.run_id)
         if found:
             self._client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0]
-        tags = wanted | {"ltsd.kind": kind} | versions()
+        tags = {"ltsd.sweep": self._name, "ltsd.job": job, "ltsd.kind": kind} | versions()
         if kind == "trial":
             tags["ltsd.trial"] = str(int(job.rpartition("-")[2]))
-        if kind != "sweep":
-            tags["mlflow.parentRunId"] = self._parent_id
-        return self._client.create_run(self._experiment_id, run_name=title, tags=tags)
+        if kind != PARENT:
+            tags["mlflow.parentRunId"] = self._ids[PARENT]
+        return self._client.create_run(self._experiment_id, start_time=started, run_name=title, tags=tags)
 
-    def _describe_parent(self) -> None:
-        self._client.log_dict(self._parent_id, self._base.flatten(), "config.json")
-        self._log_data(self._parent_id, "training", self._splits.complete)
-        self._log_data(self._parent_id, "validation", self._splits.val)
-        self._log_data(self._parent_id, "test", self._splits.test)
-
-    def _start(self, job: Job) -> None:
-        run = self._run(job.kind, job.key, job.key)
-        live = self._live[job.key] = _Live(run.info.run_id)
-        flat = job.config.flatten()
-        knobs = TEACHER_KNOBS if job.kind == "teacher" else KNOBS_OF[job.config.method]
-        params = [Param(name, str(flat[name])) for name in self._searched if name in knobs]
-        if not run.data.params:
-            self._client.log_batch(live.run_id, params=params)
-        self._client.log_dict(live.run_id, flat, "config.json")
-        self._log_data(live.run_id, "training", self._split(job))
-        if job.resume:
-            for metrics in _history(Path(job.resume)):
-                live.history[metrics["epoch"]] = metrics["values"]
-                live.per_class = metrics["per_class"] or live.per_class
-
-    def _report(self, job: Job, report: Report) -> None:
-        live = self._live[job.key]
-        live.per_class = report.per_class or live.per_class
-        if not report.values:
-            return
-        self._log(live.run_id, report.values, report.epoch)
-        if report.phase == "train":
-            live.history[report.epoch] = report.values
-
-    def _end(self, job: Job, outcome: Outcome, reason: str) -> None:
-        if job.key not in self._live:
-            return
-        live = self._live.pop(job.key)
-        run_id = live.run_id
-        self._client.set_tag(run_id, "ltsd.outcome", outcome)
-        if reason:
-            self._client.set_tag(run_id, "ltsd.reason", reason)
-        self._log(run_id, best_and_final(live.history), job.config.epochs)
-        for name, figure in self._pictures(job, live):
-            self._client.log_figure(run_id, figure, name)
-        self._client.set_terminated(run_id, STATUS[outcome])
-
-    def _log(self, run_id: str, values: Mapping[str, float], step: int) -> None:
-        now = _now_ms()
-        metrics = [Metric(name, float(value), now, step) for name, value in values.items() if value == value]
-        self._client.log_batch(run_id, metrics=metrics)
+    def _log(self, run_id: str, values: Iterable[Point]) -> None:
+        metrics = [Metric(point.name, point.value, point.at, point.step) for point in values]
+        for start in range(0, len(metrics), METRICS_A_BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_BATCH])
 
     def _split(self, job: Job) -> Split:
         return self._splits.train if job.part == "train" else self._splits.complete
@@ -259,33 +280,17 @@ class Tracker:
         inputs = [DatasetInput(data, [InputTag("mlflow.data.context", context)])]
         self._client.log_inputs(run_id, datasets=inputs)
 
-    def _pictures(self, job: Job, live: _Live) -> list[tuple[str, Figure]]:
-        """Drawn from what was reported and from the newest checkpoint; none where there is none."""
-        drawn = []
-        if live.history:
-            epochs = sorted(live.history)
-            drawn.append(("learning_curves.png", pictures.learning_curves(epochs, [live.history[e] for e in epochs])))
-        counts, names = self._split(job).class_counts(), self._splits.class_names
-        if live.per_class:
-            drawn.append(("per_class.png", pictures.class_bars(live.per_class, counts, names)))
-        checkpoint = newest_checkpoint(self._folder, job.key)
-        if checkpoint:
-            model, _ = load_model(Path(checkpoint), torch.device("cpu"))
-            attack = job.config.attack
-            inputs, labels = first_of_each_class(self._splits.val)
-            grid = pictures.attack_grid(model, inputs, labels, names, eps=attack.eps, step_size=attack.step, steps=20)
-            drawn.append(("attacked_images.png", grid))
-        return drawn
-
     def _register(self, job: Job) -> None:
         """Log the model of a final run, opened by `mlflow.pyfunc.load_model` anywhere, and register it."""
-        model, _ = load_model(final_model(job), torch.device("cpu"))
+        model, _ = load_model(job.checkpoint, torch.device("cpu"))
         inputs, _ = first_of_each_class(self._splits.val)
         with torch.no_grad():
             signature = infer_signature(inputs.numpy(), model(inputs).numpy())
         mlflow.set_tracking_uri(self._uri)
         mlflow.set_experiment(experiment_id=self._experiment_id)
-        run = self._run("final", job.key, job.key)
+        run = self._runs(job.key)[0]
+        if self._client.search_model_versions(f"name = '{self.experiment}' and run_id = '{run.info.run_id}'"):
+            return
         with (
             warnings.catch_warnings(action="ignore"),
             contextlib.redirect_stderr(io.StringIO()),
@@ -302,43 +307,47 @@ class Tracker:
             )
 
 
-def best_and_final(history: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+def is_outage(error: Exception) -> bool:
+    """Whether what failed may succeed later: the server is away or busy, its disk is full."""
+    return isinstance(error, OSError) or (isinstance(error, MlflowException) and error.error_code in PASSING)
+
+
+def points(values: Mapping[str, float], step: int, at: int) -> Iterator[Point]:
+    """The measurements of a step; a group without classes has none."""
+    return (Point(name, step, float(value), at) for name, value in values.items() if value == value)
+
+
+def expected(known: JobRecord) -> Iterator[Point]:
+    """Every measurement that MLflow should have of a job."""
+    for epoch, report in known.epochs.items():
+        yield from points(report.values, epoch, known.reported[epoch])
+    if known.result is not None:
+        yield from points(known.result.values, known.result.epoch, known.measured)
+    if known.outcome is not None:
+        yield from best_and_final(known)
+
+
+def wanted(known: JobRecord) -> Counter[tuple[str, int, float]]:
+    """What is expected of a job, as name, step and value."""
+    return Counter((point.name, point.step, point.value) for point in expected(known))
+
+
+def best_and_final(known: JobRecord) -> Iterator[Point]:
     """`best/*`: the validation metrics of the epoch with the highest robust accuracy; `final/*`: of the last one."""
-    validated = {epoch: row for epoch, row in history.items() if "val/robust_acc" in row}
-    if not validated:
-        return {}
+    validated = {epoch: report.values for epoch, report in known.epochs.items() if "val/robust_acc" in report.values}
+    if not validated or known.outcome == "failed":
+        return
+    last, at = known.last_epoch, known.reported[known.last_epoch]
     best = max(validated, key=lambda epoch: validated[epoch]["val/robust_acc"])
-    values = {"best/epoch": float(best)}
+    yield Point("best/epoch", last, float(best), at)
     for prefix, epoch in (("best", best), ("final", max(validated))):
-        for name, value in validated[epoch].items():
-            if name.startswith("val/"):
-                values[f"{prefix}/{name.removeprefix('val/')}"] = value
-    return values
-
-
-def first_of_each_class(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first image of each of the first ten classes: inputs [N, C, H, W], labels [N]."""
-    labels = split.labels[split.rows]
-    positions = [(labels == c).nonzero()[0] for c in range(min(GRID_IMAGES, split.num_classes))]
-    return split.take(torch.cat(positions))
+        values = {name: value for name, value in validated[epoch].items() if name.startswith("val/")}
+        yield from points({f"{prefix}/{name.removeprefix('val/')}": v for name, v in values.items()}, last, at)
 
 
 def data_name(source: str) -> str:
     """A short name of a source, fit for experiments and models."""
     return Path(source).name.removesuffix(".parquet") or "data"
-
-
-def without_password(uri: str) -> str:
-    """The URI as it may be shown: without user and password."""
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"
-
-
-def without_secret(text: str, uri: str) -> str:
-    """The first line of a message, without the user and password of a URI."""
-    login = uri.partition("://")[2].rpartition("@")[0]
-    line = (text.splitlines() or [""])[0]
-    return line.replace(login, "…") if login else line
 
 
 def versions() -> dict[str, str]:
@@ -351,13 +360,5 @@ def versions() -> dict[str, str]:
     return tags
 
 
-def _history(checkpoint: Path) -> list[dict[str, Any]]:
-    try:
-        history: list[dict[str, Any]] = load_checkpoint(checkpoint)["history"]
-    except CheckpointError:
-        return []
-    return history
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
+def _shown(point: tuple[str, int, float]) -> str:
+    return f"{point[0]} of epoch {point[1]} ({point[2]:.6g})"

@@ -1,8 +1,7 @@
-"""What runs inside a Ray worker: job -> the same train() as everywhere -> tune.report with a checkpoint each epoch."""
+"""What runs inside a Ray worker: job -> the same train() as everywhere -> a checkpoint and tune.report each epoch."""
 
+import errno
 import functools
-import itertools
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,30 +11,38 @@ from ray import tune
 
 from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
+from ltsd.errors import UserError
 from ltsd.exam import ExamResult, examine
 from ltsd.runs import Run, load_model, open_run
 from ltsd.teacher import teacher_gamma, teacher_split
-from ltsd.train import DivergedError, validate
-from sweeps.jobs import CHECKPOINT_FILE, Job, Report, final_model
+from ltsd.train import EpochMetrics, validate
+from sweeps.jobs import BEGINS, Job, Report, keep_checkpoint, newest_checkpoint
 from sweeps.teachers import is_trained, training_lock
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 def run_job(params: Mapping[str, Any], gpu_fraction: float) -> None:
-    """Run one job to its end, with a `Report` after every epoch and every part of an exam."""
-    device = _claim_device(gpu_fraction)
+    """Run one job to its end, with a `Report` when it begins, after every epoch and every part of an exam.
+
+    A job that raises is reported as failed; one whose process dies is begun again by Ray, from its last checkpoint.
+    """
     job = Job.of(params)
     try:
+        device = _claim_device(gpu_fraction)
         if job.kind == "teacher":
             _make_teacher(job, device)
         else:
-            run = _open(job, device)
-            _train(run)
+            run = _begin(job, device)
+            _train(job, run)
             if job.kind == "confirm":
                 _confirm(job, run)
             elif job.kind == "final":
                 _examine(job, run)
-    except DivergedError as error:
-        tune.report(Report(0, failure=str(error)).message())
+    except Exception as error:  # whatever it is, the sweep goes on and its record says why this job did not
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        gone = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
+        tune.report(Report(0, failure=told.strip(), storage_failed=gone).message())
 
 
 def _claim_device(gpu_fraction: float) -> torch.device:
@@ -52,7 +59,8 @@ def _splits(data: DataConfig) -> Splits:
     return load_splits(data)
 
 
-def _open(job: Job, device: torch.device) -> Run:
+def _begin(job: Job, device: torch.device) -> Run:
+    """Open the run, from its last checkpoint where there is one, and report what that one knows already."""
     splits = _splits(job.config.data)
     data = splits.train if job.part == "train" else splits.complete
     val = splits.val if job.part == "train" else None
@@ -61,24 +69,20 @@ def _open(job: Job, device: torch.device) -> Run:
         data = teacher_split(data, teacher_gamma(job.config, splits.imbalance_ratio), job.config.seed)
     elif job.teacher:
         teacher, _ = load_model(Path(job.teacher), device)
-    resume = _last_checkpoint(job)
-    return open_run(job.config, splits, data, val, device, teacher=teacher, resume=resume)
+    run = open_run(job.config, splits, data, val, device, teacher=teacher, resume=newest_checkpoint(job))
+    past = tuple(_report(metrics) for metrics in run.state.history)
+    tune.report(Report(len(past), BEGINS, past=past).message())
+    return run
 
 
-def _last_checkpoint(job: Job) -> Path | None:
-    """The checkpoint of this attempt where Ray restarted it, else the one an earlier sweep process left."""
-    checkpoint = tune.get_checkpoint()
-    if checkpoint is not None:
-        return Path(checkpoint.path) / CHECKPOINT_FILE
-    return Path(job.resume) if job.resume else None
+def _train(job: Job, run: Run) -> None:
+    for metrics in run.epochs():
+        keep_checkpoint(job, run.save)
+        tune.report(_report(metrics).message())
 
 
-def _train(run: Run) -> None:
-    for metrics in itertools.chain(run.last_if_trained(), run.epochs()):
-        report = Report(metrics.epoch, values=metrics.values, per_class=metrics.per_class)
-        with tempfile.TemporaryDirectory() as folder:
-            run.save(Path(folder) / CHECKPOINT_FILE)
-            tune.report(report.message(), checkpoint=tune.Checkpoint.from_directory(folder))
+def _report(metrics: EpochMetrics) -> Report:
+    return Report(metrics.epoch, values=metrics.values, per_class=metrics.per_class)
 
 
 def _make_teacher(job: Job, device: torch.device) -> None:
@@ -88,8 +92,8 @@ def _make_teacher(job: Job, device: torch.device) -> None:
         if is_trained(path):
             tune.report(Report(job.config.epochs, "reused").message())
             return
-        run = _open(job, device)
-        _train(run)
+        run = _begin(job, device)
+        _train(job, run)
         run.save(path)
 
 
@@ -110,7 +114,6 @@ def _examine(job: Job, run: Run) -> None:
         tune.report(Report(job.config.epochs, done).message())
         results.append(result)
     result = results[-1]
-    run.save(final_model(job))
     report = Report(
         job.config.epochs,
         "examined",

@@ -1,6 +1,8 @@
 """The study: a record that is true whatever happens, and proposals that can be had again."""
 
-from collections.abc import Mapping
+import contextlib
+import sqlite3
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import optuna
@@ -9,9 +11,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from ltsd.config import Value
-from ltsd.errors import UserError
-from sweeps.searcher import STUDY_FILE, Proposal, Study
+from ltsd.config import Config, Value
+from sweeps.jobs import Job, Report
+from sweeps.record import Outcome, Record
+from sweeps.searcher import OBJECTIVE, STUDY_FILE, Proposal, Study, differences_of_study
 
 SPACE: Mapping[str, BaseDistribution] = {
     "distill.temperature": FloatDistribution(0.5, 8.0, log=True),
@@ -84,17 +87,6 @@ def test_trials_that_a_killed_process_left_are_taken_over_and_nothing_stays_runn
     assert opened(tmp_path).orphans() == []
 
 
-@pytest.mark.filterwarnings("ignore:The reported value is ignored")
-def test_an_epoch_that_is_reported_again_after_a_resume_keeps_its_value(tmp_path: Path) -> None:
-    killed = opened(tmp_path)
-    killed.report(killed.ask().number, 5, 0.4)
-    study = opened(tmp_path)
-    study.orphans()
-    study.report(0, 5, 0.4)
-    study.report(0, 10, 0.5)
-    assert on_file(tmp_path)[0].intermediate_values == {5: 0.4, 10: 0.5}
-
-
 def proposals_of(folder: Path, seed: int, reopen: bool, bonus: float = 0.0) -> list[Proposal]:
     """Nine proposals, each asked for while the one before still runs; `bonus` changes what was measured."""
     study, found, running = opened(folder, seed), list[Proposal](), list[Proposal]()
@@ -140,12 +132,15 @@ def test_the_pruner_compares_at_the_same_epoch(tmp_path: Path) -> None:
     study = opened(tmp_path, pruner=MedianPruner(n_startup_trials=2, n_warmup_steps=0))
     for value in (0.5, 0.6):
         number = study.ask().number
-        assert not study.report(number, 5, value)
-        assert not study.report(number, 10, value + 0.2)
+        study.report(number, 5, value)
+        study.report(number, 10, value + 0.2)
+        assert not study.is_poor(number)
         study.finish(number, TrialState.COMPLETE, value + 0.2)
     good, poor = study.ask().number, study.ask().number
-    assert not study.report(good, 5, 0.58)
-    assert study.report(poor, 5, 0.52)
+    study.report(good, 5, 0.58)
+    study.report(poor, 5, 0.52)
+    assert not study.is_poor(good)
+    assert study.is_poor(poor)
 
 
 def test_the_best_trial_is_the_best_of_those_that_were_trained_to_the_end(tmp_path: Path) -> None:
@@ -160,7 +155,76 @@ def test_the_best_trial_is_the_best_of_those_that_were_trained_to_the_end(tmp_pa
     assert (best.number, best.value) == (2, 0.5)
 
 
-def test_a_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
-    (tmp_path / STUDY_FILE).write_bytes(b"not a database" * 100)
-    with pytest.raises(UserError, match=r"study\.db is not an Optuna study or is damaged"):
-        opened(tmp_path)
+def recorded(folder: Path) -> Record:
+    """A record of four trials: done, pruned, failed, and one that is not over."""
+    record = Record.open(folder)
+    outcomes: tuple[Outcome | None, ...] = ("done", "pruned", "failed", None)
+    for number, outcome in enumerate(outcomes):
+        record.proposed(number, {"distill.temperature": 1.0 + number, "balance.teacher_gamma": 5.0})
+        job = Job("trial", f"trial-{number:04d}", Config(), "train", str(folder.absolute()))
+        record.started(job)
+        for epoch in (5, 10):
+            record.reported(job, Report(epoch, values={OBJECTIVE: number / 10 + epoch / 100}))
+        if outcome is not None:
+            record.ended(job, outcome, "")
+    return record
+
+
+def told(trials: list[FrozenTrial]) -> list[tuple[str, dict[str, object], dict[int, float], float | None]]:
+    return [(trial.state.name, dict(trial.params), trial.intermediate_values, trial.value) for trial in trials]
+
+
+def damage_nothing(path: Path) -> None:
+    pass
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(b"not a database" * 100)
+
+
+def lie(path: Path) -> None:
+    """A value of another kind than the journal has, in a database that is whole."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE trial_intermediate_values SET intermediate_value = 0.99")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, damage_nothing, cut, garble, lie])
+def test_a_study_is_brought_in_line_with_the_record_whatever_became_of_its_file(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    record = recorded(tmp_path)
+    study, said = Study.agreeing(record, tmp_path, 0, SPACE, NopPruner())
+    assert said == ""
+    before = told(on_file(tmp_path))
+    assert [state for state, *_ in before] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+    assert before[0][2:] == ({5: 0.05, 10: 0.1}, 0.1)
+    assert differences_of_study(tmp_path, record) == {}
+    del study
+    damage(tmp_path / STUDY_FILE)
+    study, said = Study.agreeing(record, tmp_path, 0, SPACE, NopPruner())
+    assert told(on_file(tmp_path)) == before
+    assert [orphan.number for orphan in study.orphans()] == [3]
+    if damage in (cut, garble, lie):
+        assert "was made again from the journal" in said
+        assert list(tmp_path.glob("study.db.damaged-*"))
+
+
+def test_what_a_killed_process_put_on_record_and_did_not_tell_is_told(tmp_path: Path) -> None:
+    record = Record.open(tmp_path)
+    study = opened(tmp_path)
+    proposal = study.ask()
+    assert differences_of_study(tmp_path, record) == {"trial-0000": ["the journal lacks it"]}
+    study, _ = Study.agreeing(record, tmp_path, 0, SPACE, NopPruner())
+    assert record.proposals == {0: proposal.params}
+    job = Job("trial", "trial-0000", Config(), "train", str(tmp_path.absolute()))
+    record.started(job)
+    record.reported(job, Report(5, values={OBJECTIVE: 0.5}))
+    record.ended(job, "done", "")
+    assert len(differences_of_study(tmp_path, record)["trial-0000"]) == 2
+    study, said = Study.agreeing(record, tmp_path, 0, SPACE, NopPruner())
+    assert said == ""
+    assert told(on_file(tmp_path)) == [("COMPLETE", proposal.params, {5: 0.5}, 0.5)]

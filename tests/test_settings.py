@@ -1,6 +1,8 @@
 """A sweep's folder: taken once, resumed as it was started."""
 
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ from ltsd.errors import UserError
 from sweeps.settings import SETTINGS_FILE, Sweep
 
 
+def begin(sweep: Sweep) -> None:
+    """Claim it, write its settings, leave it."""
+    with sweep.claimed():
+        sweep.keep()
+
+
 def given(storage: Path, **more: Any) -> dict[str, Any]:
     return {"name": "night", "storage": str(storage), **more}
 
@@ -18,7 +26,7 @@ def given(storage: Path, **more: Any) -> dict[str, Any]:
 def test_a_sweep_is_resumed_with_everything_it_was_started_with(tmp_path: Path) -> None:
     fixed: dict[str, Value] = {"distill.temperature": 2.0, "data.source": "digits", "epochs": 7}
     started = Sweep.new(given(tmp_path, trials=5, final_attack="none"), fixed)
-    started.claim()
+    begin(started)
     resumed = Sweep.resumed(given(tmp_path), {})
     assert (resumed.settings, resumed.fixed, resumed.base) == (started.settings, fixed, started.base)
     assert (started.is_new, resumed.is_new) == (True, False)
@@ -26,7 +34,7 @@ def test_a_sweep_is_resumed_with_everything_it_was_started_with(tmp_path: Path) 
 
 
 def test_a_name_that_is_taken_is_refused_with_both_remedies(tmp_path: Path) -> None:
-    Sweep.new(given(tmp_path), {}).claim()
+    begin(Sweep.new(given(tmp_path), {}))
     with pytest.raises(UserError, match=r"night exists already; add --resume to go on with it, or give another name"):
         Sweep.new(given(tmp_path), {})
 
@@ -34,7 +42,7 @@ def test_a_name_that_is_taken_is_refused_with_both_remedies(tmp_path: Path) -> N
 def test_nothing_is_made_before_the_sweep_is_claimed(tmp_path: Path) -> None:
     sweep = Sweep.new(given(tmp_path / "runs"), {})
     assert not list(tmp_path.iterdir())
-    sweep.claim()
+    begin(sweep)
     assert json.loads((tmp_path / "runs" / "night" / SETTINGS_FILE).read_text())["settings"]["name"] == "night"
 
 
@@ -45,18 +53,18 @@ def test_a_sweep_without_a_name_is_named_after_data_and_method(tmp_path: Path) -
     assert name.startswith("birds-at-bsl-20")
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".", "teachers"])
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "teachers", "o'clock", "-x", "a b"])
 def test_a_name_that_is_no_folder_of_its_own_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="must be a plain folder name, other than 'teachers'"):
+    with pytest.raises(UserError, match=r"must be letters, digits, .* and not be 'teachers'"):
         Sweep.new({"name": name, "storage": str(tmp_path)}, {})
 
 
 def test_resuming_may_change_how_much_is_run_but_not_what(tmp_path: Path) -> None:
-    Sweep.new(given(tmp_path, trials=5, final_seeds=2), {"distill.temperature": 2.0}).claim()
-    more = Sweep.resumed(given(tmp_path, trials=9, concurrency=1), {"distill.temperature": 2.0})
-    assert (more.settings.trials, more.settings.concurrency, more.settings.final_seeds) == (9, 1, 2)
+    begin(Sweep.new(given(tmp_path, trials=5, final_seeds=2, final_attack="none"), {"distill.temperature": 2.0}))
+    more = Sweep.resumed(given(tmp_path, trials=9, final_seeds=4), {"distill.temperature": 2.0})
+    assert (more.settings.trials, more.settings.final_seeds, more.settings.final_attack) == (9, 4, "none")
     for flags, fixed, said in [
-        ({"final_seeds": 4}, {}, r"--final.seeds 4: the sweep was started with 2"),
+        ({"final_attack": "standard"}, {}, r"--final.attack standard: the sweep was started with none"),
         ({}, {"distill.temperature": 3.0}, r"--distill\.temperature 3\.0: the sweep was started with 2\.0"),
         ({}, {"epochs": 90}, "--epochs 90: the sweep was started with"),
     ]:
@@ -68,7 +76,7 @@ def test_resuming_may_change_how_much_is_run_but_not_what(tmp_path: Path) -> Non
 def test_resuming_what_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no sweep in .*night; leave --resume out to start it"):
         Sweep.resumed(given(tmp_path), {})
-    Sweep.new(given(tmp_path), {}).claim()
+    begin(Sweep.new(given(tmp_path), {}))
     with pytest.raises(UserError, match=r"--resume needs --name; sweeps in .*: night"):
         Sweep.resumed({"storage": str(tmp_path)}, {})
 
@@ -86,16 +94,40 @@ def test_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     sweep = Sweep.new(given(tmp_path / "file" / "runs"), {})
     with pytest.raises(UserError, match=r"--storage .*cannot be written .*give a folder that can"):
-        sweep.claim()
+        begin(sweep)
 
 
 def test_an_empty_name_is_no_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="must be a plain folder name"):
+    with pytest.raises(UserError, match="must be letters, digits"):
         Sweep.new(given(tmp_path, name=""), {})
 
 
 def test_a_flag_that_repeats_what_the_sweep_was_started_with_is_no_contradiction(tmp_path: Path) -> None:
     started = Sweep.new(given(tmp_path), {})
-    started.claim()
+    begin(started)
     resumed = Sweep.resumed(given(tmp_path, final_seeds=3), {"epochs": started.base.epochs})
     assert resumed.base == started.base
+
+
+def test_two_processes_do_not_work_on_one_sweep(tmp_path: Path) -> None:
+    sweep = Sweep.new(given(tmp_path), {})
+    with sweep.claimed():
+        sweep.keep()
+        said = rf"--name night: process {os.getpid()} on {socket.gethostname()} works on this sweep; wait for it"
+        with pytest.raises(UserError, match=said), Sweep.resumed(given(tmp_path), {}).claimed():
+            pass
+    with Sweep.resumed(given(tmp_path), {}).claimed():
+        pass
+
+
+def test_of_two_that_start_a_sweep_at_once_one_is_refused(tmp_path: Path) -> None:
+    first, second = Sweep.new(given(tmp_path), {}), Sweep.new(given(tmp_path), {})
+    begin(first)
+    with pytest.raises(UserError, match="exists already; add --resume"):
+        begin(second)
+
+
+def test_a_password_is_not_written_down(tmp_path: Path) -> None:
+    begin(Sweep.new(given(tmp_path, tracking_uri="https://me:secret@mlflow.example/"), {}))
+    assert all(b"secret" not in path.read_bytes() for path in (tmp_path / "night").iterdir())
+    assert Sweep.resumed(given(tmp_path), {}).settings.tracking_uri == "https://mlflow.example/"

@@ -106,7 +106,7 @@ def test_the_registered_model_predicts_in_a_fresh_process_as_the_checkpoint_does
         [sys.executable, "-W", "ignore", "-c", code], cwd=folder, env=os.environ | uri, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    model, _ = load_model(folder / "runs" / "small" / "finals" / "final-finalist-s0.pt", torch.device("cpu"))
+    model, _ = load_model(folder / "runs" / "small" / "checkpoints" / "final-finalist-0000-s0.pt", torch.device("cpu"))
     expected = model(torch.full((3, 1, 8, 8), 0.5))[0].tolist()
     said = done.stdout.split()
     assert said[:2] == ["(3,", "10)"]

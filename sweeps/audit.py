@@ -1,0 +1,60 @@
+"""Compare what the journal, the study, the checkpoints and MLflow have of a sweep, job by job.
+
+    python sweeps/audit.py NAME             # where they differ; exit code 0 only where they do not
+    python sweeps/audit.py NAME --repair    # bring study and MLflow in line with the journal
+
+The journal is the truth. --repair with --tracking-uri writes a sweep into another MLflow, also an empty one.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+from ltsd.flags import Parser, exit_code_of
+from sweeps.settings import Settings, Sweep
+
+SHOWN = 5
+Differences = Mapping[str, Sequence[str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Audit a sweep that nobody works on; returns 0 where all agree, 1 where they differ."""
+    flags = read_flags(arguments)
+    given = {"name": flags.name, "storage": flags.storage, "tracking_uri": flags.tracking_uri}
+    sweep = Sweep.resumed({name: value for name, value in given.items() if value is not None}, {})
+    from sweeps.views import Views  # takes seconds to import; --help and a mistaken flag need not wait
+
+    with sweep.claimed():
+        views = Views(sweep)
+        if flags.repair:
+            for line in views.repair():
+                print(line)
+        found = views.differences()
+        tell(list(views.record.jobs), found)
+    return 1 if found else 0
+
+
+def read_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The name of the sweep, where it and its MLflow lie, and whether to repair."""
+    parser = Parser("python sweeps/audit.py", __doc__ or "")
+    parser.add_argument("name", help="name of the sweep")
+    parser.add_argument("--storage", default=Settings().storage, help="folder of all sweeps (default: runs)")
+    parser.add_argument("--tracking-uri", help="another MLflow than the one that the sweep wrote to")
+    parser.add_argument("--repair", action="store_true", help="bring study and MLflow in line with the journal")
+    return parser.parse_known(arguments)
+
+
+def tell(jobs: Sequence[str], found: Differences) -> None:
+    """Say of every job whether all agree on it, and where they do not."""
+    width = max(map(len, [*jobs, *found]), default=0)
+    for key in [*jobs, *(key for key in found if key not in jobs)]:
+        lines = found.get(key, ["agreed"])
+        for line in lines[:SHOWN]:
+            print(f"{key:{width}}  {line}")
+        if len(lines) > SHOWN:
+            print(f"{key:{width}}  … and {len(lines) - SHOWN} more")
+    print(f"{len(found)} differ" if found else f"all agree on {len(jobs)} jobs")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

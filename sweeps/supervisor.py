@@ -1,0 +1,119 @@
+"""Keeps a sweep going when the process that drives it is brought down: by the kernel for want of memory, by Ray's end.
+
+Ray ends the process that started it where one of its own processes dies. Here that process is a child, which is begun
+again and goes on from the record.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+FRUITLESS = 3
+ASKED_TO_LEAVE = (signal.SIGINT, signal.SIGTERM)
+
+
+class BeginAgainError(Exception):
+    """Raised by work that can only go on in a process of its own."""
+
+
+def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
+    """Run `work` in a child process until it ends by itself; returns its exit code.
+
+    A child that dies otherwise is begun again, unless a signal asked it to leave, or the first child, or later
+    `FRUITLESS` in a row, brought no `progress`, a number that grows with what is on record. The first SIGINT or SIGTERM
+    is passed on; a second one ends everything at once. On other systems than Linux `work` runs as it is.
+
+    Args:
+        work: is told whether it goes on after a death.
+    """
+    if sys.platform != "linux":
+        return work(False)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    attempt, fruitless = 0, 0
+    while True:
+        before = progress()
+        code, number = _run_child(work, attempt > 0)
+        _end_descendants()
+        if code is not None:
+            return code
+        if number in ASKED_TO_LEAVE:
+            return 128 + number
+        attempt += 1
+        fruitless = 0 if progress() > before else fruitless + 1
+        print(f"the sweep's process died ({_cause(number)})", file=sys.stderr, flush=True)
+        if fruitless == (FRUITLESS if attempt > 1 else 1):
+            print("nothing new came on record since it was begun, so it is not begun again", file=sys.stderr)
+            return 1
+        print("it is begun again and goes on from its record", file=sys.stderr, flush=True)
+
+
+def _run_child(work: Callable[[bool], int], again: bool) -> tuple[int | None, int]:
+    """Run `work` in a child of its own process group; returns the code it ended with, None where it did not, and the
+    signal that ended it or asked it to.
+    """
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        try:
+            code = work(again)
+        except KeyboardInterrupt:
+            code = 128 + signal.SIGINT
+        except BeginAgainError:
+            sys.exit(1)
+        os.write(writing, bytes([code]))
+        sys.exit(code)
+    asked = _passing_on(child)
+    _, status = os.waitpid(child, 0)
+    os.close(writing)
+    told = os.read(reading, 1)
+    os.close(reading)
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    return (told[0] if told else None), (asked[0] if asked else number)
+
+
+def _passing_on(child: int) -> list[int]:
+    """Pass the first signal that asks to leave on to the child, and have a second one end everything.
+
+    Returns:
+        The signals that came, as they come.
+    """
+    came: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        os.kill(child, number if len(came) == 1 else signal.SIGKILL)
+
+    for number in ASKED_TO_LEAVE:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    return came
+
+
+def _end_descendants() -> None:
+    """Kill what the child left, Ray's processes and workers, which were given to this process when it died."""
+    while children := _children():
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        for child in children:
+            os.waitpid(child, 0)
+
+
+def _children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def _cause(number: int) -> str:
+    return f"{signal.Signals(number).name}: killed, or out of memory" if number else "Ray brought it down"

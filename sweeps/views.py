@@ -1,0 +1,80 @@
+"""The views of a sweep's record, held against it and made again from it: Optuna's study, checkpoints, MLflow."""
+
+import time
+from collections.abc import Iterator
+
+from ltsd.checkpoint import load_checkpoint
+from ltsd.data import load_splits
+from sweeps import confirm, finals, report
+from sweeps.jobs import history, newest_checkpoint
+from sweeps.record import JobRecord, Record
+from sweeps.scheduler import rung_pruner
+from sweeps.searcher import Study, differences_of_study
+from sweeps.settings import JOURNAL_FILE, Sweep
+from sweeps.space import search_space
+from sweeps.tracking import MlflowView
+
+
+class Views:
+    """A sweep that nobody works on: its record, and all that should agree with it."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep, base = sweep, sweep.base
+        self._folder = sweep.settings.folder.absolute()
+        self.record = Record.read(self._folder)
+        splits = load_splits(base.data)
+        self._space = search_space(base, splits.imbalance_ratio, sweep.fixed)
+        self._view = MlflowView(sweep.settings.tracking_uri, str(sweep.settings.name), base, splits, list(self._space))
+        self._view.reach()
+
+    def differences(self) -> dict[str, list[str]]:
+        """What the views have otherwise than the record, by job, or by file where it concerns no single job."""
+        found: dict[str, list[str]] = {}
+        if self.record.damaged:
+            lines = ", ".join(map(str, self.record.damaged))
+            found[JOURNAL_FILE] = [f"damaged in line {lines}; --resume takes what they held from the checkpoints"]
+        parts = (
+            differences_of_study(self._folder, self.record),
+            differences_of_checkpoints(self.record),
+            self._view.differences(self.record),
+        )
+        for part in parts:
+            for key, lines_of_job in part.items():
+                found.setdefault(key, []).extend(lines_of_job)
+        return found
+
+    def repair(self) -> Iterator[str]:
+        """Bring study and MLflow in line with the record; says what was done."""
+        self.record = Record.open(self._folder)
+        study, repaired = Study.agreeing(self.record, self._folder, self._sweep.base.seed, self._space, rung_pruner())
+        yield repaired or "the study agrees"
+        self._view.open()
+        found = self._view.repair(self.record)
+        yield f"MLflow: {len(found)} of {len(self.record.jobs)} jobs were written again"
+        chosen = confirm.chosen(confirm.scores(self.record))
+        results = finals.results(self.record, chosen)
+        pictures = sorted((self._folder / "pictures").glob("*.png")) + list(self._folder.glob("table.md"))
+        at = max((known.ended for known in self.record.jobs.values()), default=int(time.time() * 1000))
+        self._view.finish(
+            report.metrics(self.record, study, results), at, pictures, finals.finalist_model(self.record, chosen)
+        )
+        self._view.close("FINISHED" if finals.FINALIST in results else "KILLED")
+
+
+def differences_of_checkpoints(record: Record) -> dict[str, list[str]]:
+    """Jobs whose newest whole checkpoint has other epochs, or other values, than the record."""
+    found = {key: list(_told(known)) for key, known in record.jobs.items()}
+    return {key: told for key, told in found.items() if told}
+
+
+def _told(known: JobRecord) -> Iterator[str]:
+    path = newest_checkpoint(known.job)
+    have = {} if path is None else {one.epoch: one.values for one in history(load_checkpoint(path))}
+    if known.epochs and not have:
+        yield f"there is no whole checkpoint of it, and the journal has {known.last_epoch} epochs"
+        return
+    for epoch, one in known.epochs.items():
+        if epoch not in have and known.outcome is not None:
+            yield f"its checkpoint lacks epoch {epoch}"
+        elif epoch in have and have[epoch] != one.values:
+            yield f"its checkpoint has other values at epoch {epoch} than the journal"
