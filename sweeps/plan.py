@@ -136,7 +136,7 @@ class Plan(Searcher):
             return
         job, (outcome, reason) = running.job, running.outcome()
         try:
-            self._take_up(running)
+            self._take_up(running, running.last)
             self._record.ended(job, outcome, reason)
         except OSError as lost:
             self.halted = str(lost)
@@ -163,7 +163,7 @@ class Plan(Searcher):
         """Nothing: see `save`."""
 
     def _take(self, running: Running, report: Report) -> bool:
-        self._take_up(running, again=report.phase == BEGINS)
+        self._take_up(running, report)
         before = self._record.jobs[running.job.key].last_epoch
         for one in (*report.past, *([] if report.phase == BEGINS else [report])):
             self._keep(running, one)
@@ -174,10 +174,10 @@ class Plan(Searcher):
             running.is_poor = self._study.is_poor(trial_number(running.job))
         return not (running.is_poor or report.failure)
 
-    def _take_up(self, running: Running, again: bool = False) -> None:
-        if again or not running.begun:
+    def _take_up(self, running: Running, report: Report) -> None:
+        if report.phase == BEGINS or not running.begun:
             running.begun = True
-            self._record.started(running.job)
+            self._record.started(running.job, report.epoch if report.phase == BEGINS else 0)
             for listener in self._listeners:
                 listener.started(self._record.jobs[running.job.key])
 
@@ -205,7 +205,7 @@ class Plan(Searcher):
 
     def _give_up(self, job: Job, reason: str) -> None:
         """Settle a job that cannot start."""
-        self._record.started(job)
+        self._record.started(job, 0)
         self._record.ended(job, "failed", reason)
         if job.kind == "trial":
             self._study.finish(trial_number(job), TrialState.FAIL)

@@ -28,11 +28,14 @@ Outcome = Literal["done", "reused", "pruned", "failed"]
 class JobRecord:
     """All that is known of a job. Times are milliseconds since 1970; `outcome` is None while the job is not over.
 
-    `epochs` are its training reports by epoch, `result` the confirmation or exam that it ended with.
+    `epochs` are its training reports by epoch, `result` the confirmation or exam that it ended with, `begun_after` the
+    epochs after which its workers took it up, and `redone` the epochs that were on record already when one did.
     """
 
     job: Job
     started: int
+    begun_after: list[int] = field(default_factory=list)
+    redone: int = 0
     epochs: dict[int, Report] = field(default_factory=dict)
     reported: dict[int, int] = field(default_factory=dict)
     result: Report | None = None
@@ -89,11 +92,9 @@ class Record:
         if number not in self.proposals:
             self._append({"what": "proposed", "trial": number, "params": dict(params)})
 
-    def started(self, job: Job) -> None:
-        """A worker took up a job; news where it is the first worker that does, or the job was over."""
-        known = self.jobs.get(job.key)
-        if known is None or known.outcome is not None:
-            self._append({"what": "started", "job": job.key, "params": job.params()})
+    def started(self, job: Job, after: int) -> None:
+        """A worker took up a job, from its beginning or after an epoch."""
+        self._append({"what": "started", "job": job.key, "after": after, "params": job.params()})
 
     def reported(self, job: Job, report: Report) -> bool:
         """A worker measured something; returns whether it was news, which an epoch that was run again is not."""
@@ -135,7 +136,10 @@ class Record:
             self.proposals[event["trial"]] = event["params"]
         elif what == "started":
             job = Job.of(event["params"] | {"job.folder": str(self._path.parent.absolute())})
-            self.jobs.setdefault(job.key, JobRecord(job, at)).outcome = None
+            known = self.jobs.setdefault(job.key, JobRecord(job, at))
+            known.outcome = None
+            known.begun_after.append(event["after"])
+            known.redone += max(0, known.last_epoch - event["after"])
         elif event["job"] in self.jobs:
             self._take_of_job(self.jobs[event["job"]], event, at)
 

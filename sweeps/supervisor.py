@@ -4,6 +4,7 @@ Ray ends the process that started it where one of its own processes dies. Here t
 again and goes on from the record.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -106,9 +107,9 @@ def _end_descendants() -> None:
     """Kill what the child left, Ray's processes and workers, which were given to this process when it died."""
     while children := _children():
         for child in children:
-            os.kill(child, signal.SIGKILL)
-        for child in children:
-            os.waitpid(child, 0)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
 
 
 def _children() -> list[int]:

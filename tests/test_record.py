@@ -29,7 +29,7 @@ def written(folder: Path) -> Record:
     """A record of one trial that was trained to its end."""
     record = Record.open(folder)
     record.proposed(0, {"distill.temperature": 2.0})
-    record.started(job(folder))
+    record.started(job(folder), 0)
     for number in range(1, EPOCHS + 1):
         assert record.reported(job(folder), epoch(number))
     record.ended(job(folder), "done", "")
@@ -69,7 +69,7 @@ def test_a_journal_cut_at_any_byte_loses_only_what_was_not_acknowledged(
     known = record.jobs.get("trial-0000")
     assert len(record.proposals) == min(1, lines)
     assert (known.last_epoch if known else 0) == max(0, min(EPOCHS, lines - 2))
-    record.started(job(folder))
+    record.started(job(folder), 0)
     record.reported(job(folder), epoch(EPOCHS))
     assert Record.read(folder).jobs["trial-0000"].epochs[EPOCHS] == epoch(EPOCHS)
 
@@ -102,12 +102,12 @@ def test_a_write_that_fails_leaves_the_journal_whole(tmp_path: Path) -> None:
     sound, full = record._file, os.open("/dev/full", os.O_WRONLY)
     record._file = full
     with pytest.raises(OSError, match="No space left") as caught:
-        record.started(job(tmp_path, 1))
+        record.started(job(tmp_path, 1), 0)
     assert caught.value.errno == errno.ENOSPC
     assert (tmp_path / JOURNAL_FILE).read_bytes() == before
     assert "trial-0001" not in record.jobs
     record._file = sound
-    record.started(job(tmp_path, 1))
+    record.started(job(tmp_path, 1), 0)
     assert list(Record.read(tmp_path).jobs) == ["trial-0000", "trial-0001"]
 
 

@@ -162,7 +162,7 @@ def recorded(folder: Path) -> Record:
     for number, outcome in enumerate(outcomes):
         record.proposed(number, {"distill.temperature": 1.0 + number, "balance.teacher_gamma": 5.0})
         job = Job("trial", f"trial-{number:04d}", Config(), "train", str(folder.absolute()))
-        record.started(job)
+        record.started(job, 0)
         for epoch in (5, 10):
             record.reported(job, Report(epoch, values={OBJECTIVE: number / 10 + epoch / 100}))
         if outcome is not None:
@@ -221,7 +221,7 @@ def test_what_a_killed_process_put_on_record_and_did_not_tell_is_told(tmp_path: 
     study, _ = Study.agreeing(record, tmp_path, 0, SPACE, NopPruner())
     assert record.proposals == {0: proposal.params}
     job = Job("trial", "trial-0000", Config(), "train", str(tmp_path.absolute()))
-    record.started(job)
+    record.started(job, 0)
     record.reported(job, Report(5, values={OBJECTIVE: 0.5}))
     record.ended(job, "done", "")
     assert len(differences_of_study(tmp_path, record)["trial-0000"]) == 2
