@@ -57,7 +57,7 @@ def train_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd train`."""
     fixed = values_set(parsed, Config())
     config = Config.preset(str(fixed.get("data.source", "digits"))).override(fixed)
-    splits = load_splits(config.data)
+    splits = load_splits(config.data, check=True)
     out: Path = parsed.out
     if out.exists() and not parsed.resume:
         raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
@@ -101,7 +101,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     for path in (parsed.json, parsed.picture):
         if path is not None:
             _check_writable(path)
-    test, counts = load_splits(config.data).test.to(device), about["class_counts"]
+    test, counts = load_splits(config.data, check=True).test.to(device), about["class_counts"]
     results: list[ExamResult] = []
     for done, result in examine(model, test, counts, config.attack, parsed.attack):
         print(f"{done} done", file=sys.stderr, flush=True)

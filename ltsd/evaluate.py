@@ -13,6 +13,7 @@ from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
 
 CHUNK = 500
+CATASTROPHIC_GAP = 0.2
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ class Accuracy:
     def group(self, name: str) -> float:
         """Mean recall of the head, medium or tail classes; nan where the group is empty."""
         return mean([self.per_class[c] for c in self.groups[name]])
+
+
+def overfits_catastrophically(fgsm_acc: float, robust_acc: float) -> bool:
+    """Whether the model withstands one step far better than many: its gradients lead attacks astray, and its robust
+    accuracy in training means nothing (Wong, Rice, Kolter 2020, section 5.3). A gap of 3 to 5 points is usual.
+    """
+    return fgsm_acc - robust_acc > CATASTROPHIC_GAP
 
 
 def mean(values: Sequence[float]) -> float:

@@ -146,11 +146,8 @@ def train(
             state.update_average(config.optim.ema_decay)
             tally.add(losses, right, labels)
         values = tally.means("clean_acc" if method.adversary is None else "robust_acc")
-        if not (math.isfinite(values["train/loss"]) and _is_finite(state.student)):
-            raise DivergedError(
-                f"epoch {epoch + 1} of {config.epochs} diverged: its loss is {values['train/loss']:.4g}, or its "
-                f"weights are not finite; lower optim.lr"
-            )
+        if diverged := tally.diverged() or _diverged(state.student):
+            raise DivergedError(f"epoch {epoch + 1} of {config.epochs} diverged: {diverged}; lower optim.lr")
         per_class: dict[str, list[float]] = {}
         if val is not None and _is_validated(config, epoch):
             validated, per_class = validate(config, state.model, val, counts, "val")
@@ -194,40 +191,49 @@ def train_step(
 
 
 class Tally:
-    """Sums over the batches of an epoch, kept on the device and read once, at its end."""
+    """What the batches of an epoch measured, kept on the device and read once, at its end."""
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
-        self._losses: dict[str, Tensor] = {}
-        self._batches = 0
+        self._losses: dict[str, list[Tensor]] = {}
         self._right = torch.zeros(num_classes, device=device)
         self._seen = torch.zeros(num_classes, device=device)
 
     def add(self, losses: dict[str, Tensor], right: Tensor, labels: Tensor) -> None:
         """Add a batch: its losses, 0-d, and right, bool [B], for labels [B]."""
-        self._losses = {name: self._losses.get(name, 0) + value for name, value in losses.items()}
-        self._batches += 1
+        for name, value in losses.items():
+            self._losses.setdefault(name, []).append(value)
         self._right.index_add_(0, labels, right.float())
         self._seen.index_add_(0, labels, torch.ones_like(right, dtype=torch.float32))
 
     def means(self, accuracy: str) -> dict[str, float]:
         """`train/*`: mean losses over batches, and mean recall over the classes that were seen."""
-        means = {f"train/{name}": float(total) / self._batches for name, total in self._losses.items()}
+        means = {f"train/{name}": float(torch.stack(values).mean()) for name, values in self._losses.items()}
         seen = self._seen > 0
         return means | {f"train/{accuracy}": float((self._right[seen] / self._seen[seen]).mean())}
+
+    def diverged(self) -> str:
+        """The first batch whose loss is not finite, in words; "" for none."""
+        losses = torch.stack(self._losses["loss"]).tolist()
+        wrong = next((batch for batch, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        return "" if wrong is None else f"the loss of batch {wrong + 1} of {len(losses)} is {losses[wrong]}"
 
 
 def validate(
     config: Config, model: nn.Module, split: Split, class_counts: list[int], prefix: str
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """The metrics `<prefix>/*` of a split, and the recalls behind them; the same random starts every time."""
+    """The metrics `<prefix>/*` of a split under PGD of `evaluate.steps`, and FGSM beside it, which tells catastrophic
+    overfitting; and the recalls behind them. The same random starts every time.
+    """
     attack = config.attack
     clean = Accuracy.of(clean_verdicts(model, split), class_counts)
+    fgsm = pgd_verdicts(model, split, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
     verdicts = pgd_verdicts(
         model, split, eps=attack.eps, step_size=attack.step, steps=config.evaluate.steps, seed=VALIDATION_SEED
     )
     robust = Accuracy.of(verdicts, class_counts)
     per_class = {"clean": list(clean.per_class), "robust": list(robust.per_class)}
-    return validation_metrics(prefix, clean, robust), per_class
+    values = validation_metrics(prefix, clean, robust)
+    return values | {f"{prefix}/fgsm_acc": Accuracy.of(fgsm, class_counts).balanced}, per_class
 
 
 def learning_rate(base: float, epoch: int, epochs: int) -> float:
@@ -240,8 +246,9 @@ def stream(seed: int, name: str | int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7])
 
 
-def _is_finite(model: nn.Module) -> bool:
-    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+def _diverged(model: nn.Module) -> str:
+    finite = torch.stack([parameter.isfinite().all() for parameter in model.parameters()])
+    return "" if bool(finite.all()) else "a weight is not finite after its last batch"
 
 
 def _is_validated(config: Config, epoch: int) -> bool:

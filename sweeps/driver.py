@@ -68,7 +68,7 @@ def run_sweep(sweep: Sweep) -> int:
     settings, base = sweep.settings, sweep.base
     torch.set_num_threads(1)
     resources = plan_resources(settings)
-    splits = load_splits(base.data)
+    splits = load_splits(base.data, check=True)
     space = search_space(base, splits.imbalance_ratio, sweep.fixed)
     folder, name = settings.folder.absolute(), str(settings.name)
     with sweep.claimed(), Progress() as progress:

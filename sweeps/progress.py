@@ -81,7 +81,7 @@ class Progress:
         self._ended[job.kind] += 1
         self._seconds_of[job.kind].append(time.monotonic() - since)
         score = "" if report is None else _score(report)
-        tail = f": {known.reason}" if known.reason else ""
+        tail = "".join(f": {told}" for told in (known.reason, known.warning) if told)
         self.say(f"{job.key} {known.outcome}{tail}  {score}")
 
     def _headline(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 from ltsd.checkpoint import load_checkpoint
 from ltsd.config import Value
+from ltsd.evaluate import overfits_catastrophically
 from ltsd.files import publishing
 from sweeps.jobs import Job, Report, history, newest_checkpoint
 from sweeps.settings import JOURNAL_FILE
@@ -48,6 +49,15 @@ class JobRecord:
     def last_epoch(self) -> int:
         """The latest epoch that was reported; 0 for none."""
         return max(self.epochs, default=0)
+
+    @property
+    def warning(self) -> str:
+        """What is doubtful about its numbers: the first epoch of catastrophic overfitting; "" for nothing."""
+        for epoch, report in self.epochs.items():
+            fgsm, robust = report.values.get("val/fgsm_acc", 0.0), report.values.get("val/robust_acc", 0.0)
+            if overfits_catastrophically(fgsm, robust):
+                return f"catastrophic overfitting at epoch {epoch}: FGSM {100 * fgsm:.0f}%, PGD {100 * robust:.0f}%"
+        return ""
 
 
 class Record:

@@ -102,6 +102,8 @@ class Sweep:
             folder.mkdir(parents=True, exist_ok=not self.is_new)
             lock.acquire()
             (folder / LOCK_HOLDER_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            for unfinished in folder.rglob(".*.tmp"):
+                unfinished.unlink()
         except Timeout:
             holder = (folder / LOCK_HOLDER_FILE).read_text()
             raise UserError(

@@ -142,8 +142,9 @@ class MlflowView:
         """How a job ended, its best and final metrics, its pictures."""
         run_id = self._ids[known.job.key]
         self._client.set_tag(run_id, "ltsd.outcome", str(known.outcome))
-        if known.reason:
-            self._client.set_tag(run_id, "ltsd.reason", known.reason)
+        for tag, text in (("ltsd.reason", known.reason), ("ltsd.warning", known.warning)):
+            if text:
+                self._client.set_tag(run_id, tag, text)
         self._log(run_id, best_and_final(known))
         for name, figure in draw_job(known, self._split(known.job), self._splits):
             self._client.log_figure(run_id, figure, name)

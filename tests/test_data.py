@@ -304,6 +304,44 @@ def test_a_damaged_cache_file_is_refused_with_the_remedy(tmp_path: Path) -> None
         read_image_set(tmp_path / "train.arrow")
 
 
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_the_cache_is_noticed_and_the_images_are_decoded_again(tmp_path: Path) -> None:
+    source = DataConfig(source=str(write_parquet(tmp_path / "a.parquet", [*map(encoded, images_of(8))], [0, 1] * 4)))
+    fingerprint = load_source(source, check=True).train.fingerprint
+    files = list(cache_folder().glob("*/train.arrow"))
+    path = next(path for path in files if read_image_set(path).fingerprint == fingerprint)
+    whole = path.read_bytes()
+    flip(path, whole.index(load_source(source).train.images[0].numpy().tobytes()))
+    with pytest.warns(UserWarning, match=r"train\.arrow is damaged: .* they are decoded again"):
+        load_source(source, check=True)
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:100])
+    with pytest.warns(UserWarning, match=r"train\.arrow is not a decoded image set .* they are decoded again"):
+        load_source(source, check=True)
+    assert path.read_bytes() == whole
+
+
+def test_a_flipped_bit_in_a_parquet_file_with_checksums_is_refused(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [*map(encoded, images_of(8))], [0, 1] * 4)
+    pq.write_table(pq.read_table(path), path, write_page_checksum=True, compression="none")
+    load_source(DataConfig(source=str(path), test_fraction=0.5))
+    flip(path, path.read_bytes().index(b"IDAT") + 12)
+    assert "cannot be read after row 0" in refusal(path, test_fraction=0.5)
+
+
+def test_a_parquet_file_that_unpacks_to_fill_the_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "bomb.parquet", [bytes([n]) * (90 * 2**20) for n in range(3)], [0, 1, 0])
+    assert path.stat().st_size < 2**24
+    said = refusal(path)
+    assert "column image.bytes of row group 0 unpacks" in said
+    assert "write it without compression" in said
+
+
 @given(images=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 99))
 def test_an_epoch_takes_every_image_at_most_once_in_batches_of_one_size(
     images: int, batch_size: int, seed: int

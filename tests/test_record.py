@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ltsd.checkpoint import save_checkpoint
 from ltsd.config import Config
 from sweeps.jobs import Job, Report
 from sweeps.record import Record, fill_from_checkpoint
@@ -112,8 +113,6 @@ def test_a_write_that_fails_leaves_the_journal_whole(tmp_path: Path) -> None:
 
 
 def test_what_a_journal_lost_is_taken_from_the_checkpoint(tmp_path: Path) -> None:
-    from ltsd.checkpoint import save_checkpoint
-
     written(tmp_path)
     path = tmp_path / JOURNAL_FILE
     lines = path.read_bytes().splitlines(keepends=True)
@@ -139,3 +138,16 @@ def test_a_line_is_readable_json_behind_its_checksum(tmp_path: Path) -> None:
     written(tmp_path)
     first = (tmp_path / JOURNAL_FILE).read_text().splitlines()[0]
     assert json.loads(first.partition(" ")[2])["params"] == {"distill.temperature": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("fgsm", "pgd", "warning"), [(0.78, 0.74, ""), (0.8, 0.1, "catastrophic overfitting at epoch 2: FGSM 80%, PGD 10%")]
+)
+def test_one_step_withstood_far_better_than_many_is_flagged(
+    tmp_path: Path, fgsm: float, pgd: float, warning: str
+) -> None:
+    record = Record.open(tmp_path)
+    record.started(job(tmp_path), 0)
+    record.reported(job(tmp_path), Report(1, values={"train/loss": 1.0}))
+    record.reported(job(tmp_path), Report(2, values={"val/fgsm_acc": fgsm, "val/robust_acc": pgd}))
+    assert record.jobs["trial-0000"].warning == warning

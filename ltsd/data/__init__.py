@@ -34,13 +34,13 @@ class Splits:
         return tuple(self.train.images.shape[1:])
 
 
-def load_splits(data: DataConfig) -> Splits:
-    """Load the source, draw its tail and its validation set.
+def load_splits(data: DataConfig, *, check: bool = False) -> Splits:
+    """Load the source, with `check` against its checksum; draw its tail and its validation set.
 
     Raises:
         UserError: as `load_source` and `draw_protocol` do.
     """
-    source = load_source(data)
+    source = load_source(data, check=check)
     names = source.train.class_names
     protocol = draw_protocol(source.train.labels.numpy(), names, data)
     train = Split(source.train.images, source.train.labels, torch.from_numpy(protocol.train), len(names))

@@ -73,6 +73,17 @@ def read_image_set(path: Path) -> ImageSet:
     )
 
 
+def check_image_set(path: Path) -> None:
+    """Read a whole image set and hold it against its fingerprint.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    found = read_image_set(path)
+    if _fingerprint(found.images.numpy(), found.labels.numpy(), found.class_names) != found.fingerprint:
+        raise UserError(f"{path} is damaged: its images are not those that were decoded")
+
+
 def _read_only(array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
     with warnings.catch_warnings():  # of a read-only array; nothing here writes to it
         warnings.simplefilter("ignore", UserWarning)
@@ -81,8 +92,8 @@ def _read_only(array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
 
 def _fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: Sequence[str]) -> str:
     digest = hashlib.sha256(json.dumps([images.shape, list(class_names)]).encode())
-    digest.update(images.tobytes())
-    digest.update(labels.tobytes())
+    digest.update(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()
 
 

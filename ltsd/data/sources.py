@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ltsd.config import DataConfig
-from ltsd.data.arrow import ImageSet, cache_folder, read_image_set, write_image_set
+from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
 from ltsd.data.longtail import hold_out
 from ltsd.errors import UserError
 
 MAX_PIXELS = 4096 * 4096
+MAX_UNPACKED, MAX_UNPACKED_RATIO = 256 * 2**20, 10
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 DECODER_VERSION = 1
@@ -39,8 +40,10 @@ class Source:
     test: ImageSet
 
 
-def load_source(data: DataConfig) -> Source:
+def load_source(data: DataConfig, *, check: bool = False) -> Source:
     """The images of `data.source`, decoded on first use and mapped into memory from then on.
+
+    With `check` the decoded images are held against their checksum; damaged ones are decoded again, with a warning.
 
     Raises:
         UserError: a path that is missing or holds no images, a broken or huge image (its row is named), a
@@ -55,9 +58,19 @@ def load_source(data: DataConfig) -> Source:
             f"the image cache {folder} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder that can"
         ) from error
     with FileLock(folder / "lock"):
-        if not (train.exists() and test.exists()):
+        if not (train.exists() and test.exists()) or (check and _are_damaged(train, test)):
             _decode(data, train, test)
     return Source(read_image_set(train), read_image_set(test))
+
+
+def _are_damaged(*paths: Path) -> bool:
+    try:
+        for path in paths:
+            check_image_set(path)
+    except UserError as error:
+        warnings.warn(f"{error}; they are decoded again", stacklevel=3)
+        return True
+    return False
 
 
 def _decode(data: DataConfig, train: Path, test: Path) -> None:
@@ -184,7 +197,9 @@ def _rows_of_parquet(paths: Sequence[Path], num_classes: int) -> Encoded:
     for path in paths:
         row = 0
         try:
-            for batch in pq.ParquetFile(path).iter_batches(1000, columns=["image", "label"]):
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            _refuse_bomb(path, file.metadata)
+            for batch in file.iter_batches(1000, columns=["image", "label"]):
                 for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
                     place = f"{path} row {row}"
                     if label is None or not 0 <= label < num_classes:
@@ -195,6 +210,19 @@ def _rows_of_parquet(paths: Sequence[Path], num_classes: int) -> Encoded:
                     row += 1
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read after row {row} ({error})") from error
+
+
+def _refuse_bomb(path: Path, metadata: pq.FileMetaData) -> None:
+    """Images are compressed already: what unpacks to a multiple of itself is made to fill the memory."""
+    for group in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(column)
+            packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
+            if unpacked > MAX_UNPACKED and unpacked > MAX_UNPACKED_RATIO * packed:
+                raise UserError(
+                    f"{path}: column {chunk.path_in_schema} of row group {group} unpacks {packed} bytes to {unpacked}; "
+                    f"more than {MAX_UNPACKED_RATIO} times are refused; if that is meant, write it without compression"
+                )
 
 
 def _class_folders(root: Path) -> dict[str, Path]:
