@@ -36,7 +36,7 @@ VICTIMS = {
     "raylet": "/raylet/raylet",
     "gcs": "/gcs/gcs_server",
 }
-KINDS = ("worker",) * 14 + ("driver",) * 4 + ("raylet", "gcs")
+KINDS = ("worker",) * 24 + ("driver",) * 4 + ("raylet", "gcs")
 TIMEOUT_S = 600.0
 
 
@@ -106,7 +106,7 @@ def schedule(draw: random.Random, kinds: Sequence[str]) -> Iterator[tuple[str, f
     pause = 8.0
     while True:
         what = draw.choice(kinds)
-        yield what, pause + draw.uniform(0.3, 5.0)
+        yield what, pause + draw.uniform(0.3, 3.0)
         pause = 8.0 if what != "worker" and draw.random() < 0.8 else 0.0
 
 
