@@ -1,18 +1,14 @@
 """A sweep from its settings to its table: the order in which everything happens."""
 
 import contextlib
-import logging
 import os
 import secrets
 import shutil
 import signal
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 # Ray reads its environment when it is imported: quiet, without telemetry, and with a token, so that on a machine whose
 # ports others can reach nobody but this process commands it.
@@ -30,32 +26,29 @@ os.environ |= {
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
-import ray
 import torch
-from ray import tune
-from ray.tune.experiment import Trial
+from optuna.distributions import BaseDistribution
 
-from ltsd.data import load_splits
+from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from sweeps import confirm, finals, report
 from sweeps.finals import Exams
 from sweeps.machine import Resources, plan_resources
 from sweeps.outbox import Tracker
 from sweeps.pictures import draw_sweep
-from sweeps.plan import Plan
+from sweeps.plan import Listener, Plan
 from sweeps.progress import Progress
 from sweeps.record import Record, fill_from_checkpoint
-from sweeps.scheduler import RungScheduler, rung_pruner, rungs
+from sweeps.scheduler import rung_pruner, rungs
 from sweeps.searcher import Study
 from sweeps.settings import JOURNAL_FILE, Sweep
 from sweeps.space import published_defaults, search_space
-from sweeps.supervisor import BeginAgainError
 from sweeps.teachers import TeacherStore
 from sweeps.tracking import MlflowView
-from sweeps.trial import run_job
+from sweeps.tuner import run_jobs, start_ray, stop_ray
 
+INTERRUPTED = 130
 PATIENCE_S = 60.0
-LOOK_AT_RAY_EVERY_S = 5.0
 PATIENCE_INTERRUPTED_S = 4.0
 
 
@@ -65,56 +58,72 @@ def run_sweep(sweep: Sweep) -> int:
     Raises:
         UserError: what was asked for cannot be; nothing is left behind of a new sweep.
     """
-    settings, base = sweep.settings, sweep.base
     torch.set_num_threads(1)
-    resources = plan_resources(settings)
-    splits = load_splits(base.data, check=True)
-    space = search_space(base, splits.imbalance_ratio, sweep.fixed)
-    folder, name = settings.folder.absolute(), str(settings.name)
+    resources = plan_resources(sweep.settings)
+    splits = load_splits(sweep.base.data, check=True)
+    space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
     with sweep.claimed(), Progress() as progress:
         sweep.keep()
         for line in report.introduction(sweep, splits, resources, list(space)):
             progress.say(line)
-        view = MlflowView(settings.tracking_uri, name, base, splits, list(space))
-        tracker = Tracker(view, settings.tracking_uri, progress.say)
-        record = open_record(folder, progress)
+        record = open_record(sweep, progress)
+        tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
         with starting(sweep, tracker, record, resources):
-            study, repaired = Study.agreeing(record, folder, base.seed, space, rung_pruner())
-        if repaired:
-            progress.say(repaired)
-        if space:
-            study.enqueue(published_defaults(base, splits.imbalance_ratio, space))
-        plan = Plan(
-            base,
-            record,
-            study,
-            TeacherStore(Path(settings.storage), splits),
-            folder,
-            trials=settings.trials,
-            confirmed=settings.confirm,
-            rungs=rungs(base.epochs, base.evaluate.every),
-            exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack),
-            concurrency=resources.concurrency,
-            listeners=(progress, tracker),
-        )
-        progress.expect(settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
-        status, patience = "KILLED", PATIENCE_INTERRUPTED_S
+            study = open_study(sweep, record, space, splits, progress)
+        plan = plan_of(sweep, record, study, splits, resources, (progress, tracker))
+        progress.expect(sweep.settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
+        code, patience = 1, PATIENCE_INTERRUPTED_S
         try:
             with interrupted_by_signals():
                 run_jobs(plan, resources)
-                code = conclude(sweep, record, study, plan, tracker, progress)
-            status, patience = ("FINISHED" if code == 0 else "FAILED"), PATIENCE_S
+                code = halted(sweep, plan.halted, progress) or conclude(sweep, record, study, tracker, progress)
+            patience = PATIENCE_S
+        except OSError as error:
+            code = halted(sweep, str(error), progress)
         except KeyboardInterrupt:
             progress.say(f"interrupted; everything is saved. Go on with:\n  {report.resume_command(sweep)}")
-            code = 130
+            code = INTERRUPTED
         finally:
-            ray.shutdown()
-            tracker.close(status, patience)
+            stop_ray()
+            tracker.close({0: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED"), patience)
     return code
 
 
-def open_record(folder: Path, progress: Progress) -> Record:
+def plan_of(
+    sweep: Sweep, record: Record, study: Study, splits: Splits, resources: Resources, listeners: Sequence[Listener]
+) -> Plan:
+    """The jobs that the sweep's settings ask for, less those that are on record."""
+    settings, base = sweep.settings, sweep.base
+    return Plan(
+        base,
+        record,
+        study,
+        TeacherStore(Path(settings.storage), splits),
+        settings.folder.absolute(),
+        trials=settings.trials,
+        confirmed=settings.confirm,
+        rungs=rungs(base.epochs, base.evaluate.every),
+        exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack),
+        concurrency=resources.concurrency,
+        listeners=listeners,
+    )
+
+
+def open_study(
+    sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], splits: Splits, progress: Progress
+) -> Study:
+    """The sweep's study, in line with the record, with the published defaults as its first trial."""
+    study, repaired = Study.agreeing(record, sweep.settings.folder, sweep.base.seed, space, rung_pruner())
+    if repaired:
+        progress.say(repaired)
+    if space:
+        study.enqueue(published_defaults(sweep.base, splits.imbalance_ratio, space))
+    return study
+
+
+def open_record(sweep: Sweep, progress: Progress) -> Record:
     """The sweep's record; what a damaged journal lost of it is taken from the checkpoints that have it."""
+    folder = sweep.settings.folder
     record = Record.open(folder)
     if record.damaged:
         for known in record.jobs.values():
@@ -134,77 +143,22 @@ def starting(sweep: Sweep, tracker: Tracker, record: Record, resources: Resource
             start_ray(resources)
             opened.result()
     except UserError:
-        ray.shutdown()
+        stop_ray()
         if sweep.is_new:
             shutil.rmtree(sweep.settings.folder, ignore_errors=True)
         raise
 
 
-def start_ray(resources: Resources) -> None:
-    """A Ray of this process alone; only who knows its token may talk to it. The live view tells of dead workers."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    ray.init(
-        num_cpus=resources.cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-    )
-
-
-def run_jobs(plan: Plan, resources: Resources) -> None:
-    """Have Ray Tune run what the plan gives until it gives no more.
-
-    Nothing of Ray's own files is kept: the sweep's journal and checkpoints are the record. A worker that dies is
-    replaced; the plan counts how often.
-    """
-    gpus = resources.gpus_per_trial
-    trainable = tune.with_parameters(run_job, gpu_fraction=gpus)
-    with tempfile.TemporaryDirectory(prefix="ltsd-tune-") as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
-            tune_config=tune.TuneConfig(
-                search_alg=plan,
-                scheduler=RungScheduler(plan.reported),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.config["job.key"]),
-            ),
-            run_config=tune.RunConfig(
-                name="jobs",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[RayWatch()],
-                failure_config=tune.FailureConfig(max_failures=-1),
-            ),
-        )
-        tuner.fit()
-
-
-class RayWatch(tune.Callback):
-    """Sees that Ray still has a node: without one Tune would wait for ever for another."""
-
-    def __init__(self) -> None:
-        self._looked = time.monotonic()
-
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Called by Ray Tune in each turn of its loop.
-
-        Raises:
-            BeginAgainError: the node is dead.
-        """
-        if time.monotonic() - self._looked > LOOK_AT_RAY_EVERY_S:
-            self._looked = time.monotonic()
-            if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
-                raise BeginAgainError
-
-
-def conclude(sweep: Sweep, record: Record, study: Study, plan: Plan, tracker: Tracker, progress: Progress) -> int:
-    """The table, the pictures and the way into MLflow; 1 where the sweep halted or there is no finalist to show."""
-    if plan.halted:
-        progress.say(f"halted: {plan.halted}\nall that was acknowledged is saved. Mend that, then go on with:")
+def halted(sweep: Sweep, why: str, progress: Progress) -> int:
+    """Tell why the sweep cannot go on as it is; returns 1, or 0 where there is no reason."""
+    if why:
+        progress.say(f"halted: {why}\neverything acknowledged is saved. Mend that, then go on with:")
         progress.say(f"  {report.resume_command(sweep)}")
-        return 1
+    return 1 if why else 0
+
+
+def conclude(sweep: Sweep, record: Record, study: Study, tracker: Tracker, progress: Progress) -> int:
+    """The table, the pictures and the way into MLflow; returns 1 where there is no finalist to show."""
     folder = sweep.settings.folder
     chosen = confirm.chosen(confirm.scores(record))
     results = finals.results(record, chosen)

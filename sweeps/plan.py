@@ -1,10 +1,12 @@
 """Which job runs next: Ray asks for work here, and tells here what became of it."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -109,11 +111,13 @@ class Plan(Searcher):
             return str(Searcher.FINISHED)
         if len(self._running) > self._concurrency:
             return None
-        job = self._next()
-        if job is None:
-            return None if self._running or self._waiting else str(Searcher.FINISHED)
-        self._running[trial_id] = Running(job)
-        return job.params()
+        with self._halting():
+            job = self._next()
+            if job is None:
+                return None if self._running or self._waiting else str(Searcher.FINISHED)
+            self._running[trial_id] = Running(job)
+            return job.params()
+        return str(Searcher.FINISHED)
 
     def reported(self, trial_id: str, report: Report) -> bool:
         """Keep what a worker reported; returns whether the job goes on.
@@ -123,31 +127,16 @@ class Plan(Searcher):
         running = self._running[trial_id]
         if report.storage_failed:
             self.halted = self.halted or report.failure
-        try:
+        with self._halting():
             return not self.halted and self._take(running, report)
-        except OSError as error:
-            self.halted = str(error)
-            return False
+        return False
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Settle a job that Ray says is over."""
         running = self._running.pop(trial_id)
-        if self.halted:
-            return
-        job, (outcome, reason) = running.job, running.outcome()
-        try:
-            self._take_up(running, running.last)
-            self._record.ended(job, outcome, reason)
-        except OSError as lost:
-            self.halted = str(lost)
-            return
-        drop_previous_checkpoint(job)
-        if job.kind == "teacher" and outcome == "failed":
-            self._give_up_students(job, reason)
-        elif job.kind == "trial":
-            self._study.finish(trial_number(job), STATES[outcome], running.last.values.get(OBJECTIVE))
-        for listener in self._listeners:
-            listener.ended(self._record.jobs[job.key])
+        with self._halting():
+            if not self.halted:
+                self._settle(running, *running.outcome())
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: `reported` has heard of it already."""
@@ -161,6 +150,26 @@ class Plan(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: see `save`."""
+
+    @contextlib.contextmanager
+    def _halting(self) -> Iterator[None]:
+        """Inside, what cannot be written halts the sweep: it ends as it is, and can be resumed."""
+        try:
+            yield
+        except (OSError, StorageInternalError) as error:
+            self.halted = str(error.__cause__ or error)
+
+    def _settle(self, running: Running, outcome: Outcome, reason: str) -> None:
+        job = running.job
+        self._take_up(running, running.last)
+        self._record.ended(job, outcome, reason)
+        drop_previous_checkpoint(job)
+        if job.kind == "teacher" and outcome == "failed":
+            self._give_up_students(job, reason)
+        elif job.kind == "trial":
+            self._study.finish(trial_number(job), STATES[outcome], running.last.values.get(OBJECTIVE))
+        for listener in self._listeners:
+            listener.ended(self._record.jobs[job.key])
 
     def _take(self, running: Running, report: Report) -> bool:
         self._take_up(running, report)

@@ -117,4 +117,8 @@ def _children() -> list[int]:
 
 
 def _cause(number: int) -> str:
-    return f"{signal.Signals(number).name}: killed, or out of memory" if number else "Ray brought it down"
+    return (
+        f"{signal.Signals(number).name}: killed, or out of memory"
+        if number
+        else "it raised an error, or Ray brought it down"
+    )

@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -37,7 +37,7 @@ from ltsd.runs import load_model
 from sweeps.jobs import Job, Report
 from sweeps.pictures import draw_job, first_of_each_class
 from sweeps.record import JobRecord, Outcome, Record
-from sweeps.settings import without_password, without_secret
+from sweeps.settings import Sweep, without_password, without_secret
 from sweeps.space import KNOBS_OF
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
@@ -75,6 +75,11 @@ class MlflowView:
         self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, tuple(searched)
         self._experiment_id = ""
         self._ids: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, sweep: Sweep, splits: Splits, searched: Sequence[str]) -> Self:
+        """The view of a sweep at its tracking URI."""
+        return cls(sweep.settings.tracking_uri, str(sweep.settings.name), sweep.base, splits, searched)
 
     def reach(self) -> None:
         """Find the experiment, where there is one, and change nothing.

@@ -24,7 +24,7 @@ class Views:
         self.record = Record.read(self._folder)
         splits = load_splits(base.data)
         self._space = search_space(base, splits.imbalance_ratio, sweep.fixed)
-        self._view = MlflowView(sweep.settings.tracking_uri, str(sweep.settings.name), base, splits, list(self._space))
+        self._view = MlflowView.of(sweep, splits, list(self._space))
         self._view.reach()
 
     def differences(self) -> dict[str, list[str]]:

@@ -79,6 +79,12 @@ def test_one_file_alone_imports_mlflow() -> None:
     ]
 
 
+def test_one_file_alone_starts_ray() -> None:
+    """And two more speak its language: what asks for jobs, and what runs in a worker."""
+    speak = sorted(module for module, names in IMPORTS.items() if any("ray" in with_packages(n) for n in names))
+    assert speak == ["sweeps.plan", "sweeps.scheduler", "sweeps.trial", "sweeps.tuner"]
+
+
 def test_nothing_imports_the_main_command() -> None:
     assert not [module for module, names in IMPORTS.items() if "sweeps.search" in names]
 

@@ -1,0 +1,82 @@
+"""Ray on this machine: started for one sweep, given the jobs of its plan, watched, and stopped."""
+
+import logging
+import tempfile
+import time
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+
+from sweeps.machine import Resources
+from sweeps.plan import Plan
+from sweeps.scheduler import RungScheduler
+from sweeps.supervisor import BeginAgainError
+from sweeps.trial import run_job
+
+LOOK_AT_RAY_EVERY_S = 5.0
+
+
+def start_ray(resources: Resources) -> None:
+    """A Ray of this process alone; only who knows its token may talk to it. The live view tells of dead workers."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    ray.init(
+        num_cpus=resources.cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+    )
+
+
+def stop_ray() -> None:
+    """End Ray's processes and workers."""
+    ray.shutdown()
+
+
+def run_jobs(plan: Plan, resources: Resources) -> None:
+    """Have Ray Tune run what the plan gives until it gives no more.
+
+    Nothing of Ray's own files is kept: the sweep's journal and checkpoints are the record. A worker that dies is
+    replaced; the plan counts how often.
+    """
+    gpus = resources.gpus_per_trial
+    trainable = tune.with_parameters(run_job, gpu_fraction=gpus)
+    with tempfile.TemporaryDirectory(prefix="ltsd-tune-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=plan,
+                scheduler=RungScheduler(plan.reported),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.config["job.key"]),
+            ),
+            run_config=tune.RunConfig(
+                name="jobs",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[RayWatch()],
+                failure_config=tune.FailureConfig(max_failures=-1),
+            ),
+        )
+        tuner.fit()
+
+
+class RayWatch(tune.Callback):
+    """Sees that Ray still has a node: without one Tune would wait for ever for another."""
+
+    def __init__(self) -> None:
+        self._looked = time.monotonic()
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Called by Ray Tune in each turn of its loop.
+
+        Raises:
+            BeginAgainError: the node is dead.
+        """
+        if time.monotonic() - self._looked > LOOK_AT_RAY_EVERY_S:
+            self._looked = time.monotonic()
+            if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+                raise BeginAgainError
