@@ -36,7 +36,7 @@ VICTIMS = {
     "raylet": "/raylet/raylet",
     "gcs": "/gcs/gcs_server",
 }
-KINDS = ("worker",) * 24 + ("driver",) * 4 + ("raylet", "gcs")
+KINDS = ("worker",) * 36 + ("driver",) * 4 + ("raylet", "gcs")
 TIMEOUT_S = 600.0
 
 
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--per-sweep", type=int, default=30)
-    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--table", type=Path)
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
@@ -199,10 +199,9 @@ def main() -> None:
             fire = itertools.islice(schedule(draw, KINDS), min(arguments.per_sweep, arguments.kills - total))
             outcomes.append(under_fire(Path(folder), flags, fire, draw))
             print(outcomes[-1], flush=True)
-    text = table(outcomes, arguments.seed)
-    print(text)
-    if arguments.table:
-        arguments.table.write_text(text)
+        if arguments.table:
+            arguments.table.write_text(table(outcomes, arguments.seed))
+    print(table(outcomes, arguments.seed))
 
 
 def table(outcomes: Sequence[Outcome], seed: int) -> str:
