@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltsd.checkpoint import save_checkpoint
+from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
-from sweeps.jobs import Job, Report
+from sweeps.jobs import Job, Report, drop_previous_checkpoint, keep_checkpoint, newest_checkpoint
 from sweeps.record import Record, fill_from_checkpoint
 from sweeps.settings import JOURNAL_FILE
 
@@ -125,6 +125,22 @@ def test_what_a_journal_lost_is_taken_from_the_checkpoint(tmp_path: Path) -> Non
     assert sorted(record.jobs["trial-0000"].epochs) == [1, 3]
     fill_from_checkpoint(record, job(tmp_path))
     assert Record.read(tmp_path).jobs["trial-0000"].epochs[2] == epoch(2)
+
+
+def test_of_two_checkpoints_the_newest_whole_one_is_gone_on_from(tmp_path: Path) -> None:
+    trial = job(tmp_path)
+    assert newest_checkpoint(trial) is None
+    for epochs in (1, 2, 3):
+        keep_checkpoint(trial, lambda path, epochs=epochs: save_checkpoint(path, {"epochs": epochs}))  # type: ignore[misc]
+        path = newest_checkpoint(trial)
+        assert path is not None
+        assert load_checkpoint(path)["epochs"] == epochs
+    trial.checkpoint.write_bytes(trial.checkpoint.read_bytes()[:-1])
+    path = newest_checkpoint(trial)
+    assert path is not None
+    assert load_checkpoint(path)["epochs"] == 2
+    drop_previous_checkpoint(trial)
+    assert newest_checkpoint(trial) is None
 
 
 def test_a_folder_that_was_moved_is_read_where_it_is(tmp_path: Path) -> None:

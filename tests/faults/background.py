@@ -8,7 +8,7 @@ from pathlib import Path
 from kills import NAME, SHORT
 from sweeping import command
 
-LONG = (*SHORT, "--trials", "8", "--epochs", "24")
+LONG = (*SHORT, "--trials", "6", "--epochs", "24")
 
 
 class Sweep:

@@ -106,7 +106,7 @@ def schedule(draw: random.Random, kinds: Sequence[str]) -> Iterator[tuple[str, f
     pause = 8.0
     while True:
         what = draw.choice(kinds)
-        yield what, pause + draw.uniform(0.3, 3.0)
+        yield what, pause + draw.uniform(0.2, 2.0)
         pause = 8.0 if what != "worker" and draw.random() < 0.8 else 0.0
 
 
@@ -118,7 +118,9 @@ def under_fire(folder: Path, flags: Sequence[str], plan: Iterator[tuple[str, flo
         code = _wait(process, pause)
         if code is None:
             seen = max(seen, acknowledged(folder), key=len)
-            outcome.kills[what] += kill(process.pid, what, draw)
+            while process.poll() is None and not kill(process.pid, what, draw):
+                time.sleep(0.1)
+            outcome.kills[what] += process.poll() is None
             continue
         if code == 0:
             break
@@ -186,8 +188,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--per-sweep", type=int, default=30)
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--per-sweep", type=int, default=50)
+    parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--table", type=Path)
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)

@@ -42,7 +42,7 @@ def test_one_trial_at_a_time_ends_with_the_same_bits_whatever_is_killed(tmp_path
     quiet, fire = tmp_path / "quiet", tmp_path / "fire"
     quiet.mkdir()
     fire.mkdir()
-    flags = (*SHORT, "--trials", "8", "--concurrency", "1")
+    flags = (*SHORT, "--trials", "5", "--concurrency", "1")
     done = run_search(quiet, "--name", NAME, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     draw = random.Random(3)
