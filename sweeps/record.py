@@ -88,7 +88,7 @@ class Record:
         path = folder / JOURNAL_FILE
         record = cls(path)
         content = path.read_bytes() if path.exists() else b""
-        whole = b"".join(line for line in content.splitlines(keepends=True) if _decode(line.rstrip(b"\n")) is not None)
+        whole = b"".join(line + b"\n" for line in content.split(b"\n")[:-1] if _decode(line) is not None)
         if record.damaged:
             path.replace(path.with_suffix(f".damaged-{time.time_ns()}"))
         if record.damaged or whole != content or not path.exists():
