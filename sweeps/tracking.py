@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -36,6 +36,7 @@ from ltsd.errors import UserError
 from ltsd.runs import load_model
 from sweeps.jobs import Job, Report
 from sweeps.pictures import draw_job, first_of_each_class
+from sweeps.points import Point, best_and_final, expected, points, wanted
 from sweeps.record import JobRecord, Outcome, Record
 from sweeps.settings import Sweep, without_password, without_secret
 from sweeps.space import KNOBS_OF
@@ -54,15 +55,6 @@ STATUS: Mapping[Outcome | None, str] = {
     "failed": "FAILED",
     None: "KILLED",
 }
-
-
-class Point(NamedTuple):
-    """A measurement as MLflow keeps it."""
-
-    name: str
-    step: int
-    value: float
-    at: int
 
 
 class MlflowView:
@@ -316,39 +308,6 @@ class MlflowView:
 def is_outage(error: Exception) -> bool:
     """Whether what failed may succeed later: the server is away or busy, its disk is full."""
     return isinstance(error, OSError) or (isinstance(error, MlflowException) and error.error_code in PASSING)
-
-
-def points(values: Mapping[str, float], step: int, at: int) -> Iterator[Point]:
-    """The measurements of a step; a group without classes has none."""
-    return (Point(name, step, float(value), at) for name, value in values.items() if value == value)
-
-
-def expected(known: JobRecord) -> Iterator[Point]:
-    """Every measurement that MLflow should have of a job."""
-    for epoch, report in known.epochs.items():
-        yield from points(report.values, epoch, known.reported[epoch])
-    if known.result is not None:
-        yield from points(known.result.values, known.result.epoch, known.measured)
-    if known.outcome is not None:
-        yield from best_and_final(known)
-
-
-def wanted(known: JobRecord) -> Counter[tuple[str, int, float]]:
-    """What is expected of a job, as name, step and value."""
-    return Counter((point.name, point.step, point.value) for point in expected(known))
-
-
-def best_and_final(known: JobRecord) -> Iterator[Point]:
-    """`best/*`: the validation metrics of the epoch with the highest robust accuracy; `final/*`: of the last one."""
-    validated = {epoch: report.values for epoch, report in known.epochs.items() if "val/robust_acc" in report.values}
-    if not validated or known.outcome == "failed":
-        return
-    last, at = known.last_epoch, known.reported[known.last_epoch]
-    best = max(validated, key=lambda epoch: validated[epoch]["val/robust_acc"])
-    yield Point("best/epoch", last, float(best), at)
-    for prefix, epoch in (("best", best), ("final", max(validated))):
-        values = {name: value for name, value in validated[epoch].items() if name.startswith("val/")}
-        yield from points({f"{prefix}/{name.removeprefix('val/')}": v for name, v in values.items()}, last, at)
 
 
 def data_name(source: str) -> str:
