@@ -26,9 +26,9 @@ class BeginAgainError(Exception):
 def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
     """Run `work` in a child process until it ends by itself; returns its exit code.
 
-    A child that dies otherwise is begun again, unless a signal asked it to leave, or the first child, or later
-    `FRUITLESS` in a row, brought no `progress`, a number that grows with what is on record. The first SIGINT or SIGTERM
-    is passed on; a second one ends everything at once. On other systems than Linux `work` runs as it is.
+    A child that dies otherwise is begun again, unless a signal asked it to leave, nothing is on record, or `FRUITLESS`
+    in a row brought no `progress`, a number that grows with what is on record. The first SIGINT or SIGTERM is passed
+    on; a second one ends everything at once. On other systems than Linux `work` runs as it is.
 
     Args:
         work: is told whether it goes on after a death.
@@ -36,20 +36,20 @@ def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
     if sys.platform != "linux":
         return work(False)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-    attempt, fruitless = 0, 0
+    again, fruitless = False, 0
     while True:
         before = progress()
-        code, number = _run_child(work, attempt > 0)
+        code, number = _run_child(work, again)
         _end_descendants()
         if code is not None:
             return code
         if number in ASKED_TO_LEAVE:
             return 128 + number
-        attempt += 1
+        again = True
         fruitless = 0 if progress() > before else fruitless + 1
         print(f"the sweep's process died ({_cause(number)})", file=sys.stderr, flush=True)
-        if fruitless == (FRUITLESS if attempt > 1 else 1):
-            print("nothing new came on record since it was begun, so it is not begun again", file=sys.stderr)
+        if fruitless == FRUITLESS or progress() == 0:
+            print("nothing new came on record, so it is not begun again", file=sys.stderr)
             return 1
         print("it is begun again and goes on from its record", file=sys.stderr, flush=True)
 
