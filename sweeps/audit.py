@@ -21,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Audit a sweep that nobody works on; returns 0 where all agree, 1 where they differ."""
     flags = read_flags(arguments)
     given = {"name": flags.name, "storage": flags.storage, "tracking_uri": flags.tracking_uri}
-    sweep = Sweep.resumed({name: value for name, value in given.items() if value is not None}, {})
+    set_flags = {name: value for name, value in given.items() if value is not None}
+    sweep = Sweep.resumed(set_flags, {}, remedy="give the name of one that was started, and its --storage")
     from sweeps.views import Views  # takes seconds to import; --help and a mistaken flag need not wait
 
     with sweep.claimed():

@@ -159,8 +159,11 @@ class Sweep:
         return cls(settings, fixed)
 
     @classmethod
-    def resumed(cls, given: dict[str, Any], fixed: dict[str, Value]) -> Self:
-        """A sweep as its folder tells it; of the flags given again only some may differ.
+    def resumed(
+        cls, given: dict[str, Any], fixed: dict[str, Value], *, remedy: str = "leave --resume out to start it"
+    ) -> Self:
+        """A sweep as its folder tells it; of the flags given again only some may differ. `remedy` is what is said of a
+        sweep that does not exist.
 
         Raises:
             UserError: there is no such sweep, or a flag contradicts what it was started with.
@@ -171,7 +174,7 @@ class Sweep:
             raise UserError(f"--resume needs --name; sweeps in {asked.storage}: {', '.join(found) or 'none'}")
         path = asked.folder / SETTINGS_FILE
         if not path.exists():
-            raise UserError(f"--resume: there is no sweep in {asked.folder}; leave --resume out to start it")
+            raise UserError(f"there is no sweep in {asked.folder}; {remedy}")
         try:
             content = json.loads(path.read_text())
             saved, known = Settings(**content["settings"]), content["fixed"]

@@ -72,7 +72,7 @@ def draw_protocol(labels: NDArray[np.int64], class_names: Sequence[str], data: D
 
 
 def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, ratio: float) -> Protocol:
-    n_max = min(data.n_max or len(by_class[0]), len(by_class[0]))
+    n_max = data.n_max or len(by_class[0])
     wanted = long_tail_counts(n_max, ratio, len(by_class))
     kept = [rows[:count] for rows, count in zip(by_class, wanted, strict=True)]
     train: list[Rows] = []
