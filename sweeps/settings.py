@@ -146,7 +146,7 @@ class Sweep:
         settings = Settings(**given)
         sweep = cls(settings, fixed)
         if settings.name is None:
-            name = f"{Path(sweep.base.data.source).name}-{sweep.base.method}-{time.strftime('%Y%m%d-%H%M%S')}"
+            name = f"{data_name(sweep.base.data.source)}-{sweep.base.method}-{time.strftime('%Y%m%d-%H%M%S')}"
             settings = dataclasses.replace(settings, name=name)
         name = str(settings.name)
         if not re.fullmatch(r"[^\W_][\w.-]*", name, re.ASCII) or name == TEACHERS:
@@ -196,6 +196,11 @@ def _taken(settings: Settings) -> UserError:
     return UserError(
         f"--name {settings.name}: {settings.folder} exists already; add --resume to go on with it, or give another name"
     )
+
+
+def data_name(source: str) -> str:
+    """A short name of a source, fit for experiments, models and filters, whatever the folder is called."""
+    return re.sub(r"[^\w.-]+", "-", Path(source).name.removesuffix(".parquet"), flags=re.ASCII).strip("-._") or "data"
 
 
 def without_password(uri: str) -> str:

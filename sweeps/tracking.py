@@ -38,7 +38,7 @@ from sweeps.jobs import Job, Report
 from sweeps.pictures import draw_job, first_of_each_class
 from sweeps.points import Point, best_and_final, expected, points, wanted
 from sweeps.record import JobRecord, Outcome, Record
-from sweeps.settings import Sweep, without_password, without_secret
+from sweeps.settings import Sweep, data_name, without_password, without_secret
 from sweeps.space import KNOBS_OF
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
@@ -308,11 +308,6 @@ class MlflowView:
 def is_outage(error: Exception) -> bool:
     """Whether what failed may succeed later: the server is away or busy, its disk is full."""
     return isinstance(error, OSError) or (isinstance(error, MlflowException) and error.error_code in PASSING)
-
-
-def data_name(source: str) -> str:
-    """A short name of a source, fit for experiments and models."""
-    return Path(source).name.removesuffix(".parquet") or "data"
 
 
 def versions() -> dict[str, str]:

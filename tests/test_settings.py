@@ -46,11 +46,15 @@ def test_nothing_is_made_before_the_sweep_is_claimed(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "runs" / "night" / SETTINGS_FILE).read_text())["settings"]["name"] == "night"
 
 
-def test_a_sweep_without_a_name_is_named_after_data_and_method(tmp_path: Path) -> None:
-    fixed: dict[str, Value] = {"method": "at-bsl", "data.source": "/data/birds"}
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [("/data/birds", "birds"), ("/data/Bob's birds.parquet", "Bob-s-birds"), ("../..", "data"), ("vögel/", "v-gel")],
+)
+def test_a_sweep_without_a_name_is_named_after_data_and_method(tmp_path: Path, source: str, named: str) -> None:
+    fixed: dict[str, Value] = {"method": "at-bsl", "data.source": source}
     name = Sweep.new({"storage": str(tmp_path)}, fixed).settings.name
     assert name is not None
-    assert name.startswith("birds-at-bsl-20")
+    assert name.startswith(f"{named}-at-bsl-20")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "teachers", "o'clock", "-x", "a b"])

@@ -1,0 +1,147 @@
+"""MLflow as a view of the record: whatever was written, and how often, it ends up with everything once."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+
+from ltsd.config import Config
+from ltsd.data import Splits
+from sweeps.jobs import Job, Report
+from sweeps.points import expected
+from sweeps.record import Record
+from sweeps.tracking import MlflowView, is_outage
+
+SCORES = {1: 0.25, 2: 0.75, 3: 0.5}
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A real MLflow database, made once."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture
+def view(uri: str, small: Config, splits: Splits, request: pytest.FixtureRequest, tmp_path: Path) -> MlflowView:
+    found = MlflowView(uri, request.node.name, small, splits, ["distill.temperature"])
+    found.open()
+    return found
+
+
+@pytest.fixture
+def record(small: Config, tmp_path: Path) -> Record:
+    """A trial that is done, a final run with its exam, and a trial that is not over."""
+    record = Record.open(tmp_path)
+    trial = Job("trial", "trial-0000", small, "train", str(tmp_path))
+    final = Job("final", "final-finalist-0000-s0", small, "complete", str(tmp_path), exam="none")
+    for job in (trial, final, replace(trial, key="trial-0001")):
+        record.started(job, 0)
+        for epoch, score in SCORES.items():
+            record.reported(job, Report(epoch, values={"val/robust_acc": score, "train/loss": 1.0 / epoch}))
+    record.reported(final, Report(3, "examined", values={"test/clean_acc": 0.9, "test/tail_clean_acc": float("nan")}))
+    record.ended(trial, "done", "")
+    record.ended(final, "done", "")
+    return record
+
+
+def write(view: MlflowView, record: Record, key: str) -> None:
+    known = record.jobs[key]
+    view.start(known)
+    for report in known.epochs.values():
+        view.report(known, report)
+    if known.result is not None:
+        view.report(known, known.result)
+    if known.outcome is not None:
+        view.end(known)
+
+
+def runs_of(uri: str, view: MlflowView) -> Iterator[Run]:
+    client = MlflowClient(uri)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    yield from client.search_runs(experiments, f"tags.`ltsd.sweep` = '{view._name}'")
+
+
+def test_what_is_written_once_twice_or_repaired_is_the_same(uri: str, view: MlflowView, record: Record) -> None:
+    for _ in range(2):
+        for key in record.jobs:
+            write(view, record, key)
+        view.close("FINISHED")
+        assert view.differences(record) == {}
+    view.open()
+    assert view.repair(record) == {}
+    view.close("FINISHED")
+    runs = {run.data.tags["ltsd.job"]: run for run in runs_of(uri, view)}
+    assert sorted(runs) == ["final-finalist-0000-s0", "sweep", "trial-0000", "trial-0001"]
+    assert {key: run.info.status for key, run in runs.items() if key != "sweep"} == {
+        "trial-0000": "FINISHED",
+        "final-finalist-0000-s0": "FINISHED",
+        "trial-0001": "KILLED",
+    }
+    metrics = runs["trial-0000"].data.metrics
+    assert (metrics["best/epoch"], metrics["best/robust_acc"], metrics["final/robust_acc"]) == (2.0, 0.75, 0.5)
+    assert "best/robust_acc" not in runs["trial-0001"].data.metrics
+    history = MlflowClient(uri).get_metric_history(runs["trial-0000"].info.run_id, "val/robust_acc")
+    assert [(point.step, point.value) for point in history] == list(SCORES.items())
+
+
+def test_what_mlflow_lacks_is_told_and_written(view: MlflowView, record: Record) -> None:
+    known = record.jobs["trial-0000"]
+    view.start(known)
+    view.report(known, known.epochs[1])
+    found = view.differences(record)
+    assert sorted(found) == ["final-finalist-0000-s0", "sweep", "trial-0000", "trial-0001"]
+    assert found["trial-0001"] == ["MLflow has 0 runs of it"]
+    assert "MLflow lacks val/robust_acc of epoch 2 (0.75)" in found["trial-0000"]
+    assert "MLflow has it RUNNING, the journal done" in found["trial-0000"]
+    view.repair(record)
+    view.close("KILLED")
+    assert view.differences(record) == {}
+
+
+def test_twins_strangers_and_what_was_never_measured_go(uri: str, view: MlflowView, record: Record) -> None:
+    for key in record.jobs:
+        write(view, record, key)
+    view.close("FINISHED")
+    runs = {run.data.tags["ltsd.job"]: run for run in runs_of(uri, view)}
+    client = MlflowClient(uri)
+    trial = runs["trial-0000"]
+    client.create_run(trial.info.experiment_id, tags=trial.data.tags)
+    client.create_run(trial.info.experiment_id, tags=trial.data.tags | {"ltsd.job": "trial-0099"})
+    client.log_batch(runs["trial-0001"].info.run_id, metrics=[Metric("val/robust_acc", 0.99, 1, 2)])
+    assert view.differences(record) == {
+        "trial-0000": ["MLflow has 2 runs of it"],
+        "trial-0001": ["MLflow has val/robust_acc of epoch 2 (0.99), the journal has not"],
+        "trial-0099": ["MLflow has a run of it, the journal has not"],
+    }
+    view.open()
+    view.repair(record)
+    view.close("FINISHED")
+    assert view.differences(record) == {}
+    assert next(run for run in runs_of(uri, view) if run.data.tags["ltsd.job"] == "trial-0000").info.run_id == (
+        trial.info.run_id
+    )
+
+
+def test_a_group_without_classes_has_no_point(record: Record) -> None:
+    names = {point.name for point in expected(record.jobs["final-finalist-0000-s0"])}
+    assert "test/clean_acc" in names
+    assert "test/tail_clean_acc" not in names
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (ConnectionError("refused"), True),
+        (OSError(28, "No space left on device"), True),
+        (MlflowException("database is locked", error_code=TEMPORARILY_UNAVAILABLE), True),
+        (MlflowException("the name is too long", error_code=INVALID_PARAMETER_VALUE), False),
+        (ValueError("a mistake of ours"), False),
+    ],
+)
+def test_an_outage_is_waited_for_and_a_mistake_is_not(error: Exception, passes: bool) -> None:
+    assert is_outage(error) is passes
