@@ -173,13 +173,14 @@ class Plan(Searcher):
 
     def _take(self, running: Running, report: Report) -> bool:
         self._take_up(running, report)
-        before = self._record.jobs[running.job.key].last_epoch
+        known = self._record.jobs[running.job.key]
+        before = known.last_epoch
         for one in (*report.past, *([] if report.phase == BEGINS else [report])):
             self._keep(running, one)
         running.last = report.past[-1] if report.past else report
         if report.phase == BEGINS and not self._may_begin(running, before):
             return False
-        if running.job.kind == "trial" and running.last.epoch in self._rungs:
+        if running.job.kind == "trial" and running.last.epoch in self._rungs and running.last.epoch == known.last_epoch:
             running.is_poor = self._study.is_poor(trial_number(running.job))
         return not (running.is_poor or report.failure)
 
