@@ -74,8 +74,8 @@ def run_sweep(sweep: Sweep) -> int:
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
         code, patience = 1, PATIENCE_INTERRUPTED_S
         try:
-            with interrupted_by_signals():
-                run_jobs(plan, resources)
+            with interrupted_by_signals() as came:
+                run_jobs(plan, resources, came)
                 code = halted(sweep, plan.halted, progress) or conclude(sweep, record, study, tracker, progress)
             patience = PATIENCE_S
         except OSError as error:
@@ -170,17 +170,23 @@ def conclude(sweep: Sweep, record: Record, study: Study, tracker: Tracker, progr
 
 
 @contextlib.contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """Inside, SIGTERM interrupts as Ctrl-C does; a second signal of either kind ends the process at once."""
+def interrupted_by_signals() -> Iterator[list[int]]:
+    """Inside, SIGTERM interrupts as Ctrl-C does; a second signal of either kind ends the process at once.
+
+    Yields:
+        The signals that came: an interrupt that is raised in the middle of a library's callback may be lost there.
+    """
+    came: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

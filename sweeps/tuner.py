@@ -3,6 +3,7 @@
 import logging
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -35,8 +36,8 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def run_jobs(plan: Plan, resources: Resources) -> None:
-    """Have Ray Tune run what the plan gives until it gives no more.
+def run_jobs(plan: Plan, resources: Resources, signals: Sequence[int]) -> None:
+    """Have Ray Tune run what the plan gives until it gives no more, or one of `signals` comes.
 
     Nothing of Ray's own files is kept: the sweep's journal and checkpoints are the record. A worker that dies is
     replaced; the plan counts how often.
@@ -57,25 +58,29 @@ def run_jobs(plan: Plan, resources: Resources) -> None:
                 name="jobs",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[RayWatch()],
+                callbacks=[Watch(signals)],
                 failure_config=tune.FailureConfig(max_failures=-1),
             ),
         )
         tuner.fit()
 
 
-class RayWatch(tune.Callback):
-    """Sees that Ray still has a node: without one Tune would wait for ever for another."""
+class Watch(tune.Callback):
+    """Sees that Ray still has a node: without one Tune would wait for ever for another. And that no signal was lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[int]) -> None:
+        self._signals = signals
         self._looked = time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Called by Ray Tune in each turn of its loop.
 
         Raises:
+            KeyboardInterrupt: a signal came.
             BeginAgainError: the node is dead.
         """
+        if self._signals:
+            raise KeyboardInterrupt
         if time.monotonic() - self._looked > LOOK_AT_RAY_EVERY_S:
             self._looked = time.monotonic()
             if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
