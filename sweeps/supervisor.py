@@ -16,7 +16,7 @@ from types import FrameType
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 FRUITLESS = 3
-ASKED_TO_LEAVE = (signal.SIGINT, signal.SIGTERM)
+ASKED_TO_LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class BeginAgainError(Exception):
@@ -27,8 +27,9 @@ def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
     """Run `work` in a child process until it ends by itself; returns its exit code.
 
     A child that dies otherwise is begun again, unless a signal asked it to leave, nothing is on record, or `FRUITLESS`
-    in a row brought no `progress`, a number that grows with what is on record. The first SIGINT or SIGTERM is passed
-    on; a second one ends everything at once. On other systems than Linux `work` runs as it is.
+    in a row brought no `progress`, a number that grows with what is on record. The first signal that asks to leave is
+    passed on (a terminal that closes counts as SIGTERM), a second one ends everything at once. On other systems than
+    Linux `work` runs as it is.
 
     Args:
         work: is told whether it goes on after a death.
@@ -95,7 +96,8 @@ def _passing_on(child: int) -> list[int]:
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        os.kill(child, number if len(came) == 1 else signal.SIGKILL)
+        first = signal.SIGTERM if number == signal.SIGHUP else number
+        os.kill(child, first if len(came) == 1 else signal.SIGKILL)
 
     for number in ASKED_TO_LEAVE:
         if signal.getsignal(number) != signal.SIG_IGN:
