@@ -15,9 +15,10 @@ import torch
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from ltsd.config import Config, Value
+from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.files import publishing
+from ltsd.knobs import Value
 from ltsd.runs import open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 from sweeps.searcher import OBJECTIVE

@@ -4,44 +4,14 @@ A knob has one name everywhere, its dotted name (`distill.temperature`): the com
 Optuna parameter, the key in a Ray job and the MLflow parameter.
 """
 
-import dataclasses
-import difflib
-import math
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from ltsd.errors import UserError
-
-Value = str | int | float | bool | None
-C = TypeVar("C")
+from ltsd.knobs import Value, knob, nearest, override, walk
 
 METHOD_NAMES = ("ltsd", "at-bsl", "at", "natural")
-
-
-def knob(
-    default: Any,
-    text: str,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    multiple_of: int | None = None,
-    choices: tuple[str, ...] = (),
-    remedy: str = "",
-) -> Any:
-    """A dataclass field that knows its help text and its range, both shown to the user."""
-    limits = {
-        "above": above,
-        "at least": at_least,
-        "at most": at_most,
-        "below": below,
-        "a multiple of": multiple_of,
-    }
-    metadata = {"help": text, "limits": limits, "choices": choices, "remedy": remedy}
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -220,81 +190,11 @@ class Config:
         for name in dotted:
             if name not in known:
                 raise UserError(f"no configuration is named {name!r}{nearest(name, known)}")
-        return _override(self, dotted, "")
+        return override(self, dotted)
 
     def flatten(self) -> dict[str, Value]:
         """All knobs as {dotted name: value}, in the order of declaration."""
         return {name: value for name, value, _, _ in walk(self)}
-
-
-def walk(config: Any, prefix: str = "") -> Iterable[tuple[str, Any, Any, dataclasses.Field[Any]]]:
-    """Every knob of a (nested) config dataclass as (dotted name, value, type, field)."""
-    hints = typing.get_type_hints(type(config))
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            yield from walk(value, f"{prefix}{item.name}.")
-        else:
-            yield f"{prefix}{item.name}", value, hints[item.name], item
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` with the closest known name, or nothing where none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _override(config: C, dotted: Mapping[str, Value], prefix: str) -> C:
-    hints = typing.get_type_hints(type(config))
-    changes: dict[str, Any] = {}
-    for item in dataclasses.fields(config):  # type: ignore[arg-type]
-        name = f"{prefix}{item.name}"
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            changes[item.name] = _override(value, dotted, f"{name}.")
-        elif name in dotted:
-            changes[item.name] = checked(name, dotted[name], hints[item.name], item)
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
-
-
-def checked(name: str, value: Any, hint: Any, item: dataclasses.Field[Any]) -> Any:
-    """`value` as the field's type and within its range; a whole float passes for an int field.
-
-    Raises:
-        UserError: naming the knob, the value, what is allowed and, where one is known, the remedy.
-    """
-    kinds = typing.get_args(hint) or (hint,)
-    if value is None and type(None) in kinds:
-        return None
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < 1e300 else math.inf
-    if int in kinds and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
-        raise UserError(f"{name} = {value!r} is not of type {kinds[0].__name__}")
-    _check_range(name, value, item.metadata)
-    return value
-
-
-def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    choices = metadata["choices"]
-    if choices and value not in choices:
-        raise UserError(f"{name} = {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}")
-    if isinstance(value, str | bool):
-        return
-    tests = {
-        "above": lambda limit: value > limit,
-        "at least": lambda limit: value >= limit,
-        "at most": lambda limit: value <= limit,
-        "below": lambda limit: value < limit,
-        "a multiple of": lambda limit: value % limit == 0,
-    }
-    limits = {word: limit for word, limit in metadata["limits"].items() if limit is not None}
-    if math.isfinite(value) and all(tests[word](limit) for word, limit in limits.items()):
-        return
-    allowed = " and ".join(f"{word} {limit}" for word, limit in limits.items()) or "finite"
-    remedy = f" ({metadata['remedy']})" if metadata["remedy"] else ""
-    raise UserError(f"{name} = {value} is out of range: it must be {allowed}{remedy}")
 
 
 DIGITS: Mapping[str, Value] = {

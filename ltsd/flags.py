@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NoReturn, get_args
 
-from ltsd.config import Value, checked, nearest, walk
 from ltsd.errors import UserError
+from ltsd.knobs import Value, checked, nearest, walk
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from ltsd.checkpoint import CheckpointError, load_checkpoint
-from ltsd.config import Config, Value
+from ltsd.config import Config
+from ltsd.knobs import Value
 
 Kind = Literal["teacher", "trial", "confirm", "final"]
 Part = Literal["train", "complete"]

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from ltsd.checkpoint import load_checkpoint
-from ltsd.config import Value
 from ltsd.evaluate import overfits_catastrophically
 from ltsd.files import publishing
+from ltsd.knobs import Value
 from sweeps.jobs import Job, Report, history, newest_checkpoint
 from sweeps.settings import JOURNAL_FILE
 

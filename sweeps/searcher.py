@@ -15,7 +15,7 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from ltsd.config import Value
+from ltsd.knobs import Value
 from sweeps.jobs import Job
 from sweeps.record import JobRecord, Outcome, Record
 

@@ -14,9 +14,10 @@ from typing import Any, Self
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from ltsd.config import Config, Value, knob
+from ltsd.config import Config
 from ltsd.errors import UserError
 from ltsd.files import publishing
+from ltsd.knobs import Value, knob
 
 SETTINGS_FILE = "sweep.json"
 JOURNAL_FILE = "journal.jsonl"

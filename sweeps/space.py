@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ltsd.config import Config, Value
+from ltsd.config import Config
+from ltsd.knobs import Value
 from ltsd.methods import METHODS
 
 LTSD_KNOBS = (

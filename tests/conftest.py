@@ -10,8 +10,9 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from ltsd.config import Config, Value
+from ltsd.config import Config
 from ltsd.data import Splits, load_splits
+from ltsd.knobs import Value
 from ltsd.train import TrainState, train
 
 SMALL: Mapping[str, Value] = {

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltsd.config import Config, Value, walk
+from ltsd.config import Config
 from ltsd.errors import UserError
+from ltsd.knobs import Value, walk
 
 KNOBS = {name: (hint, item.metadata) for name, _, hint, item in walk(Config())}
 

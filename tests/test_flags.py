@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltsd.config import Config, Value, walk
+from ltsd.config import Config
 from ltsd.errors import UserError
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
+from ltsd.knobs import Value, walk
 
 
 def parser() -> Parser:

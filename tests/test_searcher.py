@@ -11,7 +11,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from ltsd.config import Config, Value
+from ltsd.config import Config
+from ltsd.knobs import Value
 from sweeps.jobs import Job, Report
 from sweeps.record import Outcome, Record
 from sweeps.searcher import OBJECTIVE, STUDY_FILE, Proposal, Study, differences_of_study

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ltsd.config import Value
 from ltsd.errors import UserError
-from sweeps.settings import SETTINGS_FILE, Sweep
+from ltsd.knobs import Value
+from sweeps.settings import LOCK_HOLDER_FILE, SETTINGS_FILE, Sweep
 
 
 def begin(sweep: Sweep) -> None:
@@ -135,3 +135,15 @@ def test_a_password_is_not_written_down(tmp_path: Path) -> None:
     begin(Sweep.new(given(tmp_path, tracking_uri="https://me:secret@mlflow.example/"), {}))
     assert all(b"secret" not in path.read_bytes() for path in (tmp_path / "night").iterdir())
     assert Sweep.resumed(given(tmp_path), {}).settings.tracking_uri == "https://mlflow.example/"
+
+
+def test_what_a_killed_process_left_is_no_lock_and_its_unfinished_files_go(tmp_path: Path) -> None:
+    """The lock is the operating system's: a file that says who held it holds nothing."""
+    begin(Sweep.new(given(tmp_path), {}))
+    folder = tmp_path / "night"
+    (folder / LOCK_HOLDER_FILE).write_text("process 4000000 on another-host")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / ".trial-0000.pt.4000000.tmp").write_bytes(b"half")
+    with Sweep.resumed(given(tmp_path), {}).claimed():
+        assert (folder / LOCK_HOLDER_FILE).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
+    assert not list((folder / "checkpoints").iterdir())

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ltsd.config import METHOD_NAMES, Config, Value
+from ltsd.config import METHOD_NAMES, Config
+from ltsd.knobs import Value
 from sweeps.space import published_defaults, search_space
 
 ALL_METHODS = pytest.mark.parametrize("method", METHOD_NAMES)

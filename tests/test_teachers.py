@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltsd.checkpoint import save_checkpoint
-from ltsd.config import Config, Value
+from ltsd.config import Config
 from ltsd.data import Splits, load_splits
+from ltsd.knobs import Value
 from sweeps.teachers import TeacherStore, is_trained
 
 
