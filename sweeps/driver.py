@@ -38,10 +38,10 @@ from sweeps.outbox import Tracker
 from sweeps.pictures import draw_sweep
 from sweeps.plan import Listener, Plan
 from sweeps.progress import Progress
-from sweeps.record import Record, fill_from_checkpoint
+from sweeps.record import Record, open_mended
 from sweeps.scheduler import rung_pruner, rungs
 from sweeps.searcher import Study
-from sweeps.settings import JOURNAL_FILE, Sweep
+from sweeps.settings import Sweep
 from sweeps.space import published_defaults, search_space
 from sweeps.teachers import TeacherStore
 from sweeps.tracking import MlflowView
@@ -66,7 +66,9 @@ def run_sweep(sweep: Sweep) -> int:
         sweep.keep()
         for line in report.introduction(sweep, splits, resources, list(space)):
             progress.say(line)
-        record = open_record(sweep, progress)
+        record, mended = open_mended(sweep.settings.folder)
+        if mended:
+            progress.say(mended)
         tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
         with starting(sweep, tracker, record, resources):
             study = open_study(sweep, record, space, splits, progress)
@@ -119,18 +121,6 @@ def open_study(
     if space:
         study.enqueue(published_defaults(sweep.base, splits.imbalance_ratio, space))
     return study
-
-
-def open_record(sweep: Sweep, progress: Progress) -> Record:
-    """The sweep's record; what a damaged journal lost of it is taken from the checkpoints that have it."""
-    folder = sweep.settings.folder
-    record = Record.open(folder)
-    if record.damaged:
-        for known in record.jobs.values():
-            fill_from_checkpoint(record, known.job)
-        lines = ", ".join(map(str, record.damaged))
-        progress.say(f"{folder / JOURNAL_FILE} was damaged in line {lines}: what it lost is taken from checkpoints")
-    return record
 
 
 @contextlib.contextmanager

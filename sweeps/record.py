@@ -29,13 +29,12 @@ Outcome = Literal["done", "reused", "pruned", "failed"]
 class JobRecord:
     """All that is known of a job. Times are milliseconds since 1970; `outcome` is None while the job is not over.
 
-    `epochs` are its training reports by epoch, `result` the confirmation or exam that it ended with, `begun_after` the
-    epochs after which its workers took it up, and `redone` the epochs that were on record already when one did.
+    `epochs` are its training reports by epoch, `result` the confirmation or exam that it ended with, `redone` counts
+    the epochs that were on record already when a worker took it up before them.
     """
 
     job: Job
     started: int
-    begun_after: list[int] = field(default_factory=list)
     redone: int = 0
     epochs: dict[int, Report] = field(default_factory=dict)
     reported: dict[int, int] = field(default_factory=dict)
@@ -148,7 +147,6 @@ class Record:
             job = Job.of(event["params"] | {"job.folder": str(self._path.parent.absolute())})
             known = self.jobs.setdefault(job.key, JobRecord(job, at))
             known.outcome = None
-            known.begun_after.append(event["after"])
             known.redone += max(0, known.last_epoch - event["after"])
         elif event["job"] in self.jobs:
             self._take_of_job(self.jobs[event["job"]], event, at)
@@ -163,6 +161,22 @@ class Record:
             known.epochs[report.epoch], known.reported[report.epoch] = report, at
         else:
             known.result, known.measured = report, at
+
+
+def open_mended(folder: Path) -> tuple[Record, str]:
+    """The record, to be written on; what a damaged journal lost is taken from the checkpoints that have it.
+
+    Returns:
+        The record, and what was mended; "" where nothing was.
+    """
+    record = Record.open(folder)
+    if not record.damaged:
+        return record, ""
+    for known in record.jobs.values():
+        fill_from_checkpoint(record, known.job)
+    lines = ", ".join(map(str, record.damaged))
+    record.damaged = []
+    return record, f"{folder / JOURNAL_FILE} was damaged in line {lines}: what it lost is taken from checkpoints"
 
 
 def fill_from_checkpoint(record: Record, job: Job) -> None:

@@ -139,7 +139,7 @@ class Sweep:
 
     @classmethod
     def new(cls, given: dict[str, Any], fixed: dict[str, Value]) -> Self:
-        """A sweep whose folder does not exist yet; `claim` makes it.
+        """A sweep whose folder does not exist yet; `claimed` makes it.
 
         Raises:
             UserError: the name is taken or is no plain folder name; a knob is out of range.

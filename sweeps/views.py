@@ -7,7 +7,7 @@ from ltsd.checkpoint import load_checkpoint
 from ltsd.data import load_splits
 from sweeps import confirm, finals, report
 from sweeps.jobs import history, newest_checkpoint
-from sweeps.record import JobRecord, Record
+from sweeps.record import JobRecord, Record, open_mended
 from sweeps.scheduler import rung_pruner
 from sweeps.searcher import Study, differences_of_study
 from sweeps.settings import JOURNAL_FILE, Sweep
@@ -32,7 +32,9 @@ class Views:
         found: dict[str, list[str]] = {}
         if self.record.damaged:
             lines = ", ".join(map(str, self.record.damaged))
-            found[JOURNAL_FILE] = [f"damaged in line {lines}; --resume takes what they held from the checkpoints"]
+            found[JOURNAL_FILE] = [
+                f"damaged in line {lines}; a resume or --repair takes what they held from checkpoints"
+            ]
         parts = (
             differences_of_study(self._folder, self.record),
             differences_of_checkpoints(self.record),
@@ -45,7 +47,8 @@ class Views:
 
     def repair(self) -> Iterator[str]:
         """Bring study and MLflow in line with the record; says what was done."""
-        self.record = Record.open(self._folder)
+        self.record, mended = open_mended(self._folder)
+        yield mended or "the journal is whole"
         study, repaired = Study.agreeing(self.record, self._folder, self._sweep.base.seed, self._space, rung_pruner())
         yield repaired or "the study agrees"
         self._view.open()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
 from sweeps.jobs import Job, Report, drop_previous_checkpoint, keep_checkpoint, newest_checkpoint
-from sweeps.record import Record, fill_from_checkpoint
+from sweeps.record import Record, fill_from_checkpoint, open_mended
 from sweeps.settings import JOURNAL_FILE
 
 EPOCHS = 3
@@ -168,3 +168,15 @@ def test_one_step_withstood_far_better_than_many_is_flagged(
     record.reported(job(tmp_path), Report(1, values={"train/loss": 1.0}))
     record.reported(job(tmp_path), Report(2, values={"val/fgsm_acc": fgsm, "val/robust_acc": pgd}))
     assert record.jobs["trial-0000"].warning == warning
+
+
+def test_a_mended_record_has_what_the_checkpoint_had_and_is_whole(tmp_path: Path) -> None:
+    written(tmp_path)
+    path = tmp_path / JOURNAL_FILE
+    path.write_bytes(path.read_bytes().replace(b"0.52", b"0.92"))
+    history = [{"epoch": n, "values": epoch(n).values, "per_class": epoch(n).per_class} for n in range(1, EPOCHS + 1)]
+    save_checkpoint(job(tmp_path).checkpoint, {"history": history})
+    record, said = open_mended(tmp_path)
+    assert "was damaged in line 4" in said
+    assert sorted(record.jobs["trial-0000"].epochs) == [1, 2, 3]
+    assert (record.damaged, open_mended(tmp_path)[1]) == ([], "")
