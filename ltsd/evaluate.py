@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltsd.attacks.pgd import pgd
+from ltsd.attacks.pgd import pgd, uniform_start
 from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
 
@@ -103,7 +103,7 @@ def pgd_verdicts(
                 eps=eps,
                 step_size=step_size,
                 steps=steps,
-                generator=generator,
+                start=inputs if generator is None else uniform_start(inputs, eps=eps, generator=generator),
             )
             with torch.no_grad():
                 right.append(model(adv_inputs).argmax(1) == labels)

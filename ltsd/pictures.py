@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ltsd.attacks.pgd import pgd
+from ltsd.attacks.pgd import pgd, uniform_start
 from ltsd.data.longtail import class_groups
 from ltsd.evaluate import eval_mode
 
@@ -92,7 +92,7 @@ def attack_grid(
             eps=eps,
             step_size=step_size,
             steps=steps,
-            generator=generator,
+            start=uniform_start(inputs, eps=eps, generator=generator),
         )
         with torch.no_grad():
             said = [model(images).argmax(1).tolist() for images in (inputs, adv_inputs)]

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ltsd.attacks.pgd import pgd
+from ltsd.attacks.pgd import pgd, uniform_start
 from ltsd.checkpoint import CheckpointError
 from ltsd.config import AttackConfig, Config
 from ltsd.data.batches import Split, epoch_batches
@@ -180,7 +180,7 @@ def train_step(
                 eps=attack.eps,
                 step_size=attack.step,
                 steps=attack.steps,
-                generator=generator,
+                start=uniform_start(inputs, eps=attack.eps, generator=generator),
             )
     loss, measurements = method.objective(student, inputs, adv_inputs, labels, setting)
     state.optimizer.zero_grad()

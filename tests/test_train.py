@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ltsd.attacks.pgd import pgd
+from ltsd.attacks.pgd import pgd, uniform_start
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
@@ -149,7 +149,7 @@ def test_the_attack_does_not_touch_the_statistics_of_batch_norm(small: Config, s
             eps=config.attack.eps,
             step_size=config.attack.step,
             steps=5,
-            generator=torch.Generator().manual_seed(3),
+            start=uniform_start(inputs, eps=config.attack.eps, generator=torch.Generator().manual_seed(3)),
         )
     reference(adv_inputs)
     assert same_bits(dict(state.student.named_buffers()), dict(reference.named_buffers()))

@@ -6,35 +6,40 @@ import torch
 from torch import Tensor
 
 Objective = Callable[[Tensor], Tensor]
+Radius = float | Tensor
+
+GAUSSIAN_SPREAD = 0.001
 
 
-def pgd(
-    objective: Objective,
-    inputs: Tensor,
-    *,
-    eps: float,
-    step_size: float,
-    steps: int,
-    generator: torch.Generator | None,
-) -> Tensor:
+def uniform_start(inputs: Tensor, *, eps: Radius, generator: torch.Generator) -> Tensor:
+    """The inputs, each pixel moved by its own uniform draw from [-eps, eps]."""
+    noise = torch.rand(inputs.shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
+    return (inputs + eps * (2 * noise - 1)).clamp_(0, 1)
+
+
+def gaussian_start(inputs: Tensor, *, generator: torch.Generator) -> Tensor:
+    """The inputs with a little normal noise: where a divergence from them is maximised, they have no gradient."""
+    noise = torch.randn(inputs.shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
+    return (inputs + GAUSSIAN_SPREAD * noise).clamp_(0, 1)
+
+
+def pgd(objective: Objective, inputs: Tensor, *, eps: Radius, step_size: Radius, steps: int, start: Tensor) -> Tensor:
     """The inputs within `eps` that maximise `objective`, as far as `steps` signed gradient steps get.
 
     Args:
         objective: adversarial inputs [B, ...] -> a scalar whose gradient separates over the batch (a sum or
             a mean over examples); the caller has put the model into eval mode.
         inputs: [B, ...] float in [0, 1].
-        eps: radius; step_size: length of a step; both in units of the image range [0, 1].
+        eps: radius; step_size: length of a step; both in units of the image range [0, 1], a number or [B, 1, ...],
+            one for each example.
         steps: gradient steps.
-        generator: draws the start, uniform in [-eps, eps]; None starts at the inputs.
+        start: [B, ...] where they begin, projected first.
 
     Returns:
         [B, ...] in [0, 1], within eps of the inputs, detached.
     """
     low, high = (inputs - eps).clamp_(0, 1), (inputs + eps).clamp_(0, 1)
-    adv_inputs = inputs
-    if generator is not None:
-        noise = torch.rand(inputs.shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
-        adv_inputs = (inputs + eps * (2 * noise - 1)).clamp_(0, 1)
+    adv_inputs = start.clamp(low, high)
     for _ in range(steps):
         adv_inputs = adv_inputs.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(objective(adv_inputs), adv_inputs)
