@@ -12,6 +12,7 @@ from ltsd.errors import UserError
 from ltsd.knobs import Value, knob, nearest, override, walk
 
 METHOD_NAMES = ("ltsd", "at-bsl", "at", "natural")
+PUBLISHED_WIDTHS = {"small-cnn": 32, "small-resnet": 16, "resnet18": 64, "preact-resnet18": 64, "wrn-34-10": 160}
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,23 @@ class ModelConfig:
 
     name: str = knob(
         "small-cnn",
-        "small-cnn for 8x8 images, resnet18 with the CIFAR stem",
-        choices=("small-cnn", "resnet18"),
+        "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
+        "stem; wrn-34-10",
+        choices=tuple(PUBLISHED_WIDTHS),
     )
-    width: int = knob(
-        32,
-        "channels of the first convolution, a multiple of 8 (ResNet-18 as published: 64)",
+    width: int | None = knob(
+        None,
+        "channels of the first stage, a multiple of 8 (default: as published; small-cnn 32, small-resnet 16, ResNets "
+        "64, WRN 160)",
         at_least=8,
         multiple_of=8,
         remedy="other widths take the slow paths of the convolutions, and crash some versions of them",
     )
+
+    @property
+    def channels(self) -> int:
+        """The width that is used: the one set, else the published one."""
+        return PUBLISHED_WIDTHS[self.name] if self.width is None else self.width
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,6 @@ CIFAR: Mapping[str, Value] = {
     "data.val_per_class": 100,
     "data.augmentation": "crop-flip",
     "model.name": "resnet18",
-    "model.width": 64,
     "attack.eps": 8 / 255,
 }
 CIFAR100: Mapping[str, Value] = {**CIFAR, "data.val_per_class": 20, "distill.igdm_weight": 10.0}

@@ -74,7 +74,7 @@ def test_the_preset_of_photographs_is_the_published_recipe(source: str) -> None:
         "evaluate.steps": 20,
         "data.augmentation": "crop-flip",
         "model.name": "resnet18",
-        "model.width": 64,
+        "model.width": None,
         "distill.temperature": 1.0,
         "distill.kl_weight": 1.0,
         "distill.igdm_weight": 10.0 if source == "cifar100" else 1.0,

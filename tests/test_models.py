@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from ltsd.config import ModelConfig
-from ltsd.models import build_model
+from ltsd.models import FEATURES, build_model
 
-BOTH = pytest.mark.parametrize("name", ["small-cnn", "resnet18"])
+ALL = pytest.mark.parametrize("name", FEATURES)
 
 
 def model_of(name: str, channels: int = 3, classes: int = 10) -> nn.Module:
@@ -15,18 +15,49 @@ def model_of(name: str, channels: int = 3, classes: int = 10) -> nn.Module:
     return build_model(ModelConfig(name=name, width=8), channels, classes)
 
 
-def test_the_published_resnet18_has_its_published_size() -> None:
-    model = build_model(ModelConfig(name="resnet18", width=64), 3, 10)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    [
+        ("resnet18", 10, 11_173_962),
+        ("resnet18", 100, 11_220_132),
+        ("preact-resnet18", 10, 11_172_170),
+        ("wrn-34-10", 10, 46_160_474),
+        ("wrn-34-10", 100, 46_218_164),
+    ],
+)
+def test_an_architecture_has_its_published_size(name: str, classes: int, parameters: int) -> None:
+    with torch.device("meta"):
+        model = build_model(ModelConfig(name=name), 3, classes)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
-@BOTH
+def test_the_small_ones_stay_small() -> None:
+    """By hand: every convolution has in * out * 9 (or 1) weights, every BatchNorm 2 a channel, the head a bias."""
+    cnn = 3 * 32 * 9 + 64 + (32 * 64 * 9 + 64 * 64 * 9 + 32 * 64 + 3 * 128) + 65 * 10
+    stem, first = 3 * 16 * 9 + 32, 2 * 16 * 16 * 9 + 2 * 32
+    second, third = 16 * 32 * 9 + 32 * 32 * 9 + 16 * 32 + 3 * 64, 32 * 64 * 9 + 64 * 64 * 9 + 32 * 64 + 3 * 128
+    sizes = {"small-cnn": cnn, "small-resnet": stem + first + second + third + 65 * 10}
+    for name, size in sizes.items():
+        model = build_model(ModelConfig(name=name), 3, 10)
+        assert sum(parameter.numel() for parameter in model.parameters()) == size
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_head_of_ones_own_sees_the_features(name: str) -> None:
+    model = build_model(ModelConfig(name=name, width=8), 3, 5, head=lambda size, classes: nn.Linear(size, 2 * classes))
+    inputs = torch.rand(2, 3, 16, 16)
+    model.eval()
+    assert model(inputs).shape == (2, 10)
+    torch.testing.assert_close(model(inputs), model.head(model.features(inputs)))
+
+
+@ALL
 @pytest.mark.parametrize(("channels", "classes", "pixels"), [(1, 10, 8), (3, 7, 32), (3, 2, 9), (2, 100, 17)])
 def test_maps_images_of_any_size_to_a_logit_per_class(name: str, channels: int, classes: int, pixels: int) -> None:
     assert model_of(name, channels, classes)(torch.rand(3, channels, pixels, pixels)).shape == (3, classes)
 
 
-@BOTH
+@ALL
 def test_normalises_images_in_the_unit_range_before_the_first_convolution(name: str) -> None:
     model, seen = model_of(name), list[Tensor]()
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
@@ -37,7 +68,7 @@ def test_normalises_images_in_the_unit_range_before_the_first_convolution(name: 
     torch.testing.assert_close(seen[0], expected)
 
 
-@BOTH
+@ALL
 def test_in_eval_mode_an_image_is_judged_on_its_own(name: str) -> None:
     model = model_of(name).eval()
     inputs = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -46,7 +77,7 @@ def test_in_eval_mode_an_image_is_judged_on_its_own(name: str) -> None:
         torch.testing.assert_close(alone, model(inputs), rtol=1e-4, atol=1e-5)
 
 
-@BOTH
+@ALL
 def test_the_gradient_reaches_every_parameter_and_the_image(name: str) -> None:
     model = model_of(name)
     inputs = torch.rand(4, 3, 16, 16, requires_grad=True)

@@ -1,17 +1,32 @@
 """Architectures: inputs in [0, 1], normalised inside the model, so that attacks work in the image range."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import nn
 
 from ltsd.config import ModelConfig
-from ltsd.models.resnet import resnet18
-from ltsd.models.small_cnn import SmallCNN
+from ltsd.models.network import Head, Network
+from ltsd.models.resnet import preact_resnet18, resnet18
+from ltsd.models.small import small_cnn, small_resnet
+from ltsd.models.wide_resnet import wide_resnet34
+
+Features = Callable[[int, int], tuple[nn.Module, int]]
+FEATURES: Mapping[str, Features] = {
+    "small-cnn": small_cnn,
+    "small-resnet": small_resnet,
+    "resnet18": resnet18,
+    "preact-resnet18": preact_resnet18,
+    "wrn-34-10": wide_resnet34,
+}
 
 
-def build_model(model: ModelConfig, channels: int, num_classes: int) -> nn.Module:
-    """A freshly initialised network, images [B, channels, H, W] in [0, 1] -> logits [B, num_classes]."""
-    if model.name == "small-cnn":
-        network: nn.Module = SmallCNN(channels, num_classes, model.width)
-    else:
-        network = resnet18(channels, num_classes, model.width)
-    return network.to(memory_format=torch.channels_last)
+def build_model(model: ModelConfig, channels: int, num_classes: int, head: Head = nn.Linear) -> Network:
+    """A freshly initialised network, images [B, channels, H, W] in [0, 1] -> logits [B, num_classes].
+
+    Args:
+        model: name and width of the architecture.
+        head: (features, classes) -> the module that turns features [B, features] into logits.
+    """
+    features, size = FEATURES[model.name](channels, model.channels)
+    return Network(features, head(size, num_classes)).to(memory_format=torch.channels_last)

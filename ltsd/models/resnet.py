@@ -1,26 +1,32 @@
-"""ResNet-18 with the CIFAR stem: a 3x3 convolution of stride 1 and no pooling (He et al. 2016)."""
+"""ResNet-18 and PreActResNet-18 with the CIFAR stem: a 3x3 convolution of stride 1 and no pooling (He et al. 2016)."""
+
+from collections.abc import Callable
 
 from torch import nn
 
-from ltsd.models.blocks import Normalise, ResidualBlock
+from ltsd.models.blocks import Normalise, PreActBlock, ResidualBlock, conv3x3, normalised, pooled
+
+STAGES, BLOCKS = 4, 2
 
 
-def resnet18(channels: int, num_classes: int, width: int) -> nn.Sequential:
-    """Four stages of two residual blocks; `width` is 64 as published, 11,173,962 parameters for 10 classes."""
+def resnet18(channels: int, width: int) -> tuple[nn.Module, int]:
+    """Four stages of two residual blocks; at `width` 64 and 10 classes 11,173,962 parameters, as published."""
+    stem = [Normalise(), conv3x3(channels, width), *normalised(width)]
+    return nn.Sequential(*stem, *_stages(ResidualBlock, width), *pooled()), 8 * width
+
+
+def preact_resnet18(channels: int, width: int) -> tuple[nn.Module, int]:
+    """The same with activation before convolution, and BatchNorm before pooling: 11,172,170 parameters at 64."""
+    stem = [Normalise(), conv3x3(channels, width)]
+    return nn.Sequential(*stem, *_stages(PreActBlock, width), *normalised(8 * width), *pooled()), 8 * width
+
+
+def _stages(block: Callable[[int, int, int], nn.Module], width: int) -> list[nn.Module]:
     blocks: list[nn.Module] = []
     channels_in = width
-    for stage in range(4):
-        for index in range(2):
+    for stage in range(STAGES):
+        for index in range(BLOCKS):
             stride = 2 if stage > 0 and index == 0 else 1
-            blocks.append(ResidualBlock(channels_in, width * 2**stage, stride))
+            blocks.append(block(channels_in, width * 2**stage, stride))
             channels_in = width * 2**stage
-    return nn.Sequential(
-        Normalise(),
-        nn.Conv2d(channels, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        *blocks,
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(channels_in, num_classes),
-    )
+    return blocks
