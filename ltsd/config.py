@@ -5,13 +5,13 @@ Optuna parameter, the key in a Ray job and the MLflow parameter.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, Self
 
 from ltsd.errors import UserError
-from ltsd.knobs import Value, knob, nearest, override, walk
+from ltsd.knobs import Range, Value, knob, nearest, override, walk
+from ltsd.methods import METHODS
 
-METHOD_NAMES = ("ltsd", "at-bsl", "at", "natural")
 PUBLISHED_WIDTHS = {"small-cnn": 32, "small-resnet": 16, "resnet18": 64, "preact-resnet18": 64, "wrn-34-10": 160}
 
 
@@ -112,7 +112,7 @@ class AttackConfig:
 class OptimConfig:
     """SGD with momentum; the learning rate falls by 10 at 75% and again at 90% of the epochs."""
 
-    lr: float = knob(0.1, "initial learning rate", above=0)
+    lr: float = knob(0.1, "initial learning rate", above=0, search=Range(0.2, 3.0, log=True, relative=True))
     momentum: float = knob(0.9, "SGD momentum", at_least=0, below=1)
     weight_decay: float = knob(5e-4, "L2 penalty", at_least=0)
     batch_size: int = knob(128, "images in a training batch", at_least=2)
@@ -137,7 +137,12 @@ class TeacherConfig:
 class BalanceConfig:
     """How strongly rare classes are favoured."""
 
-    softmax_tau: float = knob(1.0, "exponent of the class prior in the balanced softmax (AT-BSL, LTSD)", at_least=0)
+    softmax_tau: float = knob(
+        1.0,
+        "exponent of the class prior in the balanced softmax (AT-BSL, REAT, LTSD)",
+        at_least=0,
+        search=Range(0.0, 2.0),
+    )
     teacher_gamma: float | None = knob(
         None,
         "the teacher's resample holds int(gamma * n_min) images of every class (default: imbalance ratio / 2)",
@@ -146,14 +151,20 @@ class BalanceConfig:
 
 
 @dataclass(frozen=True)
-class DistillConfig:
-    """How the student follows its teacher (LTSD, stage 2)."""
+class AwpConfig:
+    """Adversarial weight perturbation, around any method (Wu et al. 2020)."""
 
-    temperature: float = knob(1.0, "softmax temperature of the distillation term", above=0)
-    kl_weight: float = knob(1.0, "weight of the distillation term", at_least=0)
-    igdm_weight: float = knob(
-        1.0, "weight of indirect gradient matching, ramped in over training (10 on 100+ classes)", at_least=0
+    gamma: float = knob(0.0, "relative size of the perturbation of the weights; 5e-3 as published, 0: none", at_least=0)
+
+
+@dataclass(frozen=True)
+class RobustltConfig:
+    """A perturbation budget of its own for each class, for any method that attacks (RobustLT; Zhang et al. 2026)."""
+
+    strength: float = knob(
+        0.0, "how far budgets differ: a, 0.3 as published; 0: every class has eps", at_least=0, at_most=1
     )
+    ramp: float = knob(0.8, "share of the epochs over which budgets grow from nothing: b", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -164,11 +175,19 @@ class EvaluateConfig:
     steps: int = knob(20, "PGD steps in validation: PGD-20", at_least=1)
 
 
+MethodKnobs = make_dataclass(
+    "MethodKnobs",
+    [(group, kind, field(default_factory=kind)) for group, kind in (m.knobs for m in METHODS.values() if m.knobs)],
+    frozen=True,
+    namespace={"__module__": __name__, "__doc__": "The knobs of every method, a group each."},
+)
+
+
 @dataclass(frozen=True)
 class Config:
     """One training run, whole. `Config.preset(source)` gives the defaults that fit a source."""
 
-    method: str = knob("ltsd", "training method", choices=METHOD_NAMES)
+    method: str = knob("ltsd", "training method", choices=tuple(METHODS))
     epochs: int = knob(100, "epochs of the student", at_least=1)
     seed: int = knob(0, "seed of weights, order, random starts", at_least=0, at_most=2**31 - 1)
     data: DataConfig = field(default_factory=DataConfig)
@@ -177,7 +196,9 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     balance: BalanceConfig = field(default_factory=BalanceConfig)
-    distill: DistillConfig = field(default_factory=DistillConfig)
+    awp: AwpConfig = field(default_factory=AwpConfig)
+    robustlt: RobustltConfig = field(default_factory=RobustltConfig)
+    methods: Any = field(default_factory=MethodKnobs, metadata={"transparent": True})
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     @classmethod
@@ -187,6 +208,12 @@ class Config:
         if source == "digits":
             return common.override(DIGITS)
         return common.override(CIFAR100 if source == "cifar100" else CIFAR)
+
+    @property
+    def own(self) -> Any:
+        """The knobs of the method that is trained: an instance of its dataclass; None where it has none."""
+        knobs = METHODS[self.method].knobs
+        return getattr(self.methods, knobs[0]) if knobs else None
 
     def override(self, dotted: Mapping[str, Value]) -> Self:
         """A copy with some knobs set by dotted name.

@@ -5,13 +5,26 @@ import difflib
 import math
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ltsd.errors import UserError
 
 Value = str | int | float | bool | None
 C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a sweep tries of a knob, unless the user fixes it: from `low` to `high`, both included.
+
+    `log`: evenly on the logarithm; `relative`: both are multiples of the default of the data set.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    relative: bool = False
 
 
 def knob(
@@ -25,8 +38,9 @@ def knob(
     multiple_of: int | None = None,
     choices: tuple[str, ...] = (),
     remedy: str = "",
+    search: Range | None = None,
 ) -> Any:
-    """A dataclass field that knows its help text and its range, both shown to the user."""
+    """A dataclass field that knows its help text and its range, both shown to the user, and what a sweep tries."""
     limits = {
         "above": above,
         "at least": at_least,
@@ -34,7 +48,7 @@ def knob(
         "below": below,
         "a multiple of": multiple_of,
     }
-    metadata = {"help": text, "limits": limits, "choices": choices, "remedy": remedy}
+    metadata = {"help": text, "limits": limits, "choices": choices, "remedy": remedy, "search": search}
     return field(default=default, metadata=metadata)
 
 
@@ -44,9 +58,14 @@ def walk(config: Any, prefix: str = "") -> Iterable[tuple[str, Any, Any, datacla
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            yield from walk(value, f"{prefix}{item.name}.")
+            yield from walk(value, _prefix(prefix, item))
         else:
             yield f"{prefix}{item.name}", value, hints[item.name], item
+
+
+def _prefix(prefix: str, item: dataclasses.Field[Any]) -> str:
+    """What the names inside a group begin with; the groups of a transparent one are named as if it were not there."""
+    return prefix if item.metadata.get("transparent") else f"{prefix}{item.name}."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -63,7 +82,7 @@ def override(config: C, dotted: Mapping[str, Value], prefix: str = "") -> C:
         name = f"{prefix}{item.name}"
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            changes[item.name] = override(value, dotted, f"{name}.")
+            changes[item.name] = override(value, dotted, _prefix(prefix, item))
         elif name in dotted:
             changes[item.name] = checked(name, dotted[name], hints[item.name], item)
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]

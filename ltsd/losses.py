@@ -38,3 +38,9 @@ def gradient_matching(student_difference: Tensor, teacher_difference: Tensor) ->
     second derivatives (IGDM, Lee et al.; the second student term of LTSD).
     """
     return distillation(student_difference, teacher_difference, 1.0)
+
+
+def divergence(clean_logits: Tensor, adv_logits: Tensor) -> Tensor:
+    """KL(softmax(clean) || softmax(adv)) of every example, [B]; both [B, C] raw (TRADES, MART, RoBal)."""
+    clean, adv = F.log_softmax(clean_logits, dim=1), F.log_softmax(adv_logits, dim=1)
+    return F.kl_div(adv, clean, reduction="none", log_target=True).sum(1)

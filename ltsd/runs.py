@@ -15,7 +15,8 @@ from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
 from ltsd.models import build_model
-from ltsd.train import EpochMetrics, TrainState, train
+from ltsd.state import EpochMetrics, TrainState
+from ltsd.train import train
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, A
     content = load_checkpoint(path, device)
     try:
         config = Config().override(content["config"])
-        model = build_model(config.model, content["shape"][0], len(content["class_names"])).to(device)
+        head = METHODS[config.method].head
+        model = build_model(config.model, content["shape"][0], len(content["class_names"]), head).to(device)
         model.load_state_dict(content["average"] or content["student"])
     except (KeyError, TypeError, RuntimeError, AttributeError, UserError) as error:
         raise CheckpointError(

@@ -29,7 +29,9 @@ def teacher_config(config: Config, gamma: float) -> Config:
         epochs=config.teacher.epochs,
         optim=replace(config.optim, lr=config.teacher.lr),
         balance=replace(plain.balance, teacher_gamma=gamma),
-        distill=plain.distill,
+        awp=plain.awp,
+        robustlt=plain.robustlt,
+        methods=plain.methods,
         evaluate=replace(plain.evaluate, every=config.teacher.epochs),
     )
 

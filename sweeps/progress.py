@@ -13,6 +13,7 @@ from sweeps import confirm
 from sweeps.jobs import Job, Report
 from sweeps.record import JobRecord
 from sweeps.searcher import OBJECTIVE
+from sweeps.space import searched_knobs
 
 HEARTBEAT_S = 15.0
 
@@ -132,14 +133,10 @@ def _summary(job: Job) -> str:
     config = job.config
     if job.kind == "teacher":
         return f"gamma={config.balance.teacher_gamma:g} seed={config.seed}"
-    if config.method != "ltsd":
-        return f"{config.method} lr={config.optim.lr:.3g}"
-    distill, balance = config.distill, config.balance
-    gamma = "default" if balance.teacher_gamma is None else f"{balance.teacher_gamma:g}"
-    return (
-        f"T={distill.temperature:.2g} kl={distill.kl_weight:.2g} igdm={distill.igdm_weight:.2g} "
-        f"tau={balance.softmax_tau:.2g} gamma={gamma} lr={config.optim.lr:.2g}"
-    )
+    known = config.flatten()
+    shown = {name.rpartition(".")[2]: known[name] for name in searched_knobs(config.method)}
+    knobs = " ".join(f"{name}={value:.2g}" for name, value in shown.items() if isinstance(value, float))
+    return f"{config.method} {knobs}"
 
 
 def _clock(seconds: float) -> str:

@@ -5,23 +5,18 @@ from collections.abc import Collection, Mapping
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from ltsd.config import Config
-from ltsd.knobs import Value
+from ltsd.knobs import Range, Value, walk
 from ltsd.methods import METHODS
 
-LTSD_KNOBS = (
-    "distill.temperature",
-    "distill.kl_weight",
-    "distill.igdm_weight",
-    "balance.softmax_tau",
-    "balance.teacher_gamma",
-    "optim.lr",
-)
-KNOBS_OF: Mapping[str, tuple[str, ...]] = {
-    "ltsd": LTSD_KNOBS,
-    "at-bsl": ("balance.softmax_tau", "optim.lr"),
-    "at": ("optim.lr",),
-    "natural": ("optim.lr",),
-}
+TEACHER_GAMMA = "balance.teacher_gamma"
+LEARNING_RATE = "optim.lr"
+
+
+def searched_knobs(method: str) -> tuple[str, ...]:
+    """The knobs that a sweep of a method searches: its own that have a range, those it shares, the learning rate."""
+    own = METHODS[method].knobs
+    names = [f"{own[0]}.{name}" for name, _, _, item in walk(own[1]()) if item.metadata["search"]] if own else []
+    return (*names, *METHODS[method].shared, LEARNING_RATE)
 
 
 def search_space(config: Config, imbalance_ratio: float, fixed: Collection[str]) -> dict[str, BaseDistribution]:
@@ -30,27 +25,28 @@ def search_space(config: Config, imbalance_ratio: float, fixed: Collection[str])
     What shapes a teacher lies on a grid (`balance.teacher_gamma`: 1, IR/4, IR/2, IR), so that trials meet
     teachers that are trained already.
     """
-    assert config.method in METHODS
-    distributions = _distributions(config, imbalance_ratio)
-    return {name: distributions[name] for name in KNOBS_OF[config.method] if name not in fixed}
+    knobs = {name: (value, item.metadata["search"]) for name, value, _, item in walk(config)}
+    defaults = Config.preset(config.data.source).flatten()
+    space: dict[str, BaseDistribution] = {}
+    for name in searched_knobs(config.method):
+        if name in fixed:
+            continue
+        if name == TEACHER_GAMMA:
+            gammas = {max(1.0, imbalance_ratio / part) for part in (imbalance_ratio, 4, 2, 1)}
+            space[name] = CategoricalDistribution(sorted(gammas))
+        else:
+            space[name] = _distribution(knobs[name][1], defaults[name])
+    return space
 
 
 def published_defaults(
     config: Config, imbalance_ratio: float, space: Mapping[str, BaseDistribution]
 ) -> dict[str, Value]:
     """The point of the space that is the method's published default; the first trial."""
-    known = config.flatten() | {"balance.teacher_gamma": max(1.0, imbalance_ratio / 2)}
+    known = config.flatten() | {TEACHER_GAMMA: max(1.0, imbalance_ratio / 2)}
     return {name: known[name] for name in space}
 
 
-def _distributions(config: Config, imbalance_ratio: float) -> dict[str, BaseDistribution]:
-    gammas = sorted({max(1.0, imbalance_ratio / part) for part in (imbalance_ratio, 4, 2, 1)})
-    igdm, lr = config.distill.igdm_weight or 1.0, config.optim.lr
-    return {
-        "distill.temperature": FloatDistribution(0.5, 8.0, log=True),
-        "distill.kl_weight": FloatDistribution(0.1, 10.0, log=True),
-        "distill.igdm_weight": FloatDistribution(igdm / 10, igdm * 10, log=True),
-        "balance.softmax_tau": FloatDistribution(0.0, 2.0),
-        "balance.teacher_gamma": CategoricalDistribution(gammas),
-        "optim.lr": FloatDistribution(lr / 5, lr * 3, log=True),
-    }
+def _distribution(tried: Range, default: Value) -> FloatDistribution:
+    unit = default if tried.relative and isinstance(default, float) else 1.0
+    return FloatDistribution(tried.low * unit, tried.high * unit, log=tried.log)

@@ -16,12 +16,15 @@ from sweeps.jobs import Job, Part
 from sweeps.settings import TEACHERS
 
 STAGE_SOURCES = (
+    "state.py",
+    "step.py",
     "train.py",
     "teacher.py",
-    "attacks/pgd.py",
+    "attacks/*.py",
     "data/batches.py",
     "data/longtail.py",
     "methods/at.py",
+    "methods/method.py",
     "methods/natural.py",
     "models/*.py",
 )

@@ -41,14 +41,13 @@ from sweeps.pictures import draw_job, first_of_each_class
 from sweeps.points import Point, best_and_final, expected, points, wanted
 from sweeps.record import JobRecord, Outcome, Record
 from sweeps.settings import Sweep, data_name, without_password, without_secret
-from sweeps.space import KNOBS_OF
+from sweeps.space import TEACHER_GAMMA, searched_knobs
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 MAX_RUNS = 10_000
 METRICS_A_BATCH = 1000
 PASSING = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)}
-TEACHER_KNOBS = ("balance.teacher_gamma",)
 PARENT = "sweep"
 STATUS: Mapping[Outcome | None, str] = {
     "done": "FINISHED",
@@ -230,7 +229,7 @@ class MlflowView:
 
     def _params(self, job: Job) -> dict[str, str]:
         flat = job.config.flatten()
-        knobs = TEACHER_KNOBS if job.kind == "teacher" else KNOBS_OF[job.config.method]
+        knobs = (TEACHER_GAMMA,) if job.kind == "teacher" else searched_knobs(job.config.method)
         return {name: str(flat[name]) for name in self._searched if name in knobs}
 
     def _runs(self, job: str = "") -> list[Run]:

@@ -14,8 +14,9 @@ from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.exam import ExamResult, examine
 from ltsd.runs import Run, load_model, open_run
+from ltsd.state import EpochMetrics
 from ltsd.teacher import teacher_gamma, teacher_split
-from ltsd.train import EpochMetrics, validate
+from ltsd.train import validate
 from sweeps.jobs import BEGINS, Job, Report, keep_checkpoint, newest_checkpoint
 from sweeps.teachers import is_trained, training_lock
 

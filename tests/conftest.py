@@ -13,7 +13,8 @@ from torch import nn
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.knobs import Value
-from ltsd.train import TrainState, train
+from ltsd.state import TrainState
+from ltsd.train import train
 
 SMALL: Mapping[str, Value] = {
     "epochs": 3,

@@ -160,4 +160,4 @@ def test_a_choice_that_does_not_exist_suggests_the_nearest_one() -> None:
 
 def test_a_configuration_cannot_be_changed_in_place() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Config().distill.temperature = 2.0  # type: ignore[misc]
+        Config().optim.lr = 2.0  # type: ignore[misc]

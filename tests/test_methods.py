@@ -1,7 +1,11 @@
 """What each method minimises and what its attack maximises, against the formulas on a batch."""
 
+import itertools
 import math
-from dataclasses import replace
+import statistics
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,23 +14,43 @@ from torch import Tensor, nn
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.methods import METHODS
+from ltsd.methods.ltsd import Distill
+from ltsd.methods.mart import Mart
+from ltsd.methods.robal import CosineHead, Robal
 from ltsd.methods.setting import Setting
-from ltsd.train import TrainState, train_step
+from ltsd.methods.taet import Taet, class_losses
+from ltsd.methods.trades import Trades
+from ltsd.models.network import Network
+from ltsd.state import TrainState
+from ltsd.step import budget_of, setting_of, train_step
 
+CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 2, 1, 0])
 COUNTS = (50, 8, 3)
 
 
-class Bent(nn.Module):
-    """Logits w_k · x + 2 sin(x_k): not linear, so that f(x + d) - f(x - d) is no multiple of f(x + d)."""
+class Bend(nn.Module):
+    """x and 2 sin(5 x), side by side."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.cat([inputs, 2 * (inputs * 5).sin()], dim=1)
+
+
+class Weigh(nn.Module):
+    """w_k · x + 2 sin(5 x_k) of the features above."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         weights = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         self.weights = nn.Parameter(weights)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return inputs @ self.weights.T + 2 * (inputs * 5).sin()
+    def forward(self, features: Tensor) -> Tensor:
+        return features[:, :3] @ self.weights.T + features[:, 3:]
+
+
+def bent(seed: int) -> Network:
+    """Logits that are not linear, so that f(x + d) - f(x - d) is no multiple of f(x + d)."""
+    return Network(Bend(), Weigh(seed))
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -35,15 +59,24 @@ def batch() -> tuple[Tensor, Tensor]:
     return inputs, inputs + 0.1 * (2 * torch.rand(4, 3, generator=generator, dtype=torch.float64) - 1)
 
 
-def setting() -> Setting:
+OWN: dict[str, Any] = {
+    "ltsd": Distill(temperature=2.5, kl_weight=0.7, igdm_weight=4.0),
+    "trades": Trades(beta=3.0),
+    "mart": Mart(weight=3.0),
+    "robal": Robal(scale=7.0, margin=0.2, margin_tau=0.4, prior_tau=1.1, beta=3.0),
+    "taet": Taet(clean_share=0.2, mean_weight=0.3, spread_weight=0.5, rare_weight=0.7),
+}
+
+
+def setting(name: str, progress: float = 0.25) -> Setting:
     return Setting(
         log_counts=torch.tensor(COUNTS, dtype=torch.float64).log(),
-        progress=0.25,
+        tail=torch.tensor([False, False, True]),
+        predicted=torch.tensor([40.0, 20.0, 1.0], dtype=torch.float64),
+        progress=progress,
         softmax_tau=1.3,
-        temperature=2.5,
-        kl_weight=0.7,
-        igdm_weight=4.0,
-        teacher=Bent(9),
+        own=OWN.get(name),
+        teacher=bent(9),
     )
 
 
@@ -51,7 +84,7 @@ def softmax(logits: list[float]) -> list[float]:
     return [math.exp(z) / sum(math.exp(other) for other in logits) for z in logits]
 
 
-def divergence(teacher: list[float], student: list[float]) -> float:
+def kl_of(teacher: list[float], student: list[float]) -> float:
     return sum(t * math.log(t / s) for t, s in zip(softmax(teacher), softmax(student), strict=True))
 
 
@@ -65,62 +98,173 @@ def cross_entropy(rows: list[list[float]], tau: float = 0.0) -> list[float]:
     return [-math.log(softmax(row)[y]) for row, y in zip(shifted, LABELS.tolist(), strict=True)]
 
 
+def mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
+def minimised(name: str, progress: float = 0.25) -> float:
+    student, (inputs, adv_inputs) = bent(1), batch()
+    loss, _ = METHODS[name].objective(student, inputs, adv_inputs, LABELS, setting(name, progress))
+    return loss.item()
+
+
+def answers() -> tuple[list[list[float]], list[list[float]]]:
+    """The student's logits on the clean and on the adversarial batch."""
+    student, (inputs, adv_inputs) = bent(1), batch()
+    return logits_of(student, inputs), logits_of(student, adv_inputs)
+
+
 def test_ltsd_minimises_balanced_loss_distillation_and_ramped_gradient_matching() -> None:
-    student, (inputs, adv_inputs), s = Bent(1), batch(), setting()
+    student, (inputs, adv_inputs), s = bent(1), batch(), setting("ltsd")
     assert s.teacher is not None
     f_s, f_t = logits_of(student, adv_inputs), logits_of(s.teacher, adv_inputs)
     mirrored = inputs - (adv_inputs - inputs)
     g_s, g_t = logits_of(student, mirrored), logits_of(s.teacher, mirrored)
-    balanced = sum(cross_entropy(f_s, tau=1.3)) / 4
-    kl = sum(divergence([z / 2.5 for z in t], [z / 2.5 for z in z_s]) for t, z_s in zip(f_t, f_s, strict=True)) / 4
+    balanced = mean(cross_entropy(f_s, tau=1.3))
+    kl = mean(kl_of([z / 2.5 for z in t], [z / 2.5 for z in z_s]) for t, z_s in zip(f_t, f_s, strict=True))
     igdm = 0.0
     for row in range(4):
         teacher_difference = [a - b for a, b in zip(f_t[row], g_t[row], strict=True)]
         student_difference = [a - b for a, b in zip(f_s[row], g_s[row], strict=True)]
-        igdm += divergence(teacher_difference, student_difference) / 4
-    expected = balanced + 0.7 * 2.5**2 * kl + 4.0 * 0.25 * igdm
-    loss, _ = METHODS["ltsd"].objective(student, inputs, adv_inputs, LABELS, s)
+        igdm += kl_of(teacher_difference, student_difference) / 4
     assert min(balanced, kl, igdm) > 1e-3
-    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    assert minimised("ltsd") == pytest.approx(balanced + 0.7 * 2.5**2 * kl + 4.0 * 0.25 * igdm, rel=1e-9)
 
 
 @pytest.mark.parametrize(("name", "tau", "on"), [("at-bsl", 1.3, "adv"), ("at", 0.0, "adv"), ("natural", 0.0, "clean")])
-def test_the_other_methods_minimise_cross_entropy(name: str, tau: float, on: str) -> None:
-    student, (inputs, adv_inputs) = Bent(1), batch()
-    loss, measurements = METHODS[name].objective(student, inputs, adv_inputs, LABELS, setting())
-    seen = adv_inputs if on == "adv" else inputs
-    assert loss.item() == pytest.approx(sum(cross_entropy(logits_of(student, seen), tau)) / 4, rel=1e-12)
-    assert torch.equal(measurements["logits"], student(seen))
+def test_the_plain_methods_minimise_cross_entropy(name: str, tau: float, on: str) -> None:
+    clean, adv = answers()
+    assert minimised(name) == pytest.approx(mean(cross_entropy(adv if on == "adv" else clean, tau)), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.adversary is not None])
-def test_every_attack_maximises_plain_cross_entropy(name: str) -> None:
+def test_trades_minimises_clean_loss_and_divergence() -> None:
+    """Zhang et al. 2019, equation 5."""
+    clean, adv = answers()
+    expected = mean(cross_entropy(clean)) + 3.0 * mean(map(kl_of, clean, adv))
+    assert minimised("trades") == pytest.approx(expected, rel=1e-9)
+
+
+def test_mart_minimises_boosted_loss_and_the_divergence_of_what_is_doubtful() -> None:
+    """Wang et al. 2020, equations 8 and 11."""
+    terms = []
+    for z, z_adv, y in zip(*answers(), LABELS.tolist(), strict=True):
+        p_adv = softmax(z_adv)
+        other = max(p for k, p in enumerate(p_adv) if k != y)
+        boosted = -math.log(p_adv[y]) - math.log(1 - other)
+        terms.append(boosted + 3.0 * kl_of(z, z_adv) * (1 - softmax(z)[y]))
+    assert minimised("mart") == pytest.approx(mean(terms), rel=1e-9)
+
+
+def test_robal_minimises_a_loss_with_margins_and_prior_and_the_divergence_of_the_cosines() -> None:
+    """Wu et al. 2021, equations 8 to 10."""
+    clean, adv = answers()
+    terms = []
+    for z, y in zip(adv, LABELS.tolist(), strict=True):
+        margin = 0.2 + 0.4 * math.log(COUNTS[y] / min(COUNTS)) / 7.0
+        behind = [7.0 * (cosine - margin * (k == y)) for k, cosine in enumerate(z)]
+        shifted = [v + 1.1 * math.log(n / sum(COUNTS)) for v, n in zip(behind, COUNTS, strict=True)]
+        terms.append(-math.log(softmax(shifted)[y]))
+    assert minimised("robal") == pytest.approx(mean(terms) + 3.0 * mean(map(kl_of, clean, adv)), rel=1e-9)
+
+
+def test_the_cosine_head_ignores_the_length_of_features_and_nearly_that_of_weights() -> None:
+    """z_k = w_k . h / ((||w_k|| + 1/32) ||h||)."""
+    head = CosineHead(5, 3)
+    features = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    for row, column in itertools.product(range(4), range(3)):
+        h, w = features[row].tolist(), head.weight[column].tolist()
+        dot = sum(a * b for a, b in zip(h, w, strict=True))
+        expected = dot / ((math.hypot(*w) + 1 / 32) * math.hypot(*h))
+        assert head(features)[row, column].item() == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(head(9 * features), head(features))
+
+
+def test_reat_minimises_balanced_loss_and_the_tail_penalty() -> None:
+    """Of the four images the third alone is of a tail class here."""
+    _, adv = answers()
+    labels, tail = LABELS.tolist(), setting("reat").tail
+    tail_class = int(tail.nonzero())
+    features = bent(1).features(batch()[1]).tolist()
+    rarity = [math.sqrt(sum(COUNTS) / COUNTS[y]) for y in labels]
+    terms = []
+    for i in [i for i, y in enumerate(labels) if y == tail_class]:
+        divergence = mean(kl_of(features[i], features[j]) for j in range(4)) / 6
+        pairs = [(-1 if labels[i] == labels[j] else 1) * (rarity[i] + rarity[j]) for j in range(4)]
+        terms.append(divergence * mean(pairs))
+    assert len(terms) == 1
+    assert minimised("reat") == pytest.approx(mean(cross_entropy(adv, tau=1.3)) + mean(terms), rel=1e-9)
+
+
+def test_reat_attacks_rare_answers_harder() -> None:
+    """Li et al. 2023: weights inverse to the effective number of what the last epoch took images for."""
+    effective = [(1 - ((n - 1) / n) ** a) / (1 - (n - 1) / n) for n, a in zip(COUNTS, (40, 20, 1), strict=True)]
+    weights = [1 / e for e in effective]
+    _, adv = answers()
+    losses = cross_entropy(adv)
+    expected = sum(weights[y] / mean(weights) * loss for y, loss in zip(LABELS.tolist(), losses, strict=True))
+    assert attacked_value("reat") == pytest.approx(expected, rel=1e-4)
+
+
+def test_taet_trains_clean_first_and_then_levels_the_losses_of_the_classes() -> None:
+    """Wang et al. 2025, section 4.2, with the classes of the batch: 0, 1, 2."""
+    clean, adv = answers()
+    assert minimised("taet", progress=0.1) == pytest.approx(mean(cross_entropy(clean)))
+    losses = cross_entropy(adv)
+    by_class = [mean([loss for loss, y in zip(losses, LABELS.tolist(), strict=True) if y == c]) for c in range(3)]
+    spread = mean((loss - mean(by_class)) ** 2 for loss in by_class)
+    rare = sum((loss / sum(by_class)) ** 2 for loss in by_class)
+    assert minimised("taet") == pytest.approx(0.3 * mean(by_class) + 0.5 * spread + 0.7 * rare, rel=1e-9)
+
+
+def test_taet_leaves_out_classes_that_the_batch_lacks() -> None:
+    losses = class_losses(torch.zeros(3, 5), torch.tensor([4, 1, 4]))
+    torch.testing.assert_close(losses, torch.full((2,), math.log(5)))
+
+
+def attacked_value(name: str, progress: float = 0.25) -> float | None:
+    student, (inputs, adv_inputs) = bent(1), batch()
+    adversary = METHODS[name].adversary(student, inputs, LABELS, setting(name, progress))
+    return None if adversary is None else adversary(adv_inputs).item()
+
+
+@pytest.mark.parametrize("name", ["ltsd", "at-bsl", "at", "mart", "robal", "taet"])
+def test_most_attacks_maximise_plain_cross_entropy(name: str) -> None:
     """Not the balanced loss, whose prior says nothing of an image."""
-    student, (inputs, adv_inputs) = Bent(1), batch()
-    adversary = METHODS[name].adversary
-    assert adversary is not None
-    value = adversary(student, inputs, LABELS, setting())(adv_inputs)
-    assert value.item() == pytest.approx(sum(cross_entropy(logits_of(student, adv_inputs))))
+    _, adv = answers()
+    assert attacked_value(name) == pytest.approx(sum(cross_entropy(adv)))
+
+
+def test_trades_attacks_the_divergence_from_the_clean_answer_and_starts_off_it() -> None:
+    assert attacked_value("trades") == pytest.approx(sum(map(kl_of, *answers())), rel=1e-9)
+    assert METHODS["trades"].start == "gaussian"
+
+
+def test_nothing_attacks_clean_training() -> None:
+    assert attacked_value("natural") is None
+    assert attacked_value("taet", progress=0.1) is None
 
 
 def test_the_teacher_takes_no_gradient() -> None:
-    student, (inputs, adv_inputs), s = Bent(1), batch(), setting()
+    student, (inputs, adv_inputs), s = bent(1), batch(), setting("ltsd")
     loss, _ = METHODS["ltsd"].objective(student, inputs, adv_inputs, LABELS, s)
     loss.backward()
-    assert isinstance(s.teacher, Bent)
-    assert s.teacher.weights.grad is None
-    assert student.weights.grad is not None
-    assert student.weights.grad.abs().min() > 0
+    assert s.teacher is not None
+    assert all(parameter.grad is None for parameter in s.teacher.parameters())
+    for parameter in student.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.abs().min() > 0
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_hyperparameters_may_be_tensors(name: str) -> None:
-    student, (inputs, adv_inputs), s = Bent(1), batch(), setting()
-    names = ("progress", "softmax_tau", "temperature", "kl_weight", "igdm_weight")
-    tensors = replace(s, **{name: torch.tensor(getattr(s, name), dtype=torch.float64) for name in names})
+    student, (inputs, adv_inputs), s = bent(1), batch(), setting(name)
+    own = s.own and replace(
+        s.own, **{f.name: torch.tensor(getattr(s.own, f.name), dtype=torch.float64) for f in fields(s.own)}
+    )
+    tensors = replace(s, softmax_tau=torch.tensor(s.softmax_tau, dtype=torch.float64), own=own)
     with_floats, _ = METHODS[name].objective(student, inputs, adv_inputs, LABELS, s)
     with_tensors, _ = METHODS[name].objective(student, inputs, adv_inputs, LABELS, tensors)
-    torch.testing.assert_close(with_tensors, with_floats, rtol=1e-14, atol=0)
+    torch.testing.assert_close(with_tensors, with_floats, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -128,12 +272,13 @@ def test_a_step_of_every_method_lowers_its_loss_on_the_batch(
     name: str, small: Config, splits: Splits, teacher: nn.Module
 ) -> None:
     config = small.override({"method": name, "optim.lr": 0.01, "optim.momentum": 0.0})
-    state = TrainState.fresh(config, *splits.shape[:1], len(splits.class_names), torch.device("cpu"))
+    state = TrainState.fresh(config, *splits.shape[:1], len(splits.class_names), CPU)
     inputs, labels = splits.train.take(torch.arange(0, len(splits.train), 3))
-    around = Setting(torch.tensor(splits.train.class_counts()).log(), 0.5, 1.0, 1.0, 1.0, 1.0, teacher.eval())
+    counts = splits.train.class_counts()
+    around = setting_of(config, counts, 2, None, teacher.eval(), CPU)
     losses = []
     for _ in range(2):
         generator = torch.Generator().manual_seed(0)
-        measured, _ = train_step(METHODS[name], state, inputs, labels, around, config.attack, generator)
-        losses.append(measured["loss"].item())
+        step = train_step(METHODS[name], state, inputs, labels, around, budget_of(config, counts, 2, CPU), generator)
+        losses.append(step.losses["loss"].item())
     assert losses[1] < losses[0]

@@ -5,11 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ltsd.config import METHOD_NAMES, Config
+from ltsd.config import Config
 from ltsd.knobs import Value
+from ltsd.methods import METHODS
 from sweeps.space import published_defaults, search_space
 
-ALL_METHODS = pytest.mark.parametrize("method", METHOD_NAMES)
+ALL_METHODS = pytest.mark.parametrize("method", METHODS)
 SOURCES = ("digits", "cifar10", "cifar100")
 ratios = st.sampled_from([1.0, 1.5, 2.0, 10.0, 50.0, 100.0]) | st.floats(1, 1000)
 
@@ -58,7 +59,7 @@ def test_what_the_user_fixed_is_not_searched(method: str) -> None:
 
 
 def test_a_method_searches_no_knob_that_it_does_not_read() -> None:
-    searched = {method: set(search_space(Config().override({"method": method}), 50.0, ())) for method in METHOD_NAMES}
+    searched = {method: set(search_space(Config().override({"method": method}), 50.0, ())) for method in METHODS}
     assert searched["ltsd"] >= {
         "distill.temperature",
         "distill.kl_weight",

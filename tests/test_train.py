@@ -18,10 +18,11 @@ from ltsd.data import Splits
 from ltsd.errors import UserError
 from ltsd.evaluate import eval_mode
 from ltsd.methods import METHODS
-from ltsd.methods.setting import Setting
 from ltsd.runs import Run, open_run
+from ltsd.state import TrainState
+from ltsd.step import budget_of, setting_of, train_step
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
-from ltsd.train import DivergedError, TrainState, learning_rate, train, train_step
+from ltsd.train import DivergedError, learning_rate, train
 
 CPU = torch.device("cpu")
 
@@ -52,11 +53,24 @@ def weights(run: Run) -> dict[str, Tensor]:
     return run.state.student.state_dict()
 
 
-@pytest.mark.parametrize("interrupted_after", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("method", "interrupted_after"),
+    [("ltsd", 1), ("ltsd", 2), ("ltsd", 3), ("reat", 1), ("reat", 2), ("robal", 2), ("taet", 1)],
+)
 def test_a_resumed_run_equals_one_never_interrupted_bit_for_bit(
-    small: Config, splits: Splits, teacher: nn.Module, tmp_path: Path, interrupted_after: int
+    small: Config, splits: Splits, teacher: nn.Module, tmp_path: Path, method: str, interrupted_after: int
 ) -> None:
-    config = small.override({"optim.ema_decay": 0.9, "evaluate.every": 1, "data.augmentation": "crop-flip"})
+    """REAT attacks by what the epoch before predicted, so that this has to be in the checkpoint too."""
+    config = small.override(
+        {
+            "method": method,
+            "optim.ema_decay": 0.9,
+            "evaluate.every": 1,
+            "data.augmentation": "crop-flip",
+            "awp.gamma": 5e-3,
+            "robustlt.strength": 0.3,
+        }
+    )
     whole = trained(config, splits, deepcopy(teacher))
     first = opened(config, splits, deepcopy(teacher))
     next(metrics for metrics in first.epochs() if metrics.epoch == interrupted_after)
@@ -140,8 +154,8 @@ def test_the_attack_does_not_touch_the_statistics_of_batch_norm(small: Config, s
     state = TrainState.fresh(config, splits.shape[0], 10, CPU)
     reference = deepcopy(state.student)
     inputs, labels = splits.train.take(torch.arange(32))
-    around = Setting(torch.zeros(10), 0.0, 1.0, 1.0, 1.0, 1.0)
-    train_step(METHODS["at"], state, inputs, labels, around, config.attack, torch.Generator().manual_seed(3))
+    around, budget = setting_of(config, [1] * 10, 0, None, None, CPU), budget_of(config, [1] * 10, 0, CPU)
+    train_step(METHODS["at"], state, inputs, labels, around, budget, torch.Generator().manual_seed(3))
     with eval_mode(reference):
         adv_inputs = pgd(
             lambda x: F.cross_entropy(reference(x), labels, reduction="sum"),

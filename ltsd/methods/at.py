@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltsd.attacks.pgd import Objective
+from ltsd.methods.method import Measurements, Method
 from ltsd.methods.setting import Setting
 
 
@@ -14,7 +15,10 @@ def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setti
 
 def objective(
     student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Measurements]:
     """CE(f(x_adv), y)."""
     logits = student(adv_inputs)
     return F.cross_entropy(logits, labels), {"logits": logits}
+
+
+METHOD = Method(adversary, objective)

@@ -1,29 +1,57 @@
 """LTSD, stage 2: a balanced loss and distillation from the balanced self-teacher (Cho et al., ICLR 2025)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from ltsd.knobs import Range, knob
 from ltsd.losses import balanced_softmax, distillation, gradient_matching
 from ltsd.methods.at import adversary
+from ltsd.methods.method import Measurements, Method
 from ltsd.methods.setting import Setting
 
-__all__ = ["adversary", "objective"]
+
+@dataclass(frozen=True)
+class Distill:
+    """How the student follows its teacher."""
+
+    temperature: float = knob(
+        1.0, "softmax temperature of the distillation term", above=0, search=Range(0.5, 8.0, log=True)
+    )
+    kl_weight: float = knob(1.0, "weight of the distillation term", at_least=0, search=Range(0.1, 10.0, log=True))
+    igdm_weight: float = knob(
+        1.0,
+        "weight of indirect gradient matching, ramped in over training (10 on 100+ classes)",
+        at_least=0,
+        search=Range(0.1, 10.0, log=True, relative=True),
+    )
 
 
 def objective(
     student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Measurements]:
     """Balanced softmax + kl_weight * distillation + igdm_weight * progress * gradient matching, on x_adv.
 
     With d = x_adv - x, gradient matching compares f(x + d) - f(x - d) of student and teacher.
     """
+    own: Distill = setting.own
     mirrored = 2 * inputs - adv_inputs
     logits, mirrored_logits = student(adv_inputs), student(mirrored)
     with torch.no_grad():
         assert setting.teacher is not None
         teacher_logits, teacher_mirrored = setting.teacher(torch.cat([adv_inputs, mirrored])).chunk(2)
     balanced = balanced_softmax(logits, labels, setting.log_counts, setting.softmax_tau)
-    kl = distillation(logits, teacher_logits, setting.temperature)
+    kl = distillation(logits, teacher_logits, own.temperature)
     igdm = gradient_matching(logits - mirrored_logits, teacher_logits - teacher_mirrored)
-    loss = balanced + setting.kl_weight * kl + setting.igdm_weight * setting.progress * igdm
+    loss = balanced + own.kl_weight * kl + own.igdm_weight * setting.progress * igdm
     return loss, {"logits": logits, "balanced_loss": balanced, "kl_loss": kl, "igdm_loss": igdm}
+
+
+METHOD = Method(
+    adversary,
+    objective,
+    knobs=("distill", Distill),
+    shared=("balance.softmax_tau", "balance.teacher_gamma"),
+    needs_teacher=True,
+)

@@ -3,14 +3,20 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltsd.methods.method import Measurements, Method
 from ltsd.methods.setting import Setting
 
-adversary = None
+
+def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> None:
+    """No attack."""
 
 
 def objective(
     student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Measurements]:
     """CE(f(x), y)."""
     logits = student(inputs)
     return F.cross_entropy(logits, labels), {"logits": logits}
+
+
+METHOD = Method(adversary, objective)

@@ -8,7 +8,7 @@ STEM, STAGES, BLOCKS = 16, 3, 5
 
 
 def wide_resnet34(channels: int, width: int) -> tuple[nn.Module, int]:
-    """Five pre-activation blocks a stage, `width` channels in the first: 46,160,474 parameters at 160 and 10 classes."""
+    """Five pre-activation blocks a stage, `width` channels in the first: 46,160,474 parameters at 160, 10 classes."""
     blocks: list[nn.Module] = []
     channels_in = STEM
     for stage in range(STAGES):

@@ -1,0 +1,40 @@
+"""AWP: the weights themselves are moved against the objective before its gradient is taken (Wu et al. 2020)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+SHORTEST = 1e-20
+
+
+@contextmanager
+def perturbed_weights(model: nn.Module, objective: Callable[[], Tensor], *, gamma: float) -> Iterator[None]:
+    """Inside, every weight matrix and kernel w is w + gamma ||w|| g / ||g||, g the gradient of the objective there.
+
+    Biases and BatchNorm's parameters stay (as in the authors' code), and so do BatchNorm's statistics.
+
+    Args:
+        model: its weights are restored to the bit on leaving.
+        objective: () -> the loss that the perturbation raises.
+        gamma: relative size of the perturbation; 0: nothing is done.
+    """
+    if gamma == 0:
+        yield
+        return
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    statistics = [buffer.clone() for buffer in model.buffers()]
+    gradients = torch.autograd.grad(objective(), weights)
+    with torch.no_grad():
+        before = [weight.clone() for weight in weights]
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.add_(gradient, alpha=float(gamma * weight.norm() / (gradient.norm() + SHORTEST)))
+        for buffer, kept in zip(model.buffers(), statistics, strict=True):
+            buffer.copy_(kept)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, kept in zip(weights, before, strict=True):
+                weight.copy_(kept)

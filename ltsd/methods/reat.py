@@ -1,0 +1,61 @@
+"""REAT: attacks balanced by the effective number of a class, and a penalty on tail features (Li et al. 2023)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltsd.attacks.pgd import Objective
+from ltsd.losses import balanced_softmax
+from ltsd.methods.method import Measurements, Method
+from ltsd.methods.setting import Setting
+
+
+def attack_weights(counts: Tensor, predicted: Tensor) -> Tensor:
+    """w_c proportional to (1 - b_c) / (1 - b_c^A_c) with b_c = (n_c - 1) / n_c, of mean 1 (equation 4).
+
+    Args:
+        counts: [C] n_c; predicted: [C] A_c, the adversarial images that the last epoch took for class c.
+    """
+    rest = (counts - 1) / counts
+    effective = (1 - rest**predicted) / (1 - rest)
+    weights = 1 / (effective + 1e-5)
+    return weights / weights.mean()
+
+
+def tail_penalty(features: Tensor, labels: Tensor, counts: Tensor, tail: Tensor) -> Tensor:
+    """The penalty on the features of tail images, as the authors' code computes it; 0 in a batch without any.
+
+    The divergence of every feature vector of the batch from that of a tail image, mean over batch and dimensions,
+    times the mean of (w_i + w_j), negative for pairs of one class, with w_c = sqrt(N / n_c); mean over tail images.
+
+    Args:
+        features: [B, D]; labels: [B]; counts: [C] n_c; tail: bool [C].
+    """
+    log_shares = F.log_softmax(features, dim=1)
+    centre = log_shares.detach()
+    entropy = (centre.exp() * centre).sum(1)
+    divergences = (entropy - centre.exp() @ log_shares.mean(0)) / features.shape[1]
+    rarity = (counts.sum() / counts).sqrt()[labels]
+    sign = 1 - 2 * (labels[:, None] == labels).to(features.dtype)
+    pairs = (sign * (rarity[:, None] + rarity)).mean(1)
+    is_tail = tail[labels].to(features.dtype)
+    return (divergences * pairs * is_tail).sum() / is_tail.sum().clamp_min(1)
+
+
+def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> Objective:
+    """Cross-entropy weighted by class, so that attacks spread over what the model takes images for."""
+    weights = attack_weights(setting.log_counts.exp(), setting.predicted)
+    return lambda adv_inputs: F.cross_entropy(student(adv_inputs), labels, weight=weights, reduction="sum")
+
+
+def objective(
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+) -> tuple[Tensor, Measurements]:
+    """CE(f(x_adv) + tau log n, y) + the tail penalty (equation 7)."""
+    features = student.get_submodule("features")(adv_inputs)
+    logits = student.get_submodule("head")(features)
+    balanced = balanced_softmax(logits, labels, setting.log_counts, setting.softmax_tau)
+    penalty = tail_penalty(features, labels, setting.log_counts.exp(), setting.tail)
+    return balanced + penalty, {"logits": logits, "balanced_loss": balanced, "tail_loss": penalty}
+
+
+METHOD = Method(adversary, objective, shared=("balance.softmax_tau",))

@@ -1,0 +1,41 @@
+"""TRADES: clean cross-entropy and the divergence of the attacked from the clean answer (Zhang et al. 2019)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltsd.attacks.pgd import Objective
+from ltsd.knobs import Range, knob
+from ltsd.losses import divergence
+from ltsd.methods.method import Measurements, Method
+from ltsd.methods.setting import Setting
+
+
+@dataclass(frozen=True)
+class Trades:
+    """How much clean accuracy is traded for robustness."""
+
+    beta: float = knob(6.0, "weight of the divergence: 1 / lambda of the paper", at_least=0, search=Range(1.0, 12.0))
+
+
+def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> Objective:
+    """KL(p(x) || p(x_adv)), summed; its start has to lie off x, where it has no gradient."""
+    with torch.no_grad():
+        clean_logits = student(inputs)
+    return lambda adv_inputs: divergence(clean_logits, student(adv_inputs)).sum()
+
+
+def objective(
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+) -> tuple[Tensor, Measurements]:
+    """CE(f(x), y) + beta KL(p(x) || p(x_adv)) (equation 5); the gradient flows through both answers."""
+    own: Trades = setting.own
+    clean_logits, logits = student(inputs), student(adv_inputs)
+    natural = F.cross_entropy(clean_logits, labels)
+    robust = divergence(clean_logits, logits).mean()
+    return natural + own.beta * robust, {"logits": logits, "natural_loss": natural, "robust_loss": robust}
+
+
+METHOD = Method(adversary, objective, knobs=("trades", Trades), start="gaussian")

@@ -1,0 +1,107 @@
+"""All that training changes, saved and restored as a whole; and the streams of random numbers it draws from."""
+
+import hashlib
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ltsd.checkpoint import CheckpointError
+from ltsd.config import Config
+from ltsd.methods import METHODS
+from ltsd.models import build_model
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch measured. `epoch` counts from 1; `values` has the project's metric names.
+
+    `per_class` holds clean and robust recalls where the epoch was validated.
+    """
+
+    epoch: int
+    seconds: float
+    values: dict[str, float]
+    per_class: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes: the whole of it is saved, so that resuming loses nothing.
+
+    Random numbers need no state: each epoch draws its own from (seed, epoch). `predicted` is what `Setting` says;
+    None before the first epoch is over.
+    """
+
+    student: nn.Module
+    optimizer: torch.optim.SGD
+    average: nn.Module | None
+    history: list[EpochMetrics]
+    steps: int = 0
+    predicted: Tensor | None = None
+
+    @classmethod
+    def fresh(cls, config: Config, channels: int, num_classes: int, device: torch.device) -> Self:
+        """New weights, drawn from the seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream(config.seed, "weights"))
+            student = build_model(config.model, channels, num_classes, METHODS[config.method].head).to(device)
+        optim = config.optim
+        optimizer = torch.optim.SGD(
+            student.parameters(), optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
+        )
+        average = deepcopy(student).requires_grad_(False).eval() if optim.ema_decay > 0 else None
+        return cls(student, optimizer, average, [])
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is evaluated and kept: the averaged weights where there are any."""
+        return self.student if self.average is None else self.average
+
+    def content(self) -> dict[str, Any]:
+        """The state as nested dicts of tensors and plain values, for a checkpoint."""
+        return {
+            "student": self.student.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": [asdict(metrics) for metrics in self.history],
+            "steps": self.steps,
+            "predicted": self.predicted,
+        }
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Take over a saved state.
+
+        Raises:
+            CheckpointError: it is of another architecture.
+        """
+        try:
+            self.student.load_state_dict(content["student"])
+            if self.average is not None:
+                self.average.load_state_dict(content["average"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"the checkpoint is of another architecture ({str(error).splitlines()[0]})"
+            ) from error
+        self.history = [EpochMetrics(**metrics) for metrics in content["history"]]
+        self.steps, self.predicted = content["steps"], content["predicted"]
+
+    def update_average(self, decay: float) -> None:
+        """Move the averaged weights towards the student's; early steps average over what there is so far."""
+        if self.average is None:
+            return
+        self.steps += 1
+        weight = 1 - min(decay, (1 + self.steps) / (10 + self.steps))
+        for mean, value in zip(self.average.state_dict().values(), self.student.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+
+def stream(seed: int, name: str | int) -> int:
+    """The seed of one stream of random numbers, as good as independent of every other stream's."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7])
