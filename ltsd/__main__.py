@@ -24,6 +24,7 @@ from ltsd.methods import METHODS
 from ltsd.pictures import class_bars
 from ltsd.runs import Run, load_model, open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
+from ltsd.verdicts import read_verdicts
 
 ALIASES = {"data": "data.source"}
 
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     evaluate_parser.add_argument("--json", type=Path, help="write every number here")
     evaluate_parser.add_argument("--picture", type=Path, help="write the recalls per class here, as PNG")
+    evaluate_parser.add_argument(
+        "--verdicts", type=Path, help="write the verdicts image by image here, as Parquet; go on with what it has"
+    )
     evaluate_parser.set_defaults(run=evaluate_command)
     parsed = parser.parse_known(arguments)
     code: int = parsed.run(parsed)
@@ -98,12 +102,14 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, about = load_model(parsed.checkpoint, device)
     config = Config().override(about["config"])
-    for path in (parsed.json, parsed.picture):
+    for path in (parsed.json, parsed.picture, parsed.verdicts):
         if path is not None:
             _check_writable(path)
+    if parsed.verdicts is not None and parsed.verdicts.exists():
+        read_verdicts(parsed.verdicts)
     test, counts = load_splits(config.data, check=True).test.to(device), about["class_counts"]
     results: list[ExamResult] = []
-    for done, result in examine(model, test, counts, config.attack, parsed.attack):
+    for done, result in examine(model, test, counts, config.attack, parsed.attack, keep=parsed.verdicts):
         print(f"{done} done", file=sys.stderr, flush=True)
         results.append(result)
     print(class_table(results[-1], counts, about["class_names"]))

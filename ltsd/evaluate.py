@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ltsd.attacks.losses import Loss, cross_entropy
 from ltsd.attacks.pgd import pgd, uniform_start
 from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
@@ -88,17 +88,24 @@ def clean_verdicts(model: nn.Module, split: Split) -> Verdicts:
 
 
 def pgd_verdicts(
-    model: nn.Module, split: Split, *, eps: float, step_size: float, steps: int, seed: int | None
+    model: nn.Module,
+    split: Split,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+    seed: int | None,
+    loss: Loss = cross_entropy,
 ) -> Verdicts:
-    """Verdicts under PGD on cross-entropy from one random start drawn from `seed`; None starts at the image
-    (so that one step of size eps is FGSM).
+    """Verdicts under PGD from one random start drawn from `seed`; None starts at the image (so that one step of
+    size eps is FGSM). Under another loss it has another name: CW-20, LSA-20.
     """
     generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
     right: list[Tensor] = []
     with eval_mode(model):
         for inputs, labels in split.chunks(CHUNK):
             adv_inputs = pgd(
-                lambda x, y=labels: F.cross_entropy(model(x), y, reduction="sum"),  # type: ignore[misc]
+                lambda x, y=labels: loss(model(x), y),  # type: ignore[misc]
                 inputs,
                 eps=eps,
                 step_size=step_size,

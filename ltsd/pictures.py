@@ -11,8 +11,16 @@ from ltsd.attacks.pgd import pgd, uniform_start
 from ltsd.data.longtail import class_groups
 from ltsd.evaluate import eval_mode
 
-COLOURS = {"clean": "#9ec9e2", "pgd20": "#3c93c2", "robust": "#3c93c2"}
-OTHER_COLOURS = ("#0d4a70", "#8a6fb0", "#4b2e83")
+COLOURS = {
+    "clean": "#9ec9e2",
+    "fgsm": "#c3b4dc",
+    "robust": "#3c93c2",
+    "pgd20": "#3c93c2",
+    "cw20": "#8a6fb0",
+    "ls20": "#7fa99b",
+    "aa": "#0d4a70",
+    "apgd_ce_t": "#0d4a70",
+}
 GROUP_COLOURS = {"head": "#f2f2f2", "medium": "#ffffff", "tail": "#fdeee0"}
 DPI = 80
 
@@ -47,7 +55,7 @@ def class_bars(
     """Recall of every class under every attack, classes by falling training count, thirds shaded.
 
     Args:
-        recalls: {attack: [C] in [0, 1]}; `clean` first.
+        recalls: {attack: [C] in [0, 1]}; `clean` first, all of them in COLOURS.
     """
     order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
     figure = Figure(figsize=(max(7, 0.7 * len(order)), 3.6), dpi=DPI)
@@ -57,12 +65,10 @@ def class_bars(
         axes.axvspan(left, left + len(classes), color=GROUP_COLOURS[group], zorder=0)
         axes.text(left + len(classes) / 2, 1.02, group, ha="center", transform=axes.get_xaxis_transform())
         left += len(classes)
-    spare = iter(OTHER_COLOURS)
     width = 0.8 / len(recalls)
     for index, (attack, recall) in enumerate(recalls.items()):
         places = [place - 0.4 + (index + 0.5) * width for place in range(len(order))]
-        colour = COLOURS.get(attack) or next(spare)
-        axes.bar(places, [recall[c] for c in order], width, label=attack, color=colour, zorder=2)
+        axes.bar(places, [recall[c] for c in order], width, label=attack, color=COLOURS[attack], zorder=2)
     axes.set_xticks(range(len(order)), [f"{class_names[c]}\n{class_counts[c]}" for c in order])
     axes.set(xlabel="class and its training images", ylabel="recall", ylim=(0, 1), xlim=(-0.5, len(order) - 0.5))
     axes.legend(fontsize="small", loc="lower left")

@@ -49,6 +49,11 @@ class Job:
         """Where its latest checkpoint lies; see `newest_checkpoint`."""
         return Path(self.folder) / "checkpoints" / f"{self.key}.pt"
 
+    @property
+    def verdicts(self) -> Path:
+        """Where the verdicts of its exam lie, image by image."""
+        return Path(self.folder) / "verdicts" / f"{self.key}.parquet"
+
 
 @dataclass(frozen=True)
 class Report:

@@ -107,11 +107,12 @@ def _confirm(job: Job, run: Run) -> None:
 
 
 def _examine(job: Job, run: Run) -> None:
-    """Read the test set: once, on the finished model."""
+    """Read the test set: once, on the finished model; what a worker before this one got done is not done again."""
     model = run.state.model.eval().requires_grad_(False)
     test = _splits(job.config.data).test.to(run.data.rows.device)
     results: list[ExamResult] = []
-    for done, result in examine(model, test, run.data.class_counts(), job.config.attack, job.exam):
+    counts = run.data.class_counts()
+    for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.verdicts):
         tune.report(Report(job.config.epochs, done).message())
         results.append(result)
     result = results[-1]

@@ -7,57 +7,24 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-import torch.nn.functional as F
+from masking import Masked, telling_rows, trained_masked
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from ltsd.attacks.autoattack import MEMBERS, autoattack
 from ltsd.data import Splits
 
-SEED, BATCH_SIZE = 0, 11
-
-
-class Masked(nn.Module):
-    """A small network that hides its gradients, so that every member of the ensemble has its own part to do.
-
-    Large logits leave cross-entropy without a gradient; images brighter than `threshold` are rounded to nine
-    shades, which leaves every loss without one.
-    """
-
-    threshold = 0.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        bright = inputs.mean((1, 2, 3)) > self.threshold
-        return 100 * torch.where(bright[:, None], self.net((inputs * 8).round() / 8), self.net(inputs))
+SEED, BATCH = 0, 11
 
 
 @pytest.fixture(scope="module")
 def masked(splits: Splits) -> Masked:
-    torch.manual_seed(0)
-    model = Masked()
-    inputs, labels = splits.complete.take(torch.arange(len(splits.complete)))
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(60):
-        optimizer.zero_grad()
-        F.cross_entropy(model.net(inputs), labels).backward()
-        optimizer.step()
-    return model.eval().requires_grad_(False)
+    return trained_masked(splits)
 
 
 @pytest.fixture(scope="module")
 def examples(splits: Splits, masked: Masked) -> tuple[Tensor, Tensor]:
-    """Two dark images, one that is told wrongly, two bright ones."""
-    inputs, labels = splits.test.take(torch.arange(len(splits.test)))
-    order = inputs.mean((1, 2, 3)).argsort()
-    right = masked.net(inputs).argmax(1) == labels
-    rightly = order[right[order]]
-    masked.threshold = float(inputs[rightly].mean((1, 2, 3)).median())
-    rows = torch.cat([rightly[:2], order[~right[order]][:1], rightly[-2:]])
-    return inputs[rows], labels[rows]
+    return splits.test.take(telling_rows(masked, splits))
 
 
 @contextmanager
@@ -83,7 +50,7 @@ def verdict_of_the_reference(
     reference = AutoAttack(model, norm="Linf", eps=eps, version="standard", seed=SEED)
     reference.verbose = False
     reference.attacks_to_run = reference.attacks_to_run[:members]
-    _, predicted = reference.run_standard_evaluation(inputs, labels, batch_size=BATCH_SIZE)
+    _, predicted = reference.run_standard_evaluation(inputs, labels, batch_size=BATCH)
     return (predicted == labels).tolist()
 
 
@@ -91,7 +58,7 @@ def test_the_whole_ensemble_is_the_reference_bit_by_bit(masked: Masked, examples
     """The same verdict on every example by the same tries: no step, no restart, no target is left out."""
     inputs, labels = examples
     with asked(masked, inputs) as ours:
-        run = autoattack(masked, inputs, labels, eps=0.25, version="standard", seed=SEED, batch_size=BATCH_SIZE)
+        run = autoattack(masked, inputs, labels, eps=0.25, version="standard", seed=SEED, batch_size=BATCH, known={})
         members, standing = zip(*run, strict=True)
     with asked(masked, inputs) as theirs:
         assert standing[-1].tolist() == verdict_of_the_reference(masked, inputs, labels, eps=0.25)
@@ -108,7 +75,7 @@ def test_the_half_ensemble_is_the_first_half_of_the_reference_under_a_name_of_it
     model = masked.net
     inputs, labels = splits.test.take(torch.arange(0, len(splits.test), 2))
     with asked(model, inputs) as ours:
-        run = autoattack(model, inputs, labels, eps=0.1, version="apgd-ce+t", seed=SEED, batch_size=BATCH_SIZE)
+        run = autoattack(model, inputs, labels, eps=0.1, version="apgd-ce+t", seed=SEED, batch_size=BATCH, known={})
         members, standing = zip(*run, strict=True)
     with asked(model, inputs) as theirs:
         assert standing[-1].tolist() == verdict_of_the_reference(model, inputs, labels, eps=0.1, members=2)

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from torch import Tensor, nn
 
-from ltsd.config import AttackConfig
 from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.evaluate import CHUNK, Accuracy, Verdicts, clean_verdicts, eval_mode, pgd_verdicts
-from ltsd.exam import examine
 
 
 @given(num_classes=st.integers(2, 9), examples=st.integers(0, 60), seed=st.integers(0, 10**6))
@@ -103,19 +101,3 @@ def test_the_mode_comes_back_after_an_error(teacher: nn.Module) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         fail()
     assert teacher.training
-
-
-def test_the_exam_tells_every_attack_by_class_and_group(splits: Splits, teacher: nn.Module) -> None:
-    counts = splits.train.class_counts()
-    attack = AttackConfig(eps=0.05)
-    (done, result), *more = examine(teacher.eval(), splits.test, counts, attack, "none")
-    assert (done, more, result.images) == ("PGD-20", [], len(splits.test))
-    pgd20 = Accuracy.of(pgd_verdicts(teacher, splits.test, eps=0.05, step_size=attack.step, steps=20, seed=0), counts)
-    assert result.per_class()["pgd20"] == list(pgd20.per_class)
-    values = result.values()
-    assert values["test/clean_acc"] == Accuracy.of(clean_verdicts(teacher, splits.test), counts).balanced
-    assert values["test/pgd20_acc"] == values["test/robust_acc"] == pgd20.balanced
-    assert values["test/tail_robust_acc"] == pgd20.group("tail")
-    assert values["test/worst_class_robust_acc"] == pgd20.worst
-    assert values["test/fgsm_acc"] >= values["test/pgd20_acc"]
-    assert not any("aa" in name.split("_") for name in values)

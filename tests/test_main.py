@@ -14,6 +14,7 @@ from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
 from ltsd.runs import open_run
+from ltsd.verdicts import read_verdicts
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -28,7 +29,7 @@ def test_trains_a_teacher_and_a_student_and_examines_the_student(
     assert "ltsd epoch 3/3 " in said
     assert said.splitlines()[-1].endswith(f"python -m ltsd evaluate {run}")
 
-    outputs = ["--json", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")]
+    outputs = [f for name in ("json", "picture", "verdicts") for f in (f"--{name}", str(tmp_path / f"out.{name}"))]
     assert main(["evaluate", str(run), *outputs]) == 0
     table = capsys.readouterr().out.splitlines()
     written = json.loads((tmp_path / "out.json").read_text())
@@ -41,7 +42,10 @@ def test_trains_a_teacher_and_a_student_and_examines_the_student(
     assert [float(cell) for cell in balanced.split()[1:]] == pytest.approx(metrics, abs=0.05)
     assert written["images"] == 40
     assert written["groups"]["tail"] == [7, 8, 9]
-    assert (tmp_path / "out.png").read_bytes().startswith(PNG_SIGNATURE)
+    assert (tmp_path / "out.picture").read_bytes().startswith(PNG_SIGNATURE)
+    verdicts, _ = read_verdicts(tmp_path / "out.verdicts")
+    for attack, one in verdicts.items():
+        assert one.per_class() == pytest.approx(written["per_class"][attack])
 
 
 def test_a_run_that_exists_is_never_overwritten(small_flags: list[str], tmp_path: Path) -> None:

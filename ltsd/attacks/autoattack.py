@@ -1,7 +1,7 @@
 """AutoAttack (Croce & Hein 2020) through pyautoattack, one member after another, L-infinity."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from pyautoattack import AutoAttack
@@ -21,6 +21,7 @@ def autoattack(
     version: str,
     seed: int,
     batch_size: int,
+    known: Mapping[str, Tensor],
 ) -> Iterator[tuple[str, Tensor]]:
     """Run the members in order, each on what the ones before left standing.
 
@@ -30,6 +31,8 @@ def autoattack(
         eps: radius in units of the image range.
         version: `standard` or `apgd-ce+t`.
         seed, batch_size: both change the random starts, so both are fixed by whoever compares.
+        known: what members yielded in an earlier run of the same, which are not run again; every member draws from
+            the seed anew, so that the rest comes to the same bits.
 
     Yields:
         (member, bool [N]: examples still right after it), as each member ends.
@@ -41,7 +44,9 @@ def autoattack(
     standing = logits.argmax(1) == labels
     for member in MEMBERS[version]:
         rows = standing.nonzero().flatten()
-        if len(rows):
+        if member in known:
+            standing = known[member].to(inputs.device)
+        elif len(rows):
             runner = AutoAttack(
                 model,
                 eps=eps,

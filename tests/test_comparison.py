@@ -1,0 +1,70 @@
+"""The bootstrap of a paired difference, against its own variance in closed form."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ltsd.comparison import paired_difference
+from ltsd.errors import UserError
+from ltsd.evaluate import Verdicts
+
+COUNTS = (400, 100, 200)
+LABELS = np.repeat(np.arange(3), COUNTS)
+Z = 1.959964
+
+
+def sides(right: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[list[Verdicts], list[Verdicts]]:
+    labels = torch.from_numpy(LABELS)
+    return tuple([Verdicts(torch.from_numpy(row), labels, 3) for row in rows] for rows in (right, other))  # type: ignore[return-value]
+
+
+def drawn(seeds: int, *rates: float) -> NDArray[np.bool_]:
+    return np.random.default_rng(len(rates) + seeds).random((seeds, len(LABELS))) < np.array(rates)[LABELS]
+
+
+@pytest.mark.parametrize("classes", [None, [1, 2]])
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_the_interval_is_that_of_the_normal_approximation(seeds: int, classes: list[int] | None) -> None:
+    """Drawing images within classes and seeds anew has, of the mean over S seeds, the variance
+
+    sum over classes of [var(seed means of an image) + (mean within-image variance over seeds) / S] / n_c / C²
+    + var(seed means) / S,
+
+    where an image is drawn for all seeds at once and all variances are over what was seen.
+    """
+    right, other = drawn(seeds, 0.9, 0.5, 0.3), drawn(seeds, 0.8, 0.45, 0.35) & drawn(seeds + 1, 1, 0.9, 1)[1:]
+    found = paired_difference(*sides(right, other), classes=classes, seed=0)
+    gains = right.astype(float) - other
+    chosen = [0, 1, 2] if classes is None else classes
+    by_class = [gains[:, c == LABELS] for c in chosen]
+    seed_means = np.mean([of_class.mean(1) for of_class in by_class], axis=0)
+    centred = [of_class - of_class.mean(1, keepdims=True) for of_class in by_class]
+    of_images = sum(c.mean(0).var() / c.shape[1] for c in centred)
+    within = sum((c.var(0)).mean() / seeds / c.shape[1] for c in centred)
+    deviation = np.sqrt((of_images + within) / len(chosen) ** 2 + seed_means.var() / seeds)
+    assert found.mean == pytest.approx(seed_means.mean())
+    assert (found.low, found.high) == pytest.approx(
+        (found.mean - Z * deviation, found.mean + Z * deviation), abs=0.1 * deviation
+    )
+
+
+def test_the_same_images_in_every_seed_are_no_more_images() -> None:
+    """Five seeds that agree on every image say as much as one."""
+    right, other = drawn(1, 0.9, 0.5, 0.3), drawn(2, 0.8, 0.4, 0.3)[1:]
+    one = paired_difference(*sides(right, other), classes=None, seed=0)
+    five = paired_difference(*sides(right.repeat(5, 0), other.repeat(5, 0)), classes=None, seed=1)
+    assert five.mean == pytest.approx(one.mean)
+    assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.05)
+    assert paired_difference(*sides(right, right), classes=None, seed=0).high == 0
+
+
+def test_only_the_same_images_and_seeds_are_compared() -> None:
+    ours, theirs = sides(drawn(2, 0.9, 0.5, 0.3), drawn(2, 0.8, 0.4, 0.3))
+    with pytest.raises(UserError, match="2 and 1 seeds cannot be compared image by image"):
+        paired_difference(ours, theirs[:1], classes=None, seed=0)
+    shifted = [Verdicts(one.right, one.labels.roll(1), 3) for one in theirs]
+    with pytest.raises(UserError, match="on the same test set"):
+        paired_difference(ours, shifted, classes=None, seed=0)
+    with pytest.raises(UserError, match="class 5 has no test image"):
+        paired_difference(ours, theirs, classes=[0, 5], seed=0)
