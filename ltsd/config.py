@@ -59,7 +59,12 @@ class DataConfig:
     image_size: int | None = knob(
         None, "resize images to this many pixels a side (default: they must agree)", at_least=4
     )
-    augmentation: str = knob("none", "applied to training batches", choices=("none", "crop-flip"))
+    augmentation: str = knob(
+        "none",
+        "applied to training batches: crop-flip (padded by 4), and after it torchvision's RandAugment (2 operations, "
+        "magnitude 9) or its AutoAugment policy for CIFAR-10",
+        choices=("none", "crop-flip", "randaugment", "autoaugment"),
+    )
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ STAGE_SOURCES = (
     "train.py",
     "teacher.py",
     "attacks/pgd.py",
+    "data/augment.py",
     "data/batches.py",
     "data/longtail.py",
     "methods/at.py",
