@@ -32,6 +32,12 @@ class DataConfig:
         at_least=1,
         remedy="it is n_max / n_min; some code bases write its inverse",
     )
+    tail: str = knob(
+        "exponential",
+        "profile of a simulated tail: exponential (Cui et al. 2019), or step: the first half of the classes keeps "
+        "n_max images, the rest n_max / imbalance ratio (Buda et al. 2018, Cao et al. 2019)",
+        choices=("exponential", "step"),
+    )
     n_max: int | None = knob(None, "training images of the largest class (default: all of them)", at_least=2)
     val_per_class: int = knob(
         25, "validation images per class, disjoint from training, for simulated tails", at_least=1
@@ -54,7 +60,12 @@ class DataConfig:
     image_size: int | None = knob(
         None, "resize images to this many pixels a side (default: they must agree)", at_least=4
     )
-    augmentation: str = knob("none", "applied to training batches", choices=("none", "crop-flip"))
+    augmentation: str = knob(
+        "none",
+        "applied to training batches: crop-flip (padded by 4), and after it torchvision's RandAugment (2 operations, "
+        "magnitude 9) or its AutoAugment policy for CIFAR-10",
+        choices=("none", "crop-flip", "randaugment", "autoaugment"),
+    )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ STAGE_SOURCES = (
     "train.py",
     "teacher.py",
     "attacks/*.py",
+    "data/augment.py",
     "data/batches.py",
     "data/longtail.py",
     "methods/at.py",

@@ -24,7 +24,6 @@ from torch import Tensor
 from ltsd.config import DataConfig
 from ltsd.data import load_splits
 from ltsd.data.arrow import cache_folder, read_image_set
-from ltsd.data.batches import PAD, Split, crop_flip, epoch_batches
 from ltsd.data.sources import decode_image, load_source
 from ltsd.errors import UserError
 
@@ -340,45 +339,6 @@ def test_a_parquet_file_that_unpacks_to_fill_the_memory_is_refused_before_it_is_
     said = refusal(path)
     assert "column image.bytes of row group 0 unpacks" in said
     assert "write it without compression" in said
-
-
-@given(images=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 99))
-def test_an_epoch_takes_every_image_at_most_once_in_batches_of_one_size(
-    images: int, batch_size: int, seed: int
-) -> None:
-    split = Split(
-        torch.arange(images, dtype=torch.uint8)[:, None, None, None], torch.arange(images), torch.arange(images), 40
-    )
-
-    def batches(seed: int) -> list[tuple[Tensor, Tensor]]:
-        return list(epoch_batches(split, batch_size, "none", torch.Generator().manual_seed(seed)))
-
-    size = min(batch_size, images)
-    taken = torch.cat([labels for _, labels in batches(seed)])
-    assert [len(labels) for _, labels in batches(seed)] == [size] * (images // size)
-    assert len(set(taken.tolist())) == len(taken)
-    for inputs, labels in batches(seed):
-        assert torch.equal((inputs.flatten() * 255).round().long(), labels)
-    assert torch.equal(taken, torch.cat([labels for _, labels in batches(seed)]))
-
-
-def test_augmentation_is_a_crop_of_the_padded_image_and_a_flip_of_every_other() -> None:
-    inputs = torch.rand(200, 2, 5, 7, generator=torch.Generator().manual_seed(0)) + 1
-    padded = torch.nn.functional.pad(inputs, (PAD, PAD, PAD, PAD))
-    seen: list[tuple[int, int, bool]] = []
-    for image, result in zip(padded, crop_flip(inputs, torch.Generator().manual_seed(1)), strict=True):
-        crops = {
-            (top, left, flipped): image[:, top : top + 5, left : left + 7].flip(2)
-            if flipped
-            else image[:, top : top + 5, left : left + 7]
-            for top in range(2 * PAD + 1)
-            for left in range(2 * PAD + 1)
-            for flipped in (False, True)
-        }
-        seen += [place for place, crop in crops.items() if torch.equal(crop, result)][:1]
-    assert len(seen) == len(inputs)
-    assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == set(range(2 * PAD + 1))
-    assert 70 < sum(flipped for _, _, flipped in seen) < 130
 
 
 @pytest.mark.slow

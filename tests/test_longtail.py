@@ -49,10 +49,27 @@ def counts_in(labels: Labels, rows: Labels, num_classes: int) -> list[int]:
 def test_counts_have_the_published_totals(
     n_max: int, ratio: float, classes: int, total: int | None, n_min: int
 ) -> None:
-    counts = long_tail_counts(n_max, ratio, classes)
+    counts = long_tail_counts(n_max, ratio, classes, "exponential")
     assert (counts[0], counts[-1]) == (n_max, n_min)
     assert counts == sorted(counts, reverse=True)
     assert total is None or sum(counts) == total
+
+
+def steps_of_the_fields_code(n_max: int, ratio: float, classes: int) -> list[int]:
+    """As the code of LDAM has it, whose two halves are classes // 2 each: for even numbers of classes."""
+    counts = []
+    for _ in range(classes // 2):
+        counts.append(int(n_max))
+    for _ in range(classes // 2):
+        counts.append(int(n_max * (1 / ratio)))
+    return counts
+
+
+@given(n_max=st.integers(1, 5000), ratio=st.floats(1, 200), half=st.integers(1, 100))
+def test_a_step_is_the_one_of_the_fields_code(n_max: int, ratio: float, half: int) -> None:
+    assert long_tail_counts(n_max, ratio, 2 * half, "step") == steps_of_the_fields_code(n_max, ratio, 2 * half)
+    odd = long_tail_counts(n_max, ratio, 2 * half + 1, "step")
+    assert odd == [n_max] * half + [int(n_max * (1 / ratio))] * (half + 1)
 
 
 def test_the_draw_is_the_one_of_the_fields_code() -> None:
@@ -73,19 +90,20 @@ def test_the_draw_is_the_one_of_the_fields_code() -> None:
     per_class=st.integers(20, 40),
     ratio=st.floats(1, 5),
     val_per_class=st.integers(1, 9),
+    tail=st.sampled_from(["exponential", "step"]),
     seed=st.integers(0, 99),
 )
 def test_validation_is_balanced_and_disjoint_and_takes_left_overs_first(
-    num_classes: int, per_class: int, ratio: float, val_per_class: int, seed: int
+    num_classes: int, per_class: int, ratio: float, val_per_class: int, tail: str, seed: int
 ) -> None:
     counts = [per_class] * num_classes
     labels = labels_of(counts, seed)
-    data = DataConfig(imbalance_ratio=ratio, val_per_class=val_per_class)
+    data = DataConfig(imbalance_ratio=ratio, val_per_class=val_per_class, tail=tail)
     protocol = draw_protocol(labels, names_of(counts), data)
     train, val, complete = set(protocol.train), set(protocol.val), set(protocol.complete)
-    tail = long_tail_counts(per_class, ratio, num_classes)
+    wanted = long_tail_counts(per_class, ratio, num_classes, tail)
     assert counts_in(labels, protocol.val, num_classes) == [val_per_class] * num_classes
-    assert counts_in(labels, protocol.complete, num_classes) == tail
+    assert counts_in(labels, protocol.complete, num_classes) == wanted
     assert len(train) == len(protocol.train)
     assert len(val) == len(protocol.val)
     assert not train & val
@@ -94,7 +112,7 @@ def test_validation_is_balanced_and_disjoint_and_takes_left_overs_first(
     assert reserve >= val
     assert not reserve & (complete - val)
     assert len(reserve) == len(protocol.reserve)
-    given_up = [max(0, val_per_class - (per_class - count)) for count in tail]
+    given_up = [max(0, val_per_class - (per_class - count)) for count in wanted]
     assert counts_in(labels, np.array(sorted(complete & val), dtype=np.int64), num_classes) == given_up
 
 
@@ -200,6 +218,6 @@ def test_head_medium_and_tail_are_thirds_by_training_count(counts: list[int]) ->
     assert all(min(larger) >= max(smaller) for larger, smaller in pairwise(by_group))
 
 
-@pytest.mark.parametrize("counts", [long_tail_counts(5000, 50, 10), [7] * 10])
+@pytest.mark.parametrize("counts", [long_tail_counts(5000, 50, 10, "exponential"), [7] * 10])
 def test_the_tail_of_ten_classes_is_7_to_9(counts: list[int]) -> None:
     assert class_groups(counts) == {"head": [0, 1, 2], "medium": [3, 4, 5, 6], "tail": [7, 8, 9]}

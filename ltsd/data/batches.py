@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-PAD = 4
+from ltsd.data.augment import augment
 
 
 @dataclass(frozen=True)
@@ -64,29 +63,14 @@ def epoch_batches(
     Args:
         split: on the generator's device.
         batch_size: images a batch; a smaller split is one batch.
-        augmentation: `none` or `crop-flip`.
+        augmentation: as `augment` has them.
         generator: draws order and augmentation.
+
+    Yields:
+        Inputs float32 [B, C, H, W] in [0, 1] and labels int64 [B].
     """
     size = min(batch_size, len(split))
     order = torch.randperm(len(split), generator=generator, device=generator.device)
     for start in range(0, len(split) - size + 1, size):
-        inputs, labels = split.take(order[start : start + size])
-        yield (crop_flip(inputs, generator) if augmentation == "crop-flip" else inputs), labels
-
-
-def crop_flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Pad by 4 with zeros and crop back at a place of its own for each image; flip every other one.
-
-    Args:
-        inputs: [B, C, H, W].
-    """
-    batch, _, height, width = inputs.shape
-    device = inputs.device
-    offsets = torch.randint(0, 2 * PAD + 1, (2, batch, 1), generator=generator, device=device)
-    flip = torch.rand((batch, 1), generator=generator, device=device) < 0.5
-    rows = offsets[0] + torch.arange(height, device=device)
-    columns = torch.arange(width, device=device)
-    columns = offsets[1] + torch.where(flip, columns.flip(0), columns)
-    padded = F.pad(inputs, (PAD, PAD, PAD, PAD)).permute(0, 2, 3, 1)
-    which = torch.arange(batch, device=device)[:, None, None]
-    return padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        rows = split.rows[order[start : start + size]]
+        yield augment(split.images[rows], augmentation, generator).float() / 255, split.labels[rows]

@@ -33,10 +33,18 @@ class Protocol:
     simulated: bool
 
 
-def long_tail_counts(n_max: int, imbalance_ratio: float, num_classes: int) -> list[int]:
-    """n_c = int(n_max * IR^(-c / (C - 1))), the exponential profile of the field (Cui et al. 2019)."""
+def long_tail_counts(n_max: int, imbalance_ratio: float, num_classes: int, tail: str) -> list[int]:
+    """Training images of every class, in label order, from n_max down to int(n_max / IR).
+
+    Args:
+        tail: `exponential`, n_c = int(n_max * IR^(-c / (C - 1))) (Cui et al. 2019); or `step`, n_max for the first
+            floor(C / 2) classes and int(n_max / IR) for the rest (Buda et al. 2018, Cao et al. 2019).
+    """
     if num_classes == 1:
         return [n_max]
+    if tail == "step":
+        many = num_classes // 2
+        return [n_max] * many + [int(n_max * (1 / imbalance_ratio))] * (num_classes - many)
     return [int(n_max * (1 / imbalance_ratio) ** (c / (num_classes - 1))) for c in range(num_classes)]
 
 
@@ -73,7 +81,7 @@ def draw_protocol(labels: NDArray[np.int64], class_names: Sequence[str], data: D
 
 def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, ratio: float) -> Protocol:
     n_max = data.n_max or len(by_class[0])
-    wanted = long_tail_counts(n_max, ratio, len(by_class))
+    wanted = long_tail_counts(n_max, ratio, len(by_class), data.tail)
     kept = [rows[:count] for rows, count in zip(by_class, wanted, strict=True)]
     train: list[Rows] = []
     val: list[Rows] = []

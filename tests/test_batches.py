@@ -1,0 +1,97 @@
+"""The batches of an epoch: order, augmentation, and where their randomness comes from."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms import v2
+
+from ltsd.data.augment import PAD, augment, crop_flip
+from ltsd.data.batches import Split, epoch_batches
+
+POLICIES = {"randaugment": v2.RandAugment(), "autoaugment": v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)}
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images_of(count: int, channels: int = 3, size: int = 8) -> Tensor:
+    return torch.randint(0, 256, (count, channels, size, size), generator=seeded(0), dtype=torch.uint8)
+
+
+@given(images=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 99))
+def test_an_epoch_takes_every_image_at_most_once_in_batches_of_one_size(
+    images: int, batch_size: int, seed: int
+) -> None:
+    split = Split(
+        torch.arange(images, dtype=torch.uint8)[:, None, None, None], torch.arange(images), torch.arange(images), 40
+    )
+
+    def batches(seed: int) -> list[tuple[Tensor, Tensor]]:
+        return list(epoch_batches(split, batch_size, "none", seeded(seed)))
+
+    size = min(batch_size, images)
+    taken = torch.cat([labels for _, labels in batches(seed)])
+    assert [len(labels) for _, labels in batches(seed)] == [size] * (images // size)
+    assert len(set(taken.tolist())) == len(taken)
+    for inputs, labels in batches(seed):
+        assert torch.equal((inputs.flatten() * 255).round().long(), labels)
+    assert torch.equal(taken, torch.cat([labels for _, labels in batches(seed)]))
+
+
+def test_augmentation_is_a_crop_of_the_padded_image_and_a_flip_of_every_other() -> None:
+    inputs = torch.rand(200, 2, 5, 7, generator=seeded(0)) + 1
+    padded = torch.nn.functional.pad(inputs, (PAD, PAD, PAD, PAD))
+    seen: list[tuple[int, int, bool]] = []
+    for image, result in zip(padded, crop_flip(inputs, seeded(1)), strict=True):
+        crops = {
+            (top, left, flipped): image[:, top : top + 5, left : left + 7].flip(2)
+            if flipped
+            else image[:, top : top + 5, left : left + 7]
+            for top in range(2 * PAD + 1)
+            for left in range(2 * PAD + 1)
+            for flipped in (False, True)
+        }
+        seen += [place for place, crop in crops.items() if torch.equal(crop, result)][:1]
+    assert len(seen) == len(inputs)
+    assert {top for top, _, _ in seen} == {left for _, left, _ in seen} == set(range(2 * PAD + 1))
+    assert 70 < sum(flipped for _, _, flipped in seen) < 130
+
+
+@given(st.sampled_from([*POLICIES]), st.sampled_from([1, 3]), st.integers(1, 40), st.integers(0, 99))
+def test_a_policy_gives_every_image_the_bits_of_torchvision_alone(
+    name: str, channels: int, count: int, seed: int
+) -> None:
+    images, generator = images_of(count, channels), seeded(seed)
+    cropped = crop_flip(images, generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(torch.randint(2**63 - 1, (), generator=generator)))
+        expected = torch.stack([POLICIES[name](image) for image in cropped])
+    assert torch.equal(augment(images, name, seeded(seed)), expected)
+    assert torch.equal(images, images_of(count, channels))
+
+
+@pytest.mark.parametrize("name", ["crop-flip", *POLICIES])
+def test_augmentation_is_drawn_from_the_generator_alone_for_every_image(name: str) -> None:
+    images = images_of(1).expand(200, -1, -1, -1)
+    before = torch.get_rng_state()
+    generator = seeded(1)
+    first, second = augment(images, name, generator), augment(images, name, generator)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(1)
+    assert torch.equal(augment(images, name, seeded(1)), first)
+    assert not torch.equal(first, second)
+    assert len(first.unique(dim=0)) > 80
+
+
+@pytest.mark.parametrize("name", ["none", "crop-flip", *POLICIES])
+def test_batches_are_floats_of_the_augmented_bytes(name: str) -> None:
+    images, labels = images_of(40), torch.arange(40)
+    inputs, taken = next(epoch_batches(Split(images, labels, torch.arange(40), 40), 16, name, seeded(3)))
+    generator = seeded(3)
+    order = torch.randperm(40, generator=generator)[:16]
+    assert torch.equal(taken, order)
+    assert inputs.dtype == torch.float32
+    assert torch.equal(inputs, augment(images[order], name, generator) / 255)
