@@ -105,7 +105,7 @@ def plan_of(
         trials=settings.trials,
         confirmed=settings.confirm,
         rungs=rungs(base.epochs, base.evaluate.every),
-        exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack),
+        exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack, settings.rows),
         concurrency=resources.concurrency,
         listeners=listeners,
     )
@@ -118,7 +118,7 @@ def open_study(
     study, repaired = Study.agreeing(record, sweep.settings.folder, sweep.base.seed, space, rung_pruner())
     if repaired:
         progress.say(repaired)
-    if space:
+    if space and sweep.settings.trials:
         study.enqueue(published_defaults(sweep.base, splits.imbalance_ratio, space))
     return study
 
@@ -149,14 +149,15 @@ def halted(sweep: Sweep, why: str, progress: Progress) -> int:
 
 def conclude(sweep: Sweep, record: Record, study: Study, tracker: Tracker, progress: Progress) -> int:
     """The table, the pictures and the way into MLflow; returns 1 where there is no finalist to show."""
-    folder = sweep.settings.folder
+    settings, folder = sweep.settings, sweep.settings.folder
     chosen = confirm.chosen(confirm.scores(record))
-    results = finals.results(record, chosen)
-    paths = [*draw_sweep(study.optuna, results, folder), finals.write_table(results, folder, report.choice(record))]
+    results = finals.results(record, chosen, settings.rows)
+    tables = report.tables(sweep, record, results)
+    paths = [*draw_sweep(study.optuna, results, folder), finals.write_table(tables, folder)]
     tracker.finish(report.metrics(record, study, results), paths, finals.finalist_model(record, chosen))
-    for line in report.conclusion(sweep, record, study, results, paths):
+    for line in report.conclusion(sweep, record, study, results, tables, paths):
         progress.say(line)
-    return 0 if finals.FINALIST in results else 1
+    return 0 if finals.are_in(results, settings.trials) else 1
 
 
 @contextlib.contextmanager

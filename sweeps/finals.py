@@ -10,10 +10,8 @@ from ltsd.config import Config
 from ltsd.files import publishing
 from sweeps.jobs import Job
 from sweeps.record import Record
+from sweeps.rows import FINALIST, overrides, title_of
 
-FINALIST = "finalist"
-REFERENCES = {"ltsd-default": "ltsd", "at-bsl": "at-bsl", "at": "at"}
-TITLES = {FINALIST: "finalist", "ltsd-default": "LTSD, untuned", "at-bsl": "AT-BSL", "at": "AT"}
 COLUMNS = {
     "clean": "test/clean_acc",
     "tail clean": "test/tail_clean_acc",
@@ -30,11 +28,12 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Exams:
-    """Which ensemble the finalist and the references are examined with, and on how many seeds."""
+    """Which ensemble the finalist and the references are examined with, on how many seeds; which references."""
 
     seeds: int
     finalist: str
     references: str
+    rows: tuple[str, ...]
 
 
 def finalist_jobs(trial: int, best: Config, exams: Exams, folder: Path) -> list[Job]:
@@ -43,11 +42,9 @@ def finalist_jobs(trial: int, best: Config, exams: Exams, folder: Path) -> list[
 
 
 def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
-    """The untuned methods on the same splits and seeds."""
-    jobs: list[Job] = []
-    for row, method in REFERENCES.items():
-        jobs += _jobs(row, replace(base, method=method), exams.seeds, exams.references, folder)
-    return jobs
+    """The rows on the same splits and seeds, a seed of all before the next."""
+    by_row = [_jobs(row, base.override(overrides(row)), exams.seeds, exams.references, folder) for row in exams.rows]
+    return [job for of_seed in zip(*by_row, strict=True) for job in of_seed]
 
 
 def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path) -> list[Job]:
@@ -57,21 +54,33 @@ def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path) -> list
     ]
 
 
-Exam = Mapping[str, Any]
-Results = dict[str, list[Exam]]
+@dataclass(frozen=True)
+class Examined:
+    """A final run of one seed: what its exam said, and where the verdicts lie that it is made of."""
+
+    seed: int
+    exam: Mapping[str, Any]
+    verdicts: Path
 
 
-def results(record: Record, chosen: int | None) -> Results:
+Results = dict[str, list[Examined]]
+
+
+def results(record: Record, chosen: int | None, rows: Sequence[str]) -> Results:
     """The exams so far by row, in the order of the table; of the finalists only those of the trial that was chosen."""
-    names = {f"{FINALIST}-{chosen:04d}" if chosen is not None else FINALIST: FINALIST} | dict(
-        zip(REFERENCES, REFERENCES, strict=True)
-    )
-    found: Results = {row: [] for row in TITLES}
+    keys = {f"{FINALIST}-{chosen:04d}": FINALIST} if chosen is not None else {}
+    keys |= {row: row for row in rows}
+    found: Results = {row: [] for row in keys.values()}
     for known in sorted(record.of_kind("final"), key=lambda known: known.job.config.seed):
-        row = names.get(known.job.key.removeprefix("final-").rpartition("-s")[0])
+        row = keys.get(known.job.key.removeprefix("final-").rpartition("-s")[0])
         if row is not None and known.result is not None and known.result.exam is not None:
-            found[row].append(known.result.exam)
-    return {row: exams for row, exams in found.items() if exams}
+            found[row].append(Examined(known.job.config.seed, known.result.exam, known.job.verdicts))
+    return {row: runs for row, runs in found.items() if runs}
+
+
+def are_in(results: Results, trials: int) -> bool:
+    """Whether there is what the sweep was for: a finalist or, where nothing was searched, rows to compare."""
+    return FINALIST in results if trials else bool(results)
 
 
 def finalist_model(record: Record, chosen: int | None) -> Job | None:
@@ -80,9 +89,9 @@ def finalist_model(record: Record, chosen: int | None) -> Job | None:
     return next((job for job in runs if job.key.startswith(f"final-{FINALIST}-{chosen:04d}-s")), None)
 
 
-def summary(exams: Sequence[Exam], metric: str) -> tuple[float, float] | None:
+def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float] | None:
     """Mean and standard deviation over seeds of a test metric; None where it was not measured."""
-    values = [exam["metrics"][metric] for exam in exams if metric in exam["metrics"]]
+    values = [run.exam["metrics"][metric] for run in runs if metric in run.exam["metrics"]]
     if not values:
         return None
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
@@ -91,20 +100,20 @@ def summary(exams: Sequence[Exam], metric: str) -> tuple[float, float] | None:
 def table(results: Results) -> list[list[str]]:
     """Header and rows as text, percent, mean ± standard deviation over seeds; columns nobody has are left out."""
     columns = {
-        title: metric for title, metric in COLUMNS.items() if any(summary(exams, metric) for exams in results.values())
+        title: metric for title, metric in COLUMNS.items() if any(summary(runs, metric) for runs in results.values())
     }
     rows = [["", *columns]]
-    for row, exams in results.items():
-        cells = [summary(exams, metric) for metric in columns.values()]
-        rows.append([TITLES[row], *("–" if c is None else f"{100 * c[0]:.1f} ± {100 * c[1]:.1f}" for c in cells)])
+    for row, runs in results.items():
+        cells = [summary(runs, metric) for metric in columns.values()]
+        rows.append([title_of(row), *("–" if c is None else f"{100 * c[0]:.1f} ± {100 * c[1]:.1f}" for c in cells)])
     return rows
 
 
-def write_table(results: Results, folder: Path, note: str) -> Path:
-    """Keep the table as Markdown in the sweep's folder, with what there is to note of it."""
+def write_table(parts: Sequence[str], folder: Path) -> Path:
+    """Keep tables and what there is to note of them as Markdown in the sweep's folder."""
     path = folder / "table.md"
     with publishing(path) as temporary:
-        temporary.write_text(f"{markdown(table(results))}\n{note}\n")
+        temporary.write_text("\n".join(parts))
     return path
 
 

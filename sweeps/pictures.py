@@ -16,12 +16,19 @@ from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.files import publishing
 from ltsd.runs import load_model
-from sweeps.finals import TITLES, Results, summary
+from sweeps.finals import Results, summary
 from sweeps.jobs import newest_checkpoint
 from sweeps.record import JobRecord
+from sweeps.rows import title_of
 
 DPI = 80
 GRID_IMAGES = 10
+SLANT = 20
+TRADED = {
+    "all classes": ("clean_acc", ("aa_acc", "pgd20_acc")),
+    "tail classes": ("tail_clean_acc", ("tail_aa_acc", "tail_robust_acc")),
+}
+ATTACKS = {"aa_acc": "AutoAttack", "tail_aa_acc": "AutoAttack", "pgd20_acc": "PGD-20", "tail_robust_acc": "PGD-20"}
 BARS = {"clean": "test/clean_acc", "PGD-20": "test/pgd20_acc", "tail PGD-20": "test/tail_robust_acc"}
 
 
@@ -29,7 +36,9 @@ def draw_sweep(study: optuna.Study, results: Results, folder: Path) -> list[Path
     """Write the pictures that the study and the finals can give; returns their paths."""
     matplotlib.use("Agg")
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    drawn: dict[str, Callable[[], Figure]] = {"scores": lambda: scores_over_time(study)}
+    drawn: dict[str, Callable[[], Figure]] = {}
+    if study.get_trials(deepcopy=False):
+        drawn["scores"] = lambda: scores_over_time(study)
     if len(complete) > 1 and len(complete[0].params) > 1:
         drawn["importances"] = lambda: _of_optuna(optuna.visualization.matplotlib.plot_param_importances, study)
         drawn["parallel_coordinates"] = lambda: _of_optuna(
@@ -37,6 +46,7 @@ def draw_sweep(study: optuna.Study, results: Results, folder: Path) -> list[Path
         )
     if results:
         drawn["finals"] = lambda: final_bars(results)
+        drawn["trade_off"] = lambda: trade_off(results)
     paths = []
     for name, draw in drawn.items():
         path = folder / "pictures" / f"{name}.png"
@@ -111,7 +121,23 @@ def final_bars(results: Results) -> Figure:
         values = [summary(exams, metric) or (0.0, 0.0) for exams in results.values()]
         places = [row - 0.4 + (index + 0.5) * width for row in range(len(results))]
         axes.bar(places, [v[0] for v in values], width, yerr=[v[1] for v in values], label=title, capsize=3)
-    axes.set_xticks(range(len(results)), [TITLES[row] for row in results])
+    axes.set_xticks(range(len(results)), [title_of(row) for row in results], rotation=SLANT)
     axes.set(ylim=(0, 1), ylabel="class-balanced accuracy", title="test set")
     axes.legend(loc="lower left", fontsize="small")
+    return figure
+
+
+def trade_off(results: Results) -> Figure:
+    """Robust against clean accuracy, all classes and tail classes: mean over seeds, and the standard deviation."""
+    figure = Figure(figsize=(11, 5), dpi=DPI, layout="constrained")
+    for axes, (title, (clean, attacks)) in zip(figure.subplots(1, 2), TRADED.items(), strict=True):
+        robust = next(name for name in attacks if all(summary(runs, f"test/{name}") for runs in results.values()))
+        for row, runs in results.items():
+            x, y = summary(runs, f"test/{clean}"), summary(runs, f"test/{robust}")
+            assert x is not None
+            assert y is not None
+            axes.errorbar(x[0], y[0], xerr=x[1], yerr=y[1], fmt="o", capsize=2, elinewidth=0.8)
+            axes.annotate(title_of(row), (x[0], y[0]), xytext=(4, 4), textcoords="offset points", fontsize="small")
+        axes.set(xlabel=f"clean accuracy, {title}", ylabel=f"{ATTACKS[robust]}, {title}", title=title)
+        axes.grid(alpha=0.3)
     return figure

@@ -102,7 +102,7 @@ class Plan(Searcher):
         self._stages = [self._confirmations, self._finalists]
         self._waiting = [self._trial_job(proposal) for proposal in study.orphans()]
         self._references = self._not_done(finals.reference_jobs(base, exams, folder))
-        self.final_runs = len(self._references) + exams.seeds
+        self.final_runs = len(self._references) + (exams.seeds if trials else 0)
         self.halted = ""
 
     def suggest(self, trial_id: str) -> Any:

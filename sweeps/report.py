@@ -12,7 +12,9 @@ from ltsd.data.longtail import class_groups
 from sweeps import confirm, finals
 from sweeps.finals import Results
 from sweeps.machine import Resources
+from sweeps.paired import differences
 from sweeps.record import Record
+from sweeps.rows import BASELINE, FINALIST
 from sweeps.searcher import Study
 from sweeps.settings import Sweep, without_password
 
@@ -23,9 +25,8 @@ def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: S
     counts = splits.complete.class_counts()
     groups = class_groups(counts)
     how = "drawn at" if splits.simulated else "naturally at"
-    yield (
-        f"sweep {settings.name}: {settings.trials} trials of {base.method} on {base.data.source}, in {settings.folder}"
-    )
+    work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(settings.rows)} compared"
+    yield f"sweep {settings.name}: {work} on {base.data.source}, in {settings.folder}"
     yield (
         f"data: {sum(counts)} training images, {max(counts)}…{min(counts)} a class, {how} imbalance ratio "
         f"{splits.imbalance_ratio:g}; {len(splits.val)} for validation, {len(splits.test)} for the final test; "
@@ -38,7 +39,8 @@ def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: S
         yield f"data: validation has {rarest} image(s) of its rarest class; its score is that coarse"
     share = f", {resources.gpus_per_trial:g} GPU each" if resources.gpus_per_trial else ""
     yield f"machine: {resources.concurrency} trial(s) at a time, one thread each{share}"
-    yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
+    if settings.trials:
+        yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
 
 
 def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
@@ -51,7 +53,7 @@ def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
     for number, scores in confirm.scores(record).items():
         values[f"confirm/trial_{number}"] = statistics.fmean(scores)
     for metric in finals.COLUMNS.values():
-        found = finals.summary(results.get(finals.FINALIST, []), metric)
+        found = finals.summary(results.get(FINALIST, []), metric)
         if found is not None:
             values |= {
                 f"final/{metric.removeprefix('test/')}": found[0],
@@ -60,14 +62,47 @@ def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
     return values
 
 
-def conclusion(sweep: Sweep, record: Record, study: Study, results: Results, paths: Sequence[Path]) -> Iterator[str]:
-    """How it ended: the table, what failed, where the pictures are, how to open MLflow."""
-    yield f"trials: {', '.join(f'{count} {name}' for name, count in _states(study).items())}"
+def tables(sweep: Sweep, record: Record, results: Results) -> list[str]:
+    """What was found on the test set, in Markdown: accuracies and, where AT-BSL is among the rows, the lead over it."""
+    if not results:
+        return []
+    runs = [run for row in results.values() for run in row]
+    seeds = max(len(row) for row in results.values())
+    parts = [
+        f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, mean ± standard deviation of "
+        f"{seeds} seed(s); head, medium, tail and worst class under PGD-20; eps {sweep.base.attack.eps:.4g}:\n",
+        finals.markdown(finals.table(results)),
+    ]
+    if leads := differences(results, BASELINE):
+        parts += [
+            "the same test images, in points, with the 95% interval of a paired bootstrap over images and seeds:\n",
+            finals.markdown(leads),
+        ]
+    return [*parts, f"{choice(record)}\n"] if sweep.settings.trials else parts
+
+
+def conclusion(
+    sweep: Sweep, record: Record, study: Study, results: Results, tables: Sequence[str], paths: Sequence[Path]
+) -> Iterator[str]:
+    """How it ended: the tables, what failed, where the pictures are, how to open MLflow."""
+    if sweep.settings.trials:
+        yield f"trials: {', '.join(f'{count} {name}' for name, count in _states(study).items())}"
     teachers = _teachers(record)
     yield f"teachers: {teachers['done']} trained, {teachers['reused']} reused from the store"
     for known in record.jobs.values():
         if known.outcome == "failed":
             yield f"failed: {known.job.key}: {known.reason}"
+    if sweep.settings.trials:
+        yield from _found(sweep, record, study)
+    if not finals.are_in(results, sweep.settings.trials):
+        return
+    yield "\n".join(tables[:-1] if sweep.settings.trials else tables)
+    yield "pictures and table: " + " ".join(_relative(path) for path in paths)
+    yield f"browse it: {browse_command(sweep)}"
+
+
+def _found(sweep: Sweep, record: Record, study: Study) -> Iterator[str]:
+    """What the search found: the best trial, the confirmations, the finalist."""
     best = study.best()
     if best is None:
         yield "no trial was completed, so there is no finalist; the reasons stand above"
@@ -75,26 +110,15 @@ def conclusion(sweep: Sweep, record: Record, study: Study, results: Results, pat
     attack = f"PGD-{sweep.base.evaluate.steps}"
     yield f"best in the search: trial {best.number}, validation {attack} {100 * (best.value or 0):.1f}%"
     confirmed = confirm.scores(record)
-    if not confirmed:
+    number = confirm.chosen(confirmed)
+    if number is None:
         yield f"{choice(record)}; the reasons stand above"
         return
     ranked = sorted(confirmed.items(), key=lambda item: -statistics.fmean(item[1]))
-    told = ", ".join(f"trial {number} {100 * statistics.fmean(values):.1f}%" for number, values in ranked)
+    told = ", ".join(f"trial {trial} {100 * statistics.fmean(values):.1f}%" for trial, values in ranked)
     yield f"confirmed on {confirm.SEEDS} seeds, {attack} on the reserve: {told}"
-    number = confirm.chosen(confirmed)
-    assert number is not None
     params = study.trials()[number].params
     yield f"{choice(record)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
-    exams = [exam for row in results.values() for exam in row]
-    seeds = max((len(row) for row in results.values()), default=0)
-    images = exams[0]["images"] if exams else 0
-    yield (
-        f"test set, {images} images, class-balanced accuracy in percent, mean ± standard deviation of {seeds} seed(s); "
-        f"head, medium, tail and worst class under PGD-20; eps {sweep.base.attack.eps:.4g}:\n\n"
-        + finals.markdown(finals.table(results))
-    )
-    yield "pictures and table: " + " ".join(_relative(path) for path in paths)
-    yield f"browse it: {browse_command(sweep)}"
 
 
 def choice(record: Record) -> str:

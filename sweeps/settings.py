@@ -18,6 +18,7 @@ from ltsd.config import Config
 from ltsd.errors import UserError
 from ltsd.files import publishing
 from ltsd.knobs import Value, knob
+from sweeps.rows import rows_named
 
 SETTINGS_FILE = "sweep.json"
 JOURNAL_FILE = "journal.jsonl"
@@ -32,7 +33,9 @@ class Settings:
     """The flags of `sweeps/search.py` that are not the configuration of a run."""
 
     name: str | None = knob(None, "name of the sweep (default: data set, method and time)")
-    trials: int = knob(16, "configurations that are tried", at_least=1)
+    trials: int = knob(
+        16, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
+    )
     concurrency: int | None = knob(
         None,
         "trials at a time (default: as many as the processors, or the GPUs by --gpus-per-trial, carry)",
@@ -49,6 +52,11 @@ class Settings:
         at_least=1,
     )
     final_seeds: int = knob(3, "seeds on which the best configuration and the references are retrained", at_least=1)
+    references: str = knob(
+        "ltsd,at-bsl,at",
+        "rows beside the finalist, comma-separated: methods with their defaults, alone or with plug-ins, such as "
+        "ltsd+robustlt (awp, robustlt, clean-teacher); all: every method and some variants",
+    )
     final_attack: str = knob("standard", "AutoAttack of the finalist", choices=ENSEMBLES)
     reference_attack: str = knob(
         "apgd-ce+t", "AutoAttack of the reference rows; apgd-ce+t is its first half", choices=ENSEMBLES
@@ -59,8 +67,26 @@ class Settings:
         """The folder of the sweep."""
         return Path(self.storage) / str(self.name)
 
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The reference rows.
 
-CHANGEABLE = ("trials", "confirm", "final_seeds", "concurrency", "gpus_per_trial", "storage", "tracking_uri")
+        Raises:
+            UserError: one of them is none.
+        """
+        return rows_named(self.references)
+
+
+CHANGEABLE = (
+    "trials",
+    "references",
+    "confirm",
+    "final_seeds",
+    "concurrency",
+    "gpus_per_trial",
+    "storage",
+    "tracking_uri",
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +173,8 @@ class Sweep:
         settings = Settings(**given)
         sweep = cls(settings, fixed)
         if settings.name is None:
-            name = f"{data_name(sweep.base.data.source)}-{sweep.base.method}-{time.strftime('%Y%m%d-%H%M%S')}"
+            what = sweep.base.method if settings.trials else "comparison"
+            name = f"{data_name(sweep.base.data.source)}-{what}-{time.strftime('%Y%m%d-%H%M%S')}"
             settings = dataclasses.replace(settings, name=name)
         name = str(settings.name)
         if not re.fullmatch(r"[^\W_][\w.-]*", name, re.ASCII) or name == TEACHERS:

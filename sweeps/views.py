@@ -55,13 +55,13 @@ class Views:
         found = self._view.repair(self.record)
         yield f"MLflow: {len(found)} of {len(self.record.jobs)} jobs were written again"
         chosen = confirm.chosen(confirm.scores(self.record))
-        results = finals.results(self.record, chosen)
+        results = finals.results(self.record, chosen, self._sweep.settings.rows)
         pictures = sorted((self._folder / "pictures").glob("*.png")) + list(self._folder.glob("table.md"))
         at = max((known.ended for known in self.record.jobs.values()), default=int(time.time() * 1000))
         self._view.finish(
             report.metrics(self.record, study, results), at, pictures, finals.finalist_model(self.record, chosen)
         )
-        self._view.close("FINISHED" if finals.FINALIST in results else "KILLED")
+        self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
 
 
 def differences_of_checkpoints(record: Record) -> dict[str, list[str]]:

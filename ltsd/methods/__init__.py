@@ -6,13 +6,13 @@ from ltsd.methods import at, at_bsl, ltsd, mart, natural, reat, robal, taet, tra
 from ltsd.methods.method import Method
 
 METHODS: Mapping[str, Method] = {
-    "ltsd": ltsd.METHOD,
-    "at-bsl": at_bsl.METHOD,
-    "at": at.METHOD,
     "natural": natural.METHOD,
+    "at": at.METHOD,
     "trades": trades.METHOD,
     "mart": mart.METHOD,
     "robal": robal.METHOD,
     "reat": reat.METHOD,
     "taet": taet.METHOD,
+    "at-bsl": at_bsl.METHOD,
+    "ltsd": ltsd.METHOD,
 }

@@ -21,4 +21,4 @@ def objective(
     return F.cross_entropy(logits, labels), {"logits": logits}
 
 
-METHOD = Method(adversary, objective)
+METHOD = Method("AT", adversary, objective)

@@ -16,4 +16,4 @@ def objective(
     return balanced_softmax(logits, labels, setting.log_counts, setting.softmax_tau), {"logits": logits}
 
 
-METHOD = Method(adversary, objective, shared=("balance.softmax_tau",))
+METHOD = Method("AT-BSL", adversary, objective, shared=("balance.softmax_tau",))

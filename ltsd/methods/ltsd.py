@@ -49,6 +49,7 @@ def objective(
 
 
 METHOD = Method(
+    "LTSD",
     adversary,
     objective,
     knobs=("distill", Distill),

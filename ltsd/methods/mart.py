@@ -38,4 +38,4 @@ def objective(
     return boosted + own.weight * weighted, {"logits": logits, "boosted_loss": boosted, "robust_loss": weighted}
 
 
-METHOD = Method(adversary, objective, knobs=("mart", Mart))
+METHOD = Method("MART", adversary, objective, knobs=("mart", Mart))

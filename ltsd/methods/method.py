@@ -19,6 +19,7 @@ class Method:
     """Two functions, and what they need.
 
     Attributes:
+        title: how tables and pictures call it.
         adversary: (student, inputs, labels, setting) -> what the attack maximises, a function of the adversarial
             inputs; None for no attack.
         objective: (student, inputs, adv_inputs, labels, setting) -> what training minimises, and the measurements
@@ -31,6 +32,7 @@ class Method:
         needs_teacher: whether it learns from the balanced self-teacher.
     """
 
+    title: str
     adversary: Adversary
     objective: TrainingObjective
     knobs: tuple[str, type] | None = None

@@ -19,4 +19,4 @@ def objective(
     return F.cross_entropy(logits, labels), {"logits": logits}
 
 
-METHOD = Method(adversary, objective)
+METHOD = Method("natural", adversary, objective)

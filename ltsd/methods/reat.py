@@ -58,4 +58,4 @@ def objective(
     return balanced + penalty, {"logits": logits, "balanced_loss": balanced, "tail_loss": penalty}
 
 
-METHOD = Method(adversary, objective, shared=("balance.softmax_tau",))
+METHOD = Method("REAT", adversary, objective, shared=("balance.softmax_tau",))

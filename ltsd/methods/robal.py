@@ -65,4 +65,4 @@ def objective(
     return balanced + own.beta * robust, {"logits": cosines, "balanced_loss": balanced, "robust_loss": robust}
 
 
-METHOD = Method(adversary, objective, knobs=("robal", Robal), head=CosineHead)
+METHOD = Method("RoBal", adversary, objective, knobs=("robal", Robal), head=CosineHead)

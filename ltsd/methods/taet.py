@@ -58,4 +58,4 @@ def objective(
     return loss, {"logits": logits, "mean_loss": losses.mean(), "spread_loss": spread, "rare_loss": rare}
 
 
-METHOD = Method(adversary, objective, knobs=("taet", Taet), start="gaussian")
+METHOD = Method("TAET", adversary, objective, knobs=("taet", Taet), start="gaussian")

@@ -38,4 +38,4 @@ def objective(
     return natural + own.beta * robust, {"logits": logits, "natural_loss": natural, "robust_loss": robust}
 
 
-METHOD = Method(adversary, objective, knobs=("trades", Trades), start="gaussian")
+METHOD = Method("TRADES", adversary, objective, knobs=("trades", Trades), start="gaussian")

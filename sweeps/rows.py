@@ -1,0 +1,54 @@
+"""What is compared: a row is a method, plain or with plug-ins, such as `ltsd+robustlt`."""
+
+from collections.abc import Mapping
+
+from ltsd.errors import UserError
+from ltsd.knobs import Value, nearest
+from ltsd.methods import METHODS
+
+FINALIST = "finalist"
+BASELINE = "at-bsl"
+EVERY = "all"
+PLUGINS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
+    "awp": ("AWP", {"awp.gamma": 5e-3}),
+    "robustlt": ("RobustLT", {"robustlt.strength": 0.3, "robustlt.ramp": 0.8}),
+    "clean-teacher": ("clean teacher", {"teacher.adversarial": False}),
+}
+VARIANTS = ("at+awp", "at-bsl+robustlt", "ltsd+clean-teacher", "ltsd+robustlt")
+
+
+def rows_named(text: str) -> tuple[str, ...]:
+    """The rows of a comma-separated list; `all` stands for every method and the usual variants.
+
+    Raises:
+        UserError: a method or plug-in that there is not.
+    """
+    rows: list[str] = []
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        rows += [*METHODS, *VARIANTS] if name == EVERY else [name]
+    for row in rows:
+        method, *plugins = row.split("+")
+        for part, known in [(method, METHODS), *((plugin, PLUGINS) for plugin in plugins)]:
+            if part not in known:
+                raise UserError(
+                    f"--references {row}: {part!r} is not one of {', '.join(known)}{nearest(part, known)}; "
+                    f"a row is a method, or a method with plug-ins such as ltsd+robustlt"
+                )
+    return tuple(dict.fromkeys(rows))
+
+
+def overrides(row: str) -> dict[str, Value]:
+    """What a row sets of the configuration, by dotted name."""
+    method, *plugins = row.split("+")
+    values: dict[str, Value] = {"method": method}
+    for plugin in plugins:
+        values |= PLUGINS[plugin][1]
+    return values
+
+
+def title_of(row: str) -> str:
+    """How a table calls a row."""
+    if row == FINALIST:
+        return FINALIST
+    method, *plugins = row.split("+")
+    return " + ".join([METHODS[method].title, *(PLUGINS[plugin][0] for plugin in plugins)])
