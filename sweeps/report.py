@@ -85,16 +85,22 @@ def conclusion(sweep: Sweep, record: Record, study: Study, results: Results, pat
     assert number is not None
     params = study.trials()[number].params
     yield f"{choice(record)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
+    yield _table(sweep, results)
+    for known in record.of_kind("final"):
+        if known.warning:
+            yield f"doubtful: {known.job.key}: {known.warning}"
+    yield "pictures and table: " + " ".join(_relative(path) for path in paths)
+    yield f"browse it: {browse_command(sweep)}"
+
+
+def _table(sweep: Sweep, results: Results) -> str:
     exams = [exam for row in results.values() for exam in row]
     seeds = max((len(row) for row in results.values()), default=0)
     images = exams[0]["images"] if exams else 0
-    yield (
+    return (
         f"test set, {images} images, class-balanced accuracy in percent, mean ± standard deviation of {seeds} seed(s); "
-        f"head, medium, tail and worst class under PGD-20; eps {sweep.base.attack.eps:.4g}:\n\n"
-        + finals.markdown(finals.table(results))
+        f"eps {sweep.base.attack.eps:.4g}:\n\n{finals.markdown(finals.table(results, finals.SHOWN))}"
     )
-    yield "pictures and table: " + " ".join(_relative(path) for path in paths)
-    yield f"browse it: {browse_command(sweep)}"
 
 
 def choice(record: Record) -> str:
