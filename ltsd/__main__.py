@@ -113,6 +113,8 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
         print(f"{done} done", file=sys.stderr, flush=True)
         results.append(result)
     print(class_table(results[-1], counts, about["class_names"]))
+    for doubt in results[-1].doubts:
+        print(f"warning: {doubt}")
     if parsed.json is not None:
         with publishing(parsed.json) as temporary:
             temporary.write_text(json.dumps(results[-1].as_json(), indent=1))

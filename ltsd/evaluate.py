@@ -24,6 +24,11 @@ class Verdicts:
     labels: Tensor
     num_classes: int
 
+    @classmethod
+    def of(cls, right: Sequence[Tensor], split: Split) -> "Verdicts":
+        """From the verdicts on the chunks of a split, bool [B] each."""
+        return cls(torch.cat(list(right)).cpu(), split.labels[split.rows].cpu(), split.num_classes)
+
     def per_class(self) -> list[float]:
         """Recall of every class, in [0, 1]; nan for a class without examples."""
         hits = torch.bincount(self.labels, self.right.double(), self.num_classes)
@@ -41,6 +46,12 @@ class Accuracy:
     def of(cls, verdicts: Verdicts, class_counts: Sequence[int]) -> "Accuracy":
         """Group the recalls by the training counts of the classes."""
         return cls(tuple(verdicts.per_class()), class_groups(class_counts))
+
+    @classmethod
+    def mean_of(cls, accuracies: Sequence["Accuracy"]) -> "Accuracy":
+        """The mean of several, class by class."""
+        recalls = zip(*(accuracy.per_class for accuracy in accuracies), strict=True)
+        return cls(tuple(mean(of_class) for of_class in recalls), accuracies[0].groups)
 
     @property
     def balanced(self) -> float:
@@ -84,7 +95,7 @@ def clean_verdicts(model: nn.Module, split: Split) -> Verdicts:
     """Verdicts on the images as they are."""
     with eval_mode(model), torch.no_grad():
         right = [model(inputs).argmax(1) == labels for inputs, labels in split.chunks(CHUNK)]
-    return _verdicts(right, split)
+    return Verdicts.of(right, split)
 
 
 def pgd_verdicts(
@@ -114,11 +125,7 @@ def pgd_verdicts(
             )
             with torch.no_grad():
                 right.append(model(adv_inputs).argmax(1) == labels)
-    return _verdicts(right, split)
-
-
-def _verdicts(right: list[Tensor], split: Split) -> Verdicts:
-    return Verdicts(torch.cat(right).cpu(), split.labels[split.rows].cpu(), split.num_classes)
+    return Verdicts.of(right, split)
 
 
 def validation_metrics(prefix: str, clean: Accuracy, robust: Accuracy) -> dict[str, float]:

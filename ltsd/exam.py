@@ -1,6 +1,6 @@
-"""The exam of a finished model on the test set: clean, FGSM, PGD-20, CW-20, LSA-20 and AutoAttack, for every class."""
+"""The exam of a finished model on the test set: PGD and its kin, corruptions, AutoAttack; for every class."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -13,13 +13,16 @@ from torch import nn
 from ltsd.attacks.autoattack import MEMBERS, autoattack
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
+from ltsd.corruptions import VARIANTS, corruption_verdicts
 from ltsd.data.batches import Split
+from ltsd.doubts import Signs, doubts, signs_of
 from ltsd.errors import UserError
 from ltsd.evaluate import (
     CHUNK,
     Accuracy,
     Verdicts,
     clean_verdicts,
+    mean,
     pgd_verdicts,
     validation_metrics,
 )
@@ -29,32 +32,50 @@ PGD_STEPS = 20
 SEED = 0
 PGD_LOSSES = {"pgd20": cross_entropy, "cw20": cw_margin, "ls20": scaled_cross_entropy}
 TITLES = {"clean": "clean", "fgsm": "FGSM", "pgd20": "PGD-20", "cw20": "CW-20", "ls20": "LSA-20"}
+PARTS: dict[str, Sequence[str]] = {
+    "PGD-20": ("clean", "fgsm", "pgd20"),
+    "CW-20": ("cw20",),
+    "LSA-20": ("ls20",),
+    "corruptions": tuple(VARIANTS),
+}
 ENSEMBLE_METRIC = {"standard": "aa_acc", "apgd-ce+t": "apgd_ce_t_acc"}
 ENSEMBLE_TITLE = {"standard": "AutoAttack", "apgd-ce+t": "APGD-CE+T"}
 
 
 @dataclass(frozen=True)
 class ExamResult:
-    """Accuracies by attack (`clean`, `fgsm`, `pgd20`, `cw20`, `ls20`, and `aa` or `apgd_ce_t`) of `images` test images.
+    """Accuracies by attack (`clean`, `fgsm`, `pgd20`, `cw20`, `ls20`, `corruption`, and `aa` or `apgd_ce_t`).
 
-    `verdicts` are what they are made of, by attack; of the ensemble those of its members so far, each of which says
-    who is still right after it and all before it.
+    `verdicts` are what they are made of, by attack, by corruption and severity, and by member of the ensemble so far,
+    each of which says who is still right after it and all before it. `doubts` are signs of false robustness, a
+    sentence each.
     """
 
     accuracies: dict[str, Accuracy]
-    images: int
-    num_classes: int
     verdicts: Mapping[str, Verdicts]
+    doubts: tuple[str, ...]
 
     @classmethod
-    def of(cls, verdicts: Mapping[str, Verdicts], class_counts: list[int], ensemble: str) -> "ExamResult":
-        """The accuracies of an exam with `ensemble`, by verdicts in the order in which they were given."""
-        accuracies: dict[str, Accuracy] = {}
-        for name, one in verdicts.items():
-            shown = name if name in TITLES else ENSEMBLE_METRIC[ensemble].removesuffix("_acc")
-            accuracies[shown] = Accuracy.of(one, class_counts)
-        clean = verdicts["clean"]
-        return cls(accuracies, len(clean.labels), clean.num_classes, dict(verdicts))
+    def of(
+        cls, verdicts: Mapping[str, Verdicts], signs: Signs, class_counts: Sequence[int], ensemble: str
+    ) -> "ExamResult":
+        """What the verdicts of an exam with `ensemble` come to, of those that there are so far."""
+        found = {name: Accuracy.of(one, class_counts) for name, one in verdicts.items()}
+        accuracies = {name: found[name] for name in TITLES if name in found}
+        titled = {TITLES[name]: accuracy.balanced for name, accuracy in accuracies.items() if name != "clean"}
+        corrupted = [found[variant] for variant in VARIANTS if variant in found]
+        if corrupted:
+            accuracies["corruption"] = Accuracy.mean_of(corrupted)
+        for member in MEMBERS.get(ensemble, ()):
+            if member in found:
+                accuracies[ENSEMBLE_METRIC[ensemble].removesuffix("_acc")] = found[member]
+                titled[ENSEMBLE_TITLE[ensemble]] = found[member].balanced
+        return cls(accuracies, verdicts, tuple(doubts(titled, signs)))
+
+    @property
+    def images(self) -> int:
+        """How many test images there are."""
+        return len(self.verdicts["clean"].labels)
 
     def values(self) -> dict[str, float]:
         """The metrics `test/*`; head, medium, tail and worst class are under PGD-20, as robust_acc is."""
@@ -65,20 +86,33 @@ class ExamResult:
                     f"test/{name}_acc": accuracy.balanced,
                     f"test/tail_{name}_acc": accuracy.group("tail"),
                 }
+        if "corruption" in self.accuracies:
+            for group in ("head", "medium"):
+                metrics[f"test/{group}_corruption_acc"] = self.accuracies["corruption"].group(group)
         return metrics
 
     def per_class(self) -> dict[str, list[float]]:
         """Recalls by attack."""
         return {name: list(accuracy.per_class) for name, accuracy in self.accuracies.items()}
 
+    def corruptions(self) -> dict[str, list[float]]:
+        """Class-balanced accuracy under every corruption, by severity from 1 to 5."""
+        levels: dict[str, list[float]] = {}
+        for variant, (name, _) in VARIANTS.items():
+            if variant in self.verdicts:
+                levels.setdefault(name, []).append(mean(self.verdicts[variant].per_class()))
+        return levels
+
     def as_json(self) -> dict[str, Any]:
-        """Everything but the verdicts, as plain values."""
+        """Everything but the verdicts, as plain values; of each corruption the accuracy at the severities 1 to 5."""
         groups = {name: list(classes) for name, classes in self.accuracies["clean"].groups.items()}
         return {
             "images": self.images,
             "groups": groups,
             "metrics": self.values(),
             "per_class": self.per_class(),
+            "corruptions": self.corruptions(),
+            "doubts": list(self.doubts),
         }
 
 
@@ -103,7 +137,8 @@ def examine(
             they are taken from it, and the exam goes on with what is missing; the result is the same to the bit.
 
     Yields:
-        (what was just done, the results so far), from PGD-20 on; the last result is complete.
+        (what was just done, the results so far), the parts in the order of PARTS and then the members of the ensemble;
+        the last result is complete.
 
     Raises:
         UserError: AutoAttack of fewer than 4 classes.
@@ -114,25 +149,23 @@ def examine(
         )
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
     known = verdicts_kept(keep, fingerprint) if keep is not None else {}
-    answers: dict[str, Verdicts] = {}
-    for name, verdicts in _measured(model, test, attack, ensemble, known):
-        answers[name] = verdicts
-        if keep is not None and name not in known:
+    signs, answers = signs_of(model, test), dict[str, Verdicts]()
+    for title, verdicts in _parts(model, test, attack, ensemble, known):
+        answers |= verdicts
+        if keep is not None and not verdicts.keys() <= known.keys():
             write_verdicts(keep, known | answers, fingerprint)
-        if "pgd20" in answers:
-            title = TITLES.get(name) or f"{ENSEMBLE_TITLE[ensemble]} {name}"
-            yield title, ExamResult.of(answers, class_counts, ensemble)
+        yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble)
 
 
 def _conditions(test: Split, attack: AttackConfig) -> list[object]:
-    versions = [version(package) for package in ("torch", "pyautoattack")]
+    versions = [version(package) for package in ("torch", "torchvision", "pyautoattack")]
     return [attack.eps, attack.step, PGD_STEPS, SEED, CHUNK, test.rows.device.type, *versions]
 
 
-def _measured(
+def _parts(
     model: nn.Module, test: Split, attack: AttackConfig, ensemble: str, known: Mapping[str, Verdicts]
-) -> Iterator[tuple[str, Verdicts]]:
-    """The verdicts of every attack in order, those known as they are."""
+) -> Iterator[tuple[str, dict[str, Verdicts]]]:
+    """The verdicts of every part in order; those that are known are not measured again."""
     eps = attack.eps
     measures: dict[str, Callable[[], Verdicts]] = {
         "clean": partial(clean_verdicts, model, test),
@@ -142,8 +175,10 @@ def _measured(
         measures[name] = partial(
             pgd_verdicts, model, test, eps=eps, step_size=attack.step, steps=PGD_STEPS, seed=SEED, loss=loss
         )
-    for name, measure in measures.items():
-        yield name, known[name] if name in known else measure()
+    for variant in VARIANTS:
+        measures[variant] = partial(corruption_verdicts, model, test, variant, seed=SEED)
+    for title, names in PARTS.items():
+        yield title, {name: known[name] if name in known else measures[name]() for name in names}
     if ensemble == "none":
         return
     labels = test.labels[test.rows]
@@ -152,4 +187,4 @@ def _measured(
     for member, standing in autoattack(
         model, inputs, labels, eps=eps, version=ensemble, seed=SEED, batch_size=CHUNK, known=done
     ):
-        yield member, Verdicts(standing.cpu(), labels.cpu(), test.num_classes)
+        yield f"{ENSEMBLE_TITLE[ensemble]} {member}", {member: Verdicts.of([standing], test)}

@@ -18,6 +18,7 @@ COLOURS = {
     "pgd20": "#3c93c2",
     "cw20": "#8a6fb0",
     "ls20": "#7fa99b",
+    "corruption": "#d8b26a",
     "aa": "#0d4a70",
     "apgd_ce_t": "#0d4a70",
 }

@@ -1,7 +1,7 @@
 """What is compared at the end of a sweep, on which seeds, and the table that comes of it."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,23 @@ COLUMNS = {
     "clean": "test/clean_acc",
     "tail clean": "test/tail_clean_acc",
     "PGD-20": "test/pgd20_acc",
-    "head": "test/head_robust_acc",
-    "medium": "test/medium_robust_acc",
-    "tail": "test/tail_robust_acc",
-    "worst class": "test/worst_class_robust_acc",
+    "head PGD-20": "test/head_robust_acc",
+    "medium PGD-20": "test/medium_robust_acc",
+    "tail PGD-20": "test/tail_robust_acc",
+    "worst class PGD-20": "test/worst_class_robust_acc",
+    "CW-20": "test/cw20_acc",
+    "LSA-20": "test/ls20_acc",
+    "corruption": "test/corruption_acc",
+    "tail corruption": "test/tail_corruption_acc",
     "AutoAttack": "test/aa_acc",
     "tail AA": "test/tail_aa_acc",
     "APGD-CE+T": "test/apgd_ce_t_acc",
 }
+SHOWN = (
+    *("clean", "tail clean", "PGD-20", "tail PGD-20", "CW-20", "corruption"),
+    *("AutoAttack", "tail AA", "APGD-CE+T"),
+)
+"""What is shown at the end of a sweep; the table in its folder has every column."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +106,11 @@ def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float] | None
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def table(results: Results) -> list[list[str]]:
+def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
     """Header and rows as text, percent, mean ± standard deviation over seeds; columns nobody has are left out."""
+    metrics = {title: COLUMNS[title] for title in titles}
     columns = {
-        title: metric for title, metric in COLUMNS.items() if any(summary(runs, metric) for runs in results.values())
+        title: metric for title, metric in metrics.items() if any(summary(runs, metric) for runs in results.values())
     }
     rows = [["", *columns]]
     for row, runs in results.items():

@@ -51,12 +51,15 @@ class JobRecord:
 
     @property
     def warning(self) -> str:
-        """What is doubtful about its numbers: the first epoch of catastrophic overfitting; "" for nothing."""
+        """What is doubtful about its numbers: the first epoch of catastrophic overfitting, or the doubts of its
+        exam; "" for nothing.
+        """
         for epoch, report in self.epochs.items():
             fgsm, robust = report.values.get("val/fgsm_acc", 0.0), report.values.get("val/robust_acc", 0.0)
             if overfits_catastrophically(fgsm, robust):
                 return f"catastrophic overfitting at epoch {epoch}: FGSM {100 * fgsm:.0f}%, PGD {100 * robust:.0f}%"
-        return ""
+        exam = self.result.exam if self.result is not None else None
+        return "; ".join(exam.get("doubts", ())) if exam is not None else ""
 
 
 class Record:

@@ -2,7 +2,7 @@
 
 import shlex
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from optuna.trial import TrialState
@@ -62,7 +62,7 @@ def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
     return values
 
 
-def tables(sweep: Sweep, record: Record, results: Results) -> list[str]:
+def tables(sweep: Sweep, results: Results, titles: Iterable[str]) -> list[str]:
     """What was found on the test set, in Markdown: accuracies and, where AT-BSL is among the rows, the lead over it."""
     if not results:
         return []
@@ -70,20 +70,18 @@ def tables(sweep: Sweep, record: Record, results: Results) -> list[str]:
     seeds = max(len(row) for row in results.values())
     parts = [
         f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, mean ± standard deviation of "
-        f"{seeds} seed(s); head, medium, tail and worst class under PGD-20; eps {sweep.base.attack.eps:.4g}:\n",
-        finals.markdown(finals.table(results)),
+        f"{seeds} seed(s); eps {sweep.base.attack.eps:.4g}:\n",
+        finals.markdown(finals.table(results, titles)),
     ]
     if leads := differences(results, BASELINE):
         parts += [
             "the same test images, in points, with the 95% interval of a paired bootstrap over images and seeds:\n",
             finals.markdown(leads),
         ]
-    return [*parts, f"{choice(record)}\n"] if sweep.settings.trials else parts
+    return parts
 
 
-def conclusion(
-    sweep: Sweep, record: Record, study: Study, results: Results, tables: Sequence[str], paths: Sequence[Path]
-) -> Iterator[str]:
+def conclusion(sweep: Sweep, record: Record, study: Study, results: Results, paths: Sequence[Path]) -> Iterator[str]:
     """How it ended: the tables, what failed, where the pictures are, how to open MLflow."""
     if sweep.settings.trials:
         yield f"trials: {', '.join(f'{count} {name}' for name, count in _states(study).items())}"
@@ -96,7 +94,10 @@ def conclusion(
         yield from _found(sweep, record, study)
     if not finals.are_in(results, sweep.settings.trials):
         return
-    yield "\n".join(tables[:-1] if sweep.settings.trials else tables)
+    yield "\n".join(tables(sweep, results, finals.SHOWN))
+    for known in record.of_kind("final"):
+        if known.warning:
+            yield f"doubtful: {known.job.key}: {known.warning}"
     yield "pictures and table: " + " ".join(_relative(path) for path in paths)
     yield f"browse it: {browse_command(sweep)}"
 

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
+from ltsd.corruptions import CORRUPTIONS, VARIANTS, corruption_verdicts
 from ltsd.data import Splits
 from ltsd.data.batches import Split
+from ltsd.doubts import Signs, doubts, signs_of
 from ltsd.errors import UserError
 from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts
 from ltsd.exam import examine
@@ -36,16 +38,32 @@ def counted(model: nn.Module) -> Iterator[list[int]]:
     hook.remove()
 
 
+def signs_cost(model: nn.Module, test: Split) -> int:
+    """How many images a model is asked about to look for signs of false robustness."""
+    with counted(model) as asked:
+        signs_of(model, test)
+    return sum(asked)
+
+
 def test_the_exam_tells_every_attack_by_class_and_group(splits: Splits, teacher: nn.Module) -> None:
     counts = splits.train.class_counts()
     model = teacher.eval()
     *_, (done, result) = examine(model, splits.test, counts, ATTACK, "none")
-    assert (done, result.images) == ("LSA-20", len(splits.test))
+    assert (done, result.images) == ("corruptions", len(splits.test))
     expected = {"clean": Accuracy.of(clean_verdicts(model, splits.test), counts)}
     for name, loss in (("pgd20", cross_entropy), ("cw20", cw_margin), ("ls20", scaled_cross_entropy)):
         verdicts = pgd_verdicts(model, splits.test, eps=0.05, step_size=ATTACK.step, steps=20, seed=0, loss=loss)
         expected[name] = Accuracy.of(verdicts, counts)
-    values = result.values()
+    everything = result.as_json()
+    means = {name: sum(levels) / 5 for name, levels in everything["corruptions"].items()}
+    assert means.keys() == CORRUPTIONS.keys()
+    noises = [corruption_verdicts(model, splits.test, f"gaussian_noise-{level}", seed=0) for level in range(1, 6)]
+    noise = sum(Accuracy.of(one, counts).balanced for one in noises) / 5
+    assert means["gaussian_noise"] == pytest.approx(noise)
+    values = everything["metrics"]
+    assert values["test/corruption_acc"] == pytest.approx(sum(means.values()) / 7)
+    tails = [Accuracy.of(result.verdicts[variant], counts).group("tail") for variant in VARIANTS]
+    assert values["test/tail_corruption_acc"] == pytest.approx(sum(tails) / 35)
     for name, accuracy in expected.items():
         assert result.per_class()[name] == list(accuracy.per_class)
         assert values[f"test/{name}_acc"] == accuracy.balanced
@@ -72,10 +90,11 @@ def test_an_exam_that_is_broken_off_goes_on_to_the_same_bits(splits: Splits, tmp
             result = next(result for done, result in parts if done == last)
     assert broken.read_bytes() == whole.read_bytes()
     assert repr(result.as_json()) == repr(uninterrupted.as_json())
-    assert sum(asked) == total + 2 * len(test), "beyond the clean logits that every run of AutoAttack begins with"
+    again = 3 * signs_cost(model, test) + 2 * len(test)
+    assert sum(asked) == total + again, "beyond the signs, and the clean logits that AutoAttack begins with"
 
     table = pq.read_table(whole)
-    assert table.column_names == ["label", *ATTACKS, "apgd-ce", "apgd-t", "fab-t", "square"]
+    assert table.column_names == ["label", *ATTACKS, *VARIANTS, "apgd-ce", "apgd-t", "fab-t", "square"]
     assert {str(field.type) for field in table.schema} == {"int64", "bool"}
     assert table["label"].to_pylist() == test.labels[test.rows].tolist()
     standing = [torch.tensor(table[name].to_pylist()) for name in ("clean", "apgd-ce", "apgd-t", "fab-t", "square")]
@@ -110,7 +129,7 @@ def test_an_exam_goes_on_with_no_verdicts_but_its_own(splits: Splits, teacher: n
         assert any(not torch.equal(mine[name], theirs[name]) for name in ATTACKS)
         with counted(exam[0]) as asked:
             verdicts_of(*exam)
-        assert not asked
+        assert sum(asked) == signs_cost(*exam[:2])
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="holds no verdicts of an exam"):
         read_verdicts(path)
@@ -119,7 +138,36 @@ def test_an_exam_goes_on_with_no_verdicts_but_its_own(splits: Splits, teacher: n
 
 @pytest.mark.parametrize("ensemble", ["aa", "apgd_ce_t"])
 def test_the_picture_of_an_exam_tells_its_attacks_apart(ensemble: str) -> None:
-    recalls = {name: [0.9, 0.5, 0.2] for name in (*ATTACKS, ensemble)}
+    recalls = {name: [0.9, 0.5, 0.2] for name in (*ATTACKS, "corruption", ensemble)}
     _, labels = class_bars(recalls, [9, 5, 2], ["a", "b", "c"]).axes[0].get_legend_handles_labels()
     assert labels == list(recalls)
     assert len({COLOURS[name] for name in recalls}) == len(recalls)
+
+
+def test_a_model_that_hides_its_gradients_is_doubted(splits: Splits) -> None:
+    """Half its images are rounded, and the logits of the others so large that cross-entropy underflows."""
+    model, counts = trained_masked(splits), splits.train.class_counts()
+    telling_rows(model, splits)
+    *_, (_, result) = examine(model, splits.test, counts, AttackConfig(eps=0.25), "apgd-ce+t")
+    gap, unbounded, still = result.doubts
+    assert "and APGD-CE+T " in gap
+    assert unbounded.startswith("PGD-20 with a radius of 0.5, which reaches plain grey, leaves")
+    inputs, labels = splits.test.take(torch.arange(len(splits.test)))
+    inputs.requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(model(inputs), labels), inputs)
+    share = sum(not image.any() for image in gradient) / len(labels)
+    assert still.startswith(f"the gradient is exactly zero on {100 * share:.1f}% of 40 images")
+    assert result.as_json()["doubts"] == list(result.doubts)
+
+
+def test_an_ordinary_model_is_not_doubted(splits: Splits, teacher: nn.Module) -> None:
+    *_, (_, result) = examine(teacher.eval(), splits.test, splits.train.class_counts(), ATTACK, "apgd-ce+t")
+    assert result.doubts == ()
+    assert result.values()["test/apgd_ce_t_acc"] < result.values()["test/clean_acc"]
+
+
+def test_one_step_that_beats_twenty_is_doubted() -> None:
+    sound = Signs(images=500, still=0.0, unbounded=0.0, chance=0.1)
+    assert doubts({"FGSM": 0.5, "PGD-20": 0.45, "CW-20": 0.4, "AutoAttack": 0.36}, sound) == []
+    (doubt,) = doubts({"FGSM": 0.4, "PGD-20": 0.45, "CW-20": 0.44, "AutoAttack": 0.39}, sound)
+    assert doubt.startswith("FGSM leaves 40.0% right and PGD-20 45.0%: one step beats twenty")

@@ -170,6 +170,14 @@ def test_one_step_withstood_far_better_than_many_is_flagged(
     assert record.jobs["trial-0000"].warning == warning
 
 
+def test_what_an_exam_doubts_is_a_warning_of_its_job(tmp_path: Path) -> None:
+    record = Record.open(tmp_path)
+    record.started(job(tmp_path), 0)
+    exam = {"metrics": {}, "doubts": ["one step beats twenty", "no gradient"]}
+    record.reported(job(tmp_path), Report(EPOCHS, "examined", values={"test/clean_acc": 0.9}, exam=exam))
+    assert Record.read(tmp_path).jobs["trial-0000"].warning == "one step beats twenty; no gradient"
+
+
 def test_a_mended_record_has_what_the_checkpoint_had_and_is_whole(tmp_path: Path) -> None:
     written(tmp_path)
     path = tmp_path / JOURNAL_FILE

@@ -16,6 +16,8 @@ from sweeping import SMALL, mlflow_runs, run_search
 
 from ltsd.checkpoint import load_checkpoint
 from ltsd.runs import load_model
+from ltsd.verdicts import read_verdicts
+from sweeps.record import Record
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,16 @@ def test_ends_with_a_table_the_pictures_and_the_way_into_mlflow(folder: Path) ->
     assert "browse it: mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db" in said
     pictures = {path.name for path in (folder / "runs" / "small" / "pictures").iterdir()}
     assert pictures == {"scores.png", "importances.png", "parallel_coordinates.png", "finals.png"}
+
+
+def test_keeps_the_verdicts_of_every_exam(folder: Path) -> None:
+    finals = list(Record.read(folder / "runs" / "small").of_kind("final"))
+    for known in finals:
+        verdicts, _ = read_verdicts(folder / known.job.verdicts)
+        recalls = verdicts["cw20"].per_class()
+        assert known.result is not None
+        assert sum(recalls) / len(recalls) == pytest.approx(known.result.values["test/cw20_acc"])
+    assert len(list((folder / "runs" / "small" / "verdicts").iterdir())) == len(finals) == 3
 
 
 def test_tells_optuna_the_truth(folder: Path) -> None:
