@@ -60,6 +60,8 @@ def find_place(source: str) -> Place:
         filesystem, root = FileSystem.from_uri(source)
     except (ArrowException, ImportError, OSError, ValueError) as error:
         raise _unreadable(source, error) from error
+    if not root:
+        raise UserError(f"--data.source {source}: names no bucket; give s3://bucket/folder")
     return _listed(source, filesystem, root)
 
 
