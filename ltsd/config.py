@@ -21,8 +21,9 @@ class DataConfig:
 
     source: str = knob(
         "digits",
-        "digits (scikit-learn, embedded), cifar10, cifar100, or a path: a Parquet file, or a folder "
-        "of Parquet files or of one folder of images per class",
+        "digits (scikit-learn, embedded), cifar10, cifar100, or a path or URI (s3://bucket/folder): a Parquet or "
+        "Arrow file or a folder of them, with columns image or img and label, labels or fine_label; or a local "
+        "folder: of one folder of images per class, or Tiny-ImageNet",
     )
     imbalance_ratio: float | None = knob(
         None,
