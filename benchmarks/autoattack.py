@@ -1,0 +1,123 @@
+"""AutoAttack here against the reference implementation: the same verdict on every image, member by member?
+
+    git clone https://github.com/fra31/auto-attack peer && git -C peer checkout a39220048b3c9f2cca9a4d3a54604793c68eca7e
+    python benchmarks/autoattack.py --peer peer    # writes benchmarks/results/autoattack.md, three minutes on one core
+
+Both attack one model, adversarially trained here on the digits, with the same seed and batch size: every member alone,
+on all images that the model tells rightly, and then the standard version as a whole.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import platform
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltsd.attacks.autoattack import STANDARD, autoattack
+from ltsd.config import Config
+from ltsd.data import load_splits
+from ltsd.files import publishing
+from ltsd.runs import open_run
+
+RESULTS = Path(__file__).parent / "results"
+IMAGES, BATCH_SIZE, SEED = 160, 64, 0
+
+
+def trained() -> tuple[nn.Module, Tensor, Tensor, float]:
+    """A model of AT with its defaults, the images and labels to attack, evenly spaced in the test set, and eps."""
+    config = Config.preset("digits").override({"method": "at"})
+    splits = load_splits(config.data)
+    run = open_run(config, splits, splits.complete, None, torch.device("cpu"), teacher=None, resume=None)
+    list(run.epochs())
+    inputs, labels = splits.test.take(torch.linspace(0, len(splits.test) - 1, IMAGES).round().long())
+    return run.state.model.eval().requires_grad_(False), inputs, labels, config.attack.eps
+
+
+def ours(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, members: tuple[str, ...]) -> Tensor:
+    """Who stands after some neighbouring members of the standard version; those before them are told to have failed."""
+    right = model(inputs).argmax(1) == labels
+    known = dict.fromkeys(STANDARD[: STANDARD.index(members[0])], right)
+    run = autoattack(model, inputs, labels, eps=eps, version="standard", seed=SEED, batch_size=BATCH_SIZE, known=known)
+    return next(standing for member, standing in run if member == members[-1])
+
+
+def theirs(peer: Any, model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, members: tuple[str, ...]) -> Tensor:
+    """The same by the reference implementation."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        runner = peer(model, norm="Linf", eps=eps, seed=SEED, version="standard", device="cpu", verbose=False)
+        runner.attacks_to_run = list(members)
+        adv_inputs = runner.run_standard_evaluation(inputs, labels, bs=BATCH_SIZE)
+    return model(adv_inputs).argmax(1) == labels
+
+
+def timed(attack: Callable[[], Tensor]) -> tuple[Tensor, float]:
+    """What it gives, and its seconds of processor time, in which other work on the machine does not count."""
+    started = time.process_time()
+    standing = attack()
+    return standing, time.process_time() - started
+
+
+def compare(peer: Any) -> list[str]:
+    """The rows of the table."""
+    model, inputs, labels, eps = trained()
+    right = model(inputs).argmax(1) == labels
+    rows = [
+        "| attack | images | stand here | stand there | same verdict | CPU s here | CPU s there |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for members in (*((member,) for member in STANDARD), STANDARD):
+        mine, my_time = timed(partial(ours, model, inputs, labels, eps, members))
+        other, other_time = timed(partial(theirs, peer, model, inputs, labels, eps, members))
+        name = members[0] + " alone" if len(members) == 1 else "standard, whole"
+        agree = int((mine == other).sum())
+        rows.append(
+            f"| {name} | {int(right.sum())} right of {len(labels)} | {int(mine.sum())} | {int(other.sum())} | "
+            f"{agree} of {len(labels)} | {my_time:.1f} | {other_time:.1f} |"
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def processor() -> str:
+    """The name of the processor, where the system tells it."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    """Run both and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, required=True, help="folder of the reference implementation")
+    parser.add_argument("--out", type=Path, default=RESULTS / "autoattack.md", help="where the table goes")
+    flags = parser.parse_args()
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(flags.peer))
+    from autoattack import AutoAttack
+
+    sources = sorted((flags.peer / "autoattack").glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    rows = compare(AutoAttack)
+    with publishing(flags.out) as temporary:
+        temporary.write_text(
+            "# AutoAttack here and by the reference implementation\n\n"
+            f"One model (AT on the digits, seed 0), {IMAGES} images of the test set, eps 0.1, batches of {BATCH_SIZE}, "
+            f"seed {SEED}. Every member alone attacks all images that are told rightly. Here: pyautoattack "
+            f"{version('pyautoattack')}; there: fra31/auto-attack at a392200 (its sources, SHA-256 {digest}); torch "
+            f"{torch.__version__}, one thread of {processor()}.\n"
+            "Made by `python benchmarks/autoattack.py --peer peer`.\n\n" + "\n".join(rows) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
