@@ -24,7 +24,7 @@ def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: S
     settings, base = sweep.settings, sweep.base
     counts = splits.complete.class_counts()
     groups = class_groups(counts)
-    how = "drawn at" if splits.simulated else "naturally at"
+    how = f"drawn with {base.data.tail} tail at" if splits.simulated else "naturally at"
     work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(settings.rows)} compared"
     yield f"sweep {settings.name}: {work} on {base.data.source}, in {settings.folder}"
     yield (

@@ -11,6 +11,7 @@ BASELINE = "at-bsl"
 EVERY = "all"
 PLUGINS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
     "awp": ("AWP", {"awp.gamma": 5e-3}),
+    "ema": ("EMA", {"optim.ema_decay": 0.999}),
     "robustlt": ("RobustLT", {"robustlt.strength": 0.3, "robustlt.ramp": 0.8}),
     "clean-teacher": ("clean teacher", {"teacher.adversarial": False}),
 }

@@ -55,7 +55,7 @@ class Settings:
     references: str = knob(
         "ltsd,at-bsl,at",
         "rows beside the finalist, comma-separated: methods with their defaults, alone or with plug-ins, such as "
-        "ltsd+robustlt (awp, robustlt, clean-teacher); all: every method and some variants",
+        "ltsd+robustlt (awp, ema, robustlt, clean-teacher); all: every method and some variants",
     )
     final_attack: str = knob("standard", "AutoAttack of the finalist", choices=ENSEMBLES)
     reference_attack: str = knob(
@@ -168,10 +168,12 @@ class Sweep:
         """A sweep whose folder does not exist yet; `claimed` makes it.
 
         Raises:
-            UserError: the name is taken or is no plain folder name; a knob is out of range.
+            UserError: the name is taken or is no plain folder name; a knob is out of range; there is nothing to do.
         """
         settings = Settings(**given)
         sweep = cls(settings, fixed)
+        if not settings.rows and not settings.trials:
+            raise UserError("--trials 0 compares the --references, and there are none; name some, or try more trials")
         if settings.name is None:
             what = sweep.base.method if settings.trials else "comparison"
             name = f"{data_name(sweep.base.data.source)}-{what}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -197,6 +199,7 @@ class Sweep:
             UserError: there is no such sweep, or a flag contradicts what it was started with.
         """
         asked = Settings(**given)
+        rows_named(asked.references)
         if asked.name is None:
             found = sorted(path.parent.name for path in Path(asked.storage).glob(f"*/{SETTINGS_FILE}"))
             raise UserError(f"--resume needs --name; sweeps in {asked.storage}: {', '.join(found) or 'none'}")
@@ -228,7 +231,8 @@ def _taken(settings: Settings) -> UserError:
 
 def data_name(source: str) -> str:
     """A short name of a source, fit for experiments, models and filters, whatever the folder is called."""
-    return re.sub(r"[^\w.-]+", "-", Path(source).name.removesuffix(".parquet"), flags=re.ASCII).strip("-._") or "data"
+    name = Path(source.partition("?")[0]).name.removesuffix(".parquet").removesuffix(".arrow")
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-._") or "data"
 
 
 def without_password(uri: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from ltsd.errors import UserError
 from ltsd.knobs import Value
-from sweeps.settings import LOCK_HOLDER_FILE, SETTINGS_FILE, Sweep
+from sweeps.settings import LOCK_HOLDER_FILE, SETTINGS_FILE, Sweep, data_name
 
 
 def begin(sweep: Sweep) -> None:
@@ -147,3 +147,23 @@ def test_what_a_killed_process_left_is_no_lock_and_its_unfinished_files_go(tmp_p
     with Sweep.resumed(given(tmp_path), {}).claimed():
         assert (folder / LOCK_HOLDER_FILE).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
     assert not list((folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"references": "ltsd,tradse"}, "did you mean 'trades'"),
+        ({"trials": 0, "references": ""}, "--trials 0 compares the --references, and there are none"),
+    ],
+)
+def test_rows_that_there_are_not_are_refused_before_anything_is_made(
+    tmp_path: Path, flags: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError, match=told):
+        Sweep.new(given(tmp_path, **flags), {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_lends_its_bare_name() -> None:
+    assert data_name("s3://bucket/flowers?endpoint_override=localhost:9000&scheme=http") == "flowers"
+    assert [data_name(f"/data/birds{suffix}") for suffix in (".parquet", ".arrow", "/")] == ["birds"] * 3

@@ -41,7 +41,7 @@ def test_ends_with_a_table_the_pictures_and_the_way_into_mlflow(folder: Path) ->
     assert "539 images" in said
     assert "browse it: mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db" in said
     pictures = {path.name for path in (folder / "runs" / "small" / "pictures").iterdir()}
-    assert pictures == {"scores.png", "importances.png", "parallel_coordinates.png", "finals.png"}
+    assert pictures == {"scores.png", "importances.png", "parallel_coordinates.png", "finals.png", "trade_off.png"}
 
 
 def test_keeps_the_verdicts_of_every_exam(folder: Path) -> None:

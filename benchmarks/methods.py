@@ -1,0 +1,126 @@
+"""The field's methods side by side: the same splits, budget and seeds, the test set read once by each run.
+
+    python benchmarks/methods.py digits                   # every method, five seeds, AutoAttack on the whole test set
+    python benchmarks/methods.py digits --rows trades     # one row of it again
+    python benchmarks/methods.py cifar10-small --data PATH
+    python benchmarks/methods.py cifar10 --data PATH      # the published setting; wants a GPU
+
+A comparison is a sweep without trials: its runs are Ray jobs, its records lie in runs/, every result is an MLflow run,
+and the same command goes on after an interruption. Table and picture are copied to benchmarks/results/.
+"""
+
+import argparse
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ltsd.files import publishing
+from sweeps.rows import rows_named, title_of
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("torch", "ray", "pyautoattack", "ltsd")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is compared, on what: `flags` are those of sweeps/search.py, `what` a line for the reader."""
+
+    what: str
+    rows: str
+    seeds: int
+    flags: Sequence[str]
+
+
+SMALL = (
+    *("--data.imbalance-ratio", "20", "--data.n-max", "1000", "--data.test-per-class", "200"),
+    *("--model.name", "small-resnet", "--epochs", "30", "--teacher.epochs", "15"),
+    *("--attack.steps", "5", "--evaluate.every", "30"),
+)
+SETTINGS: Mapping[str, Setting] = {
+    "digits": Setting(
+        "scikit-learn's digits, imbalance ratio 20, the untuned defaults, AutoAttack standard on all test images",
+        "all",
+        5,
+        ("--reference-attack", "standard"),
+    ),
+    "cifar10-small": Setting(
+        "CIFAR-10-LT, 1,000 images in the largest class, imbalance ratio 20, small-resnet, 30 epochs of PGD-5 "
+        "(teacher 15), eps 8/255, 200 test images a class",
+        "natural,at,trades,robal,reat,taet,at-bsl,ltsd",
+        3,
+        ("--reference-attack", "none", *SMALL),
+    ),
+    "cifar10": Setting(
+        "CIFAR-10-LT, imbalance ratio 50, ResNet-18, 100 epochs of PGD-10, eps 8/255",
+        "at-bsl,ltsd,at-bsl+ema,ltsd+ema,ltsd+ema+robustlt",
+        3,
+        ("--reference-attack", "standard", "--data.imbalance-ratio", "50"),
+    ),
+}
+
+
+def main() -> int:
+    """Run or go on with a comparison and keep what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("setting", choices=SETTINGS, help="what is compared")
+    parser.add_argument("--rows", help="rows, comma-separated (default: those of the setting)")
+    parser.add_argument("--seeds", type=int, help="seeds, counting from 0 (default: those of the setting)")
+    parser.add_argument("--data", default="cifar10", help="CIFAR-10 of the two settings (default: torchvision's)")
+    parser.add_argument("--storage", default="runs", help="where the sweep lies (default: runs)")
+    parser.add_argument("--concurrency", help="runs at a time (default: as many as the machine carries)")
+    chosen = parser.parse_args()
+    setting = SETTINGS[chosen.setting]
+    rows, seeds = chosen.rows or setting.rows, chosen.seeds or setting.seeds
+    name = f"methods-{chosen.setting}" + (f"-{rows.replace(',', '-').replace('+', '-')}" if chosen.rows else "")
+    flags = ["--name", name, "--storage", chosen.storage, "--trials", "0", "--references", rows]
+    flags += ["--final-seeds", str(seeds), *setting.flags]
+    flags += [] if chosen.setting == "digits" else ["--data", chosen.data]
+    flags += ["--concurrency", chosen.concurrency] if chosen.concurrency else []
+    folder = Path(chosen.storage) / name
+    if folder.exists():
+        flags.append("--resume")
+    code = subprocess.run([sys.executable, str(ROOT / "sweeps" / "search.py"), *flags], check=False).returncode
+    if code == 0 and not chosen.rows:
+        keep(chosen.setting, setting, rows, folder)
+    return code
+
+
+def keep(name: str, setting: Setting, rows: str, folder: Path) -> None:
+    """Copy table and picture, with the command of every row, the versions and the hardware."""
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
+    commands = [f"| {title_of(row)} | `python benchmarks/methods.py {name} --rows {row}` |" for row in rows_named(rows)]
+    text = [
+        f"# Methods compared: {name}\n\n{setting.what}.\nMade by `python benchmarks/methods.py {name}`; {versions}; "
+        f"{hardware()}.\n",
+        (folder / "table.md").read_text(),
+        f"![Robust against clean accuracy](methods-{name}.png)\n",
+        "One row again:\n\n| row | command |\n|---|---|\n" + "\n".join(commands) + "\n",
+    ]
+    with publishing(RESULTS / f"methods-{name}.md") as temporary:
+        temporary.write_text("\n".join(text))
+    shutil.copy(folder / "pictures" / "trade_off.png", RESULTS / f"methods-{name}.png")
+
+
+def hardware() -> str:
+    """What it ran on, in words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    models = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return f"{len(models)} cores of {models[0]}" if models else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
