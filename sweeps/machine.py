@@ -11,10 +11,9 @@ from sweeps.settings import Settings
 
 @dataclass(frozen=True)
 class Resources:
-    """What each trial gets, and how many run at a time."""
+    """How many jobs run at a time, each on one processor, and what share of a GPU each gets."""
 
     concurrency: int
-    cpus: int
     gpus_per_trial: float
 
 
@@ -37,4 +36,4 @@ def plan_resources(settings: Settings) -> Resources:
     concurrency = fits if settings.concurrency is None else settings.concurrency
     if concurrency > fits:
         raise UserError(f"--concurrency {concurrency} cannot be met: {has}, enough for {fits} trial(s) at a time")
-    return Resources(concurrency, cpus, share)
+    return Resources(concurrency, share)

@@ -20,10 +20,13 @@ LOOK_AT_RAY_EVERY_S = 5.0
 
 
 def start_ray(resources: Resources) -> None:
-    """A Ray of this process alone; only who knows its token may talk to it. The live view tells of dead workers."""
+    """A Ray of this process alone, with room for as many jobs as run at a time: the plan keeps one more ready.
+
+    Only who knows its token may talk to it. The live view tells of dead workers.
+    """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     ray.init(
-        num_cpus=resources.cpus,
+        num_cpus=resources.concurrency,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("compare")
     first = run_search(path, "--name", "rows", "--trials", "0", "--references", ROWS, "--final-seeds", "2", *FAST)
     assert first.returncode == 0, first.stdout + first.stderr
-    more = run_search(path, "--name", "rows", "--resume", "--references", f"{ROWS},natural")
+    more = run_search(path, "--name", "rows", "--resume", "--references", f"{ROWS},mart")
     assert more.returncode == 0, more.stdout + more.stderr
     (path / "first.txt").write_text(first.stdout)
     (path / "more.txt").write_text(more.stdout)
@@ -37,13 +37,13 @@ def test_trains_no_trial_and_every_row_on_every_seed(folder: Path) -> None:
     assert kinds == {"sweep": 1, "teacher": 2, "final": 6}
     keys = {json.loads(line[9:])["job"] for line in (folder / "runs/rows/journal.jsonl").read_text().splitlines()}
     assert {key for key in keys if key.startswith("final")} == {
-        f"final-{row}-s{seed}" for row in (*ROWS.split(","), "natural") for seed in (0, 1)
+        f"final-{row}-s{seed}" for row in (*ROWS.split(","), "mart") for seed in (0, 1)
     }
 
 
 def test_a_row_that_is_added_leaves_the_others_as_they_were(folder: Path) -> None:
     said = (folder / "more.txt").read_text()
-    assert "final-natural-s0 starts" in said
+    assert "final-mart-s0 starts" in said
     assert "final-at-bsl-s0 starts" not in said
     assert "teachers: 2 trained" in said
 
@@ -54,22 +54,22 @@ def test_the_table_has_a_line_a_row_and_their_lead_over_at_bsl(folder: Path) -> 
     assert [line.split("|")[1].strip() for line in accuracies.splitlines()[2:]] == [
         "AT-BSL",
         "LTSD + RobustLT",
-        "natural",
+        "MART",
     ]
-    assert [line.split("|")[1].strip() for line in ("|" + leads).splitlines()[2:]] == ["LTSD + RobustLT", "natural"]
+    assert [line.split("|")[1].strip() for line in ("|" + leads).splitlines()[2:]] == ["LTSD + RobustLT", "MART"]
 
 
 def test_the_lead_is_that_of_the_verdicts_image_by_image(folder: Path) -> None:
     verdicts = {
         row: [read_verdicts(folder / f"runs/rows/verdicts/final-{row}-s{seed}.parquet")[0]["clean"] for seed in (0, 1)]
-        for row in ("natural", "at-bsl")
+        for row in ("mart", "at-bsl")
     }
-    lead = paired_difference(verdicts["natural"], verdicts["at-bsl"], classes=None, seed=0)
+    lead = paired_difference(verdicts["mart"], verdicts["at-bsl"], classes=None, seed=0)
     cell = f"{100 * lead.mean:+.1f} [{100 * lead.low:+.1f}, {100 * lead.high:+.1f}]"
     (line,) = [
         line
         for line in (folder / "runs/rows/table.md").read_text().split("minus AT-BSL")[1].splitlines()
-        if line.startswith("| natural")
+        if line.startswith("| MART")
     ]
     assert line.split("|")[2].strip() == cell
 
