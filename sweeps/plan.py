@@ -102,6 +102,8 @@ class Plan(Searcher):
         self._stages = [self._confirmations, self._finalists]
         self._waiting = [self._trial_job(proposal) for proposal in study.orphans()]
         self._references = self._not_done(finals.reference_jobs(base, exams, folder))
+        if trials:  # the finalist may be the row of the method that is searched
+            self._references.sort(key=lambda job: job.config.method == base.method)
         self.final_runs = len(self._references) + (exams.seeds if trials else 0)
         self.halted = ""
 

@@ -2,15 +2,12 @@
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from serving import Server
 from sweeping import SMALL, mlflow_runs, run_search
 
 pytestmark = pytest.mark.slow
@@ -27,31 +24,10 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     folder = tmp_path_factory.mktemp("browser")
     done = run_search(folder, "--name", "seen", *SMALL)
     assert done.returncode == 0, done.stderr
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)),
-            *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"),
-        ],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield address, folder
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(20)
+    server = Server(folder / "mlflow.db")
+    yield server.uri, folder
+    server.send(signal.SIGTERM)
+    server.process.wait(20)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium; on Debian: apt-get install chromium")

@@ -2,65 +2,24 @@
 
 import contextlib
 import http.server
-import os
 import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from background import LONG, Sweep, audit
+from serving import Server
 
 pytestmark = pytest.mark.slow
-
-
-class Server:
-    """A real MLflow server on a port of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-                *("--backend-store-uri", f"sqlite:///{self._folder}/server.db", "--workers", "1"),
-                *("--artifacts-destination", str(self._folder / "artifacts")),
-            ],
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for _ in range(240):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1)
-                return
-            time.sleep(0.25)
-        raise AssertionError("MLflow does not start")
-
-    def send(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
-        if number == signal.SIGKILL:
-            self.process.wait(20)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "server").mkdir()
-    server = Server(tmp_path / "server")
+    server = Server(tmp_path / "server" / "mlflow.db")
     yield server
     server.send(signal.SIGKILL)
 
