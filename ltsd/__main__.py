@@ -18,13 +18,13 @@ from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.exam import ENSEMBLE_TITLE, ExamResult, examine
+from ltsd.exam.verdicts import read_verdicts
 from ltsd.files import publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
 from ltsd.pictures import class_bars
 from ltsd.runs import Run, load_model, open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
-from ltsd.verdicts import read_verdicts
 
 ALIASES = {"data": "data.source"}
 

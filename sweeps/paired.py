@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from ltsd.comparison import paired_difference
 from ltsd.evaluate import Verdicts
-from ltsd.verdicts import read_verdicts
+from ltsd.exam.comparison import paired_difference
+from ltsd.exam.verdicts import read_verdicts
 from sweeps.finals import Examined, Results
 from sweeps.rows import title_of
 

@@ -3,6 +3,7 @@
     python sweeps/search.py                                      # the embedded digits, some minutes
     python sweeps/search.py --data PATH --data.imbalance-ratio 50 --trials 32
     python sweeps/search.py --name NAME --resume                 # go on after Ctrl-C or a kill
+    python sweeps/search.py --trials 0 --references all          # no search: every method, compared
 
 Every flag that names a knob of the configuration (`--distill.temperature 2`) fixes it; what is left of the
 method's space is searched.

@@ -5,9 +5,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ltsd.comparison import paired_difference
 from ltsd.errors import UserError
 from ltsd.evaluate import Verdicts
+from ltsd.exam.comparison import paired_difference
 
 COUNTS = (400, 100, 200)
 LABELS = np.repeat(np.arange(3), COUNTS)

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from ltsd.corruptions import CORRUPTIONS, VARIANTS, corrupted, corruption_verdicts
 from ltsd.data import Splits
+from ltsd.exam.corruptions import CORRUPTIONS, VARIANTS, corrupted, corruption_verdicts
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

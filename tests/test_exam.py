@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
-from ltsd.corruptions import CORRUPTIONS, VARIANTS, corruption_verdicts
 from ltsd.data import Splits
 from ltsd.data.batches import Split
-from ltsd.doubts import Signs, doubts, signs_of
 from ltsd.errors import UserError
 from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts
 from ltsd.exam import examine
+from ltsd.exam.corruptions import CORRUPTIONS, VARIANTS, corruption_verdicts
+from ltsd.exam.doubts import Signs, doubts, signs_of
+from ltsd.exam.verdicts import read_verdicts
 from ltsd.pictures import COLOURS, class_bars
-from ltsd.verdicts import read_verdicts
 
 ATTACK = AttackConfig(eps=0.05)
 ATTACKS = ["clean", "fgsm", "pgd20", "cw20", "ls20"]

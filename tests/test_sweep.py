@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from sweeping import SMALL, mlflow_runs, run_search
 
 from ltsd.checkpoint import load_checkpoint
+from ltsd.exam.verdicts import read_verdicts
 from ltsd.runs import load_model
-from ltsd.verdicts import read_verdicts
 from sweeps.record import Record
 
 

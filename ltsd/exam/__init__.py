@@ -13,9 +13,7 @@ from torch import nn
 from ltsd.attacks.autoattack import MEMBERS, autoattack
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
-from ltsd.corruptions import VARIANTS, corruption_verdicts
 from ltsd.data.batches import Split
-from ltsd.doubts import Signs, doubts, signs_of
 from ltsd.errors import UserError
 from ltsd.evaluate import (
     CHUNK,
@@ -26,7 +24,9 @@ from ltsd.evaluate import (
     pgd_verdicts,
     validation_metrics,
 )
-from ltsd.verdicts import fingerprint_of, verdicts_kept, write_verdicts
+from ltsd.exam.corruptions import VARIANTS, corruption_verdicts
+from ltsd.exam.doubts import Signs, doubts, signs_of
+from ltsd.exam.verdicts import fingerprint_of, verdicts_kept, write_verdicts
 
 PGD_STEPS = 20
 SEED = 0
