@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from ltsd.data import Splits
 from ltsd.data.longtail import class_groups
+from ltsd.errors import UserError
 from sweeps import confirm, finals
 from sweeps.finals import Results
 from sweeps.machine import Resources
@@ -73,7 +74,11 @@ def tables(sweep: Sweep, results: Results, titles: Iterable[str]) -> list[str]:
         f"{seeds} seed(s); eps {sweep.base.attack.eps:.4g}:\n",
         finals.markdown(finals.table(results, titles)),
     ]
-    if leads := differences(results, BASELINE):
+    try:
+        leads = differences(results, BASELINE)
+    except UserError as error:  # the accuracies are on record all the same
+        return [*parts, f"the leads over the baseline cannot be told: {error}\n"]
+    if leads:
         parts += [
             "the same test images, in points, with the 95% interval of a paired bootstrap over images and seeds:\n",
             finals.markdown(leads),

@@ -79,3 +79,14 @@ def test_the_record_agrees_with_mlflow_and_checkpoints(folder: Path) -> None:
     done = subprocess.run(audit, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all agree on 8 jobs" in done.stdout
+
+
+def test_where_verdicts_are_lost_the_table_says_so_and_has_the_accuracies_all_the_same(folder: Path) -> None:
+    kept = folder / "runs/rows/verdicts/final-mart-s0.parquet"
+    content = kept.read_bytes()
+    kept.write_bytes(content[:100])
+    again = run_search(folder, "--name", "rows", "--resume")
+    kept.write_bytes(content)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "| LTSD + RobustLT |" in again.stdout
+    assert f"the leads over the baseline cannot be told: {kept.relative_to(folder)}" in again.stdout
