@@ -36,5 +36,5 @@ def test_cifar10_from_parquet_finishes_within_fifteen_minutes(tmp_path: Path) ->
     done = run_search(tmp_path, "--data", str(CIFAR10), "--trials", "2", "--epochs", "2", *small, timeout=900)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "drawn at imbalance ratio 50" in done.stdout
+    assert "drawn with exponential tail at imbalance ratio 50" in done.stdout
     assert "50 images" in done.stdout
