@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from sweeps.agreement import repair
 from sweeps.jobs import Job, Report
 from sweeps.record import JobRecord, Record
 from sweeps.settings import without_secret
@@ -84,7 +85,7 @@ class Tracker:
         self._view.open()
         self._outbox.put(self._view.describe_sweep)
         if record.jobs:
-            repaired = self._view.repair(record)
+            repaired = repair(self._view, record)
             if repaired:
                 self._say(f"MLflow lacked something of {len(repaired)} jobs and has it now")
         self._outbox.start()

@@ -26,7 +26,8 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 import mlflow
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Run as Run  # part of what this room says to others
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
@@ -38,8 +39,8 @@ from ltsd.errors import UserError
 from ltsd.runs import load_model
 from sweeps.jobs import Job, Report
 from sweeps.pictures import draw_job, first_of_each_class
-from sweeps.points import Point, best_and_final, expected, points, wanted
-from sweeps.record import JobRecord, Outcome, Record
+from sweeps.points import Point, best_and_final, expected, points
+from sweeps.record import JobRecord, Outcome
 from sweeps.settings import Sweep, data_name, without_password, without_secret
 from sweeps.space import TEACHER_GAMMA, searched_knobs
 
@@ -126,7 +127,7 @@ class MlflowView:
         run = self._run(job.kind, job.key, job.key, known.started)
         self._ids[job.key] = run.info.run_id
         if not run.data.params:
-            params = [Param(name, value) for name, value in self._params(job).items()]
+            params = [Param(name, value) for name, value in self.params_of(job).items()]
             self._client.log_batch(run.info.run_id, params=params)
         self._client.log_dict(run.info.run_id, job.config.flatten(), "config.json")
         self._log_data(run.info.run_id, "training", self._split(job))
@@ -159,48 +160,12 @@ class MlflowView:
     def close(self, status: str) -> None:
         """End the parent with `status`, and every run of the sweep that still runs, whoever left it."""
         self._client.set_terminated(self._ids[PARENT], status)
-        for run in self._runs():
+        for run in self.runs():
             if run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
-    def differences(self, record: Record) -> dict[str, list[str]]:
-        """What MLflow has otherwise than the record, by job; jobs that agree are left out.
-
-        A job that is not over should not be RUNNING: ask while no sweep runs.
-        """
-        by_job: dict[str, list[Run]] = {}
-        found: dict[str, list[str]] = {}
-        for run in self._runs():
-            by_job.setdefault(run.data.tags["ltsd.job"], []).append(run)
-        parents = by_job.pop(PARENT, [])
-        if [run.info.status == "RUNNING" for run in parents] != [False]:
-            states = ", ".join(run.info.status for run in parents) or "none"
-            found[PARENT] = [f"of its runs in MLflow there should be one, not RUNNING: {states}"]
-        for key in by_job.keys() - record.jobs.keys():
-            found[key] = ["MLflow has a run of it, the journal has not"]
-        for key, known in record.jobs.items():
-            runs = by_job.get(key, [])
-            if len(runs) != 1:
-                found[key] = [f"MLflow has {len(runs)} runs of it"]
-            elif told := self._differences_of(runs[0], known):
-                found[key] = told
-        return found
-
-    def repair(self, record: Record) -> dict[str, list[str]]:
-        """Bring MLflow in line with the record; returns what `differences` found before."""
-        self.describe_sweep()
-        found = self.differences(record)
-        found.pop(PARENT, None)
-        runs = self._runs()
-        for run in runs:
-            key = run.data.tags["ltsd.job"]
-            if key != PARENT and (key not in record.jobs or self._points(run) - wanted(record.jobs[key])):
-                self._client.delete_run(run.info.run_id)
-        for key in found.keys() & record.jobs.keys():
-            self._mirror(record.jobs[key])
-        return found
-
-    def _mirror(self, known: JobRecord) -> None:
+    def write_again(self, known: JobRecord) -> None:
+        """All that is on record of a job; what is there already stays as it is."""
         self.start(known)
         run_id = self._ids[known.job.key]
         self._log(run_id, expected(known))
@@ -209,30 +174,28 @@ class MlflowView:
         else:
             self.end(known)
 
-    def _differences_of(self, run: Run, known: JobRecord) -> list[str]:
-        have, want = self._points(run), wanted(known)
-        found = [f"MLflow lacks {_shown(point)}" for point in sorted(want - have)]
-        found += [f"MLflow has {_shown(point)}, the journal has not" for point in sorted(have - want)]
-        if run.info.status != STATUS[known.outcome]:
-            found.append(f"MLflow has it {run.info.status}, the journal {known.outcome or 'not over'}")
-        params = self._params(known.job)
-        if run.data.params != params:
-            found.append(f"MLflow has the parameters {run.data.params}, the journal {params}")
-        return found
+    def delete(self, run: Run) -> None:
+        """Move a run to MLflow's bin."""
+        self._client.delete_run(run.info.run_id)
 
-    def _points(self, run: Run) -> Counter[tuple[str, int, float]]:
+    def points_of(self, run: Run) -> Counter[tuple[str, int, float]]:
+        """The measurements of a run, as name, step and value."""
         return Counter(
             (name, point.step, point.value)
             for name in run.data.metrics
             for point in self._client.get_metric_history(run.info.run_id, name)
         )
 
-    def _params(self, job: Job) -> dict[str, str]:
+    def params_of(self, job: Job) -> dict[str, str]:
+        """What a run shows as its parameters: of the knobs that are searched those that its job reads; of a final run
+        its method and all that a sweep of that would search.
+        """
         flat = job.config.flatten()
         knobs = (TEACHER_GAMMA,) if job.kind == "teacher" else searched_knobs(job.config.method)
-        return {name: str(flat[name]) for name in self._searched if name in knobs}
+        names = ("method", *knobs) if job.kind == "final" else [name for name in self._searched if name in knobs]
+        return {name: str(flat[name]) for name in names}
 
-    def _runs(self, job: str = "") -> list[Run]:
+    def runs(self, job: str = "") -> list[Run]:
         """The runs of the sweep, or of a job of it, the oldest first."""
         if not self._experiment_id:
             return []
@@ -246,7 +209,7 @@ class MlflowView:
 
     def _run(self, kind: str, job: str, title: str, started: int | None = None) -> Run:
         """The run of a job, found by its tags or created; where a slow server made it twice, the first one stays."""
-        found = self._runs(job)
+        found = self.runs(job)
         for twin in found[1:]:
             self._client.delete_run(twin.info.run_id)
         if found:
@@ -287,7 +250,7 @@ class MlflowView:
             signature = infer_signature(inputs.numpy(), model(inputs).numpy())
         mlflow.set_tracking_uri(self._uri)
         mlflow.set_experiment(experiment_id=self._experiment_id)
-        run = self._runs(job.key)[0]
+        run = self.runs(job.key)[0]
         if self._client.search_model_versions(f"name = '{self.experiment}' and run_id = '{run.info.run_id}'"):
             return
         with (
@@ -319,7 +282,3 @@ def versions() -> dict[str, str]:
     if commit.returncode == 0:
         tags["mlflow.source.git.commit"] = commit.stdout.strip()
     return tags
-
-
-def _shown(point: tuple[str, int, float]) -> str:
-    return f"{point[0]} of epoch {point[1]} ({point[2]:.6g})"

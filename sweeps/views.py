@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ltsd.checkpoint import load_checkpoint
 from ltsd.data import load_splits
-from sweeps import confirm, finals, report
+from sweeps import agreement, confirm, finals, report
 from sweeps.jobs import history, newest_checkpoint
 from sweeps.record import JobRecord, Record, open_mended
 from sweeps.scheduler import rung_pruner
@@ -38,7 +38,7 @@ class Views:
         parts = (
             differences_of_study(self._folder, self.record),
             differences_of_checkpoints(self.record),
-            self._view.differences(self.record),
+            agreement.differences(self._view, self.record),
         )
         for part in parts:
             for key, lines_of_job in part.items():
@@ -52,7 +52,7 @@ class Views:
         study, repaired = Study.agreeing(self.record, self._folder, self._sweep.base.seed, self._space, rung_pruner())
         yield repaired or "the study agrees"
         self._view.open()
-        found = self._view.repair(self.record)
+        found = agreement.repair(self._view, self.record)
         yield f"MLflow: {len(found)} of {len(self.record.jobs)} jobs were written again"
         chosen = confirm.chosen(confirm.scores(self.record))
         results = finals.results(self.record, chosen, self._sweep.settings.rows)

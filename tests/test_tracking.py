@@ -12,6 +12,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 
 from ltsd.config import Config
 from ltsd.data import Splits
+from sweeps.agreement import differences, repair
 from sweeps.jobs import Job, Report
 from sweeps.points import expected
 from sweeps.record import Record
@@ -71,9 +72,9 @@ def test_what_is_written_once_twice_or_repaired_is_the_same(uri: str, view: Mlfl
         for key in record.jobs:
             write(view, record, key)
         view.close("FINISHED")
-        assert view.differences(record) == {}
+        assert differences(view, record) == {}
     view.open()
-    assert view.repair(record) == {}
+    assert repair(view, record) == {}
     view.close("FINISHED")
     runs = {run.data.tags["ltsd.job"]: run for run in runs_of(uri, view)}
     assert sorted(runs) == ["final-finalist-0000-s0", "sweep", "trial-0000", "trial-0001"]
@@ -93,14 +94,14 @@ def test_what_mlflow_lacks_is_told_and_written(view: MlflowView, record: Record)
     known = record.jobs["trial-0000"]
     view.start(known)
     view.report(known, known.epochs[1])
-    found = view.differences(record)
+    found = differences(view, record)
     assert sorted(found) == ["final-finalist-0000-s0", "sweep", "trial-0000", "trial-0001"]
     assert found["trial-0001"] == ["MLflow has 0 runs of it"]
     assert "MLflow lacks val/robust_acc of epoch 2 (0.75)" in found["trial-0000"]
     assert "MLflow has it RUNNING, the journal done" in found["trial-0000"]
-    view.repair(record)
+    repair(view, record)
     view.close("KILLED")
-    assert view.differences(record) == {}
+    assert differences(view, record) == {}
 
 
 def test_twins_strangers_and_what_was_never_measured_go(uri: str, view: MlflowView, record: Record) -> None:
@@ -113,15 +114,15 @@ def test_twins_strangers_and_what_was_never_measured_go(uri: str, view: MlflowVi
     client.create_run(trial.info.experiment_id, tags=trial.data.tags)
     client.create_run(trial.info.experiment_id, tags=trial.data.tags | {"ltsd.job": "trial-0099"})
     client.log_batch(runs["trial-0001"].info.run_id, metrics=[Metric("val/robust_acc", 0.99, 1, 2)])
-    assert view.differences(record) == {
+    assert differences(view, record) == {
         "trial-0000": ["MLflow has 2 runs of it"],
         "trial-0001": ["MLflow has val/robust_acc of epoch 2 (0.99), the journal has not"],
         "trial-0099": ["MLflow has a run of it, the journal has not"],
     }
     view.open()
-    view.repair(record)
+    repair(view, record)
     view.close("FINISHED")
-    assert view.differences(record) == {}
+    assert differences(view, record) == {}
     assert next(run for run in runs_of(uri, view) if run.data.tags["ltsd.job"] == "trial-0000").info.run_id == (
         trial.info.run_id
     )
