@@ -238,13 +238,12 @@ class Plan(Searcher):
                 return self._startable(self._references)
 
     def _startable(self, queue: list[Job]) -> Job | None:
-        """The first job of a queue whose teacher is trained, else the teacher that the first one waits for."""
+        """The first job of a queue that can start, or the teacher that it waits for where nobody trains it yet."""
+        in_training = {running.job.teacher for running in self._running.values() if running.job.kind == "teacher"}
         for job in queue:
             if not job.teacher or self._is_ready(job.teacher):
                 queue.remove(job)
                 return job
-        in_training = {running.job.teacher for running in self._running.values() if running.job.kind == "teacher"}
-        for job in queue:
             if job.teacher not in in_training:
                 return self._teacher_job(job)
         return None
