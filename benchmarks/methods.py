@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py digits                   # every method, five seeds, AutoAttack on the whole test set
     python benchmarks/methods.py digits --rows trades     # one row of it again
-    python benchmarks/methods.py cifar10-small --data PATH
+    python benchmarks/methods.py cifar10-small --data PATH --called "CIFAR-10 (JPEG copy)"
     python benchmarks/methods.py cifar10 --data PATH      # the published setting; wants a GPU
 
 A comparison is a sweep without trials: its runs are Ray jobs, its records lie in runs/, every result is an MLflow run,
@@ -46,20 +46,20 @@ SMALL = (
 )
 SETTINGS: Mapping[str, Setting] = {
     "digits": Setting(
-        "scikit-learn's digits, imbalance ratio 20, the untuned defaults, AutoAttack standard on all test images",
+        "long-tailed, imbalance ratio 20, the untuned defaults, AutoAttack standard on all test images",
         "all",
         5,
         ("--reference-attack", "standard"),
     ),
     "cifar10-small": Setting(
-        "CIFAR-10-LT, 1,000 images in the largest class, imbalance ratio 20, small-resnet, 30 epochs of PGD-5 "
+        "long-tailed, 1,000 images in the largest class, imbalance ratio 20, small-resnet, 30 epochs of PGD-5 "
         "(teacher 15), eps 8/255, 200 test images a class",
         "natural,at,trades,robal,reat,taet,at-bsl,ltsd",
         3,
         ("--reference-attack", "none", *SMALL),
     ),
     "cifar10": Setting(
-        "CIFAR-10-LT, imbalance ratio 50, ResNet-18, 100 epochs of PGD-10, eps 8/255",
+        "long-tailed, imbalance ratio 50, ResNet-18, 100 epochs of PGD-10, eps 8/255",
         "at-bsl,ltsd,at-bsl+ema,ltsd+ema,ltsd+ema+robustlt",
         3,
         ("--reference-attack", "standard", "--data.imbalance-ratio", "50"),
@@ -74,6 +74,7 @@ def main() -> int:
     parser.add_argument("--rows", help="rows, comma-separated (default: those of the setting)")
     parser.add_argument("--seeds", type=int, help="seeds, counting from 0 (default: those of the setting)")
     parser.add_argument("--data", default="cifar10", help="CIFAR-10 of the two settings (default: torchvision's)")
+    parser.add_argument("--called", help="what the table calls the images (default: digits or CIFAR-10)")
     parser.add_argument("--storage", default="runs", help="where the sweep lies (default: runs)")
     parser.add_argument("--concurrency", help="runs at a time (default: as many as the machine carries)")
     chosen = parser.parse_args()
@@ -89,16 +90,17 @@ def main() -> int:
         flags.append("--resume")
     code = subprocess.run([sys.executable, str(ROOT / "sweeps" / "search.py"), *flags], check=False).returncode
     if code == 0 and not chosen.rows:
-        keep(chosen.setting, setting, rows, folder)
+        images = chosen.called or ("scikit-learn's digits" if chosen.setting == "digits" else "CIFAR-10")
+        keep(chosen.setting, f"{images}, {setting.what}", rows, folder)
     return code
 
 
-def keep(name: str, setting: Setting, rows: str, folder: Path) -> None:
+def keep(name: str, what: str, rows: str, folder: Path) -> None:
     """Copy table and picture, with the command of every row, the versions and the hardware."""
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
     commands = [f"| {title_of(row)} | `python benchmarks/methods.py {name} --rows {row}` |" for row in rows_named(rows)]
     text = [
-        f"# Methods compared: {name}\n\n{setting.what}.\nMade by `python benchmarks/methods.py {name}`; {versions}; "
+        f"# Methods compared: {name}\n\n{what}.\nMade by `python benchmarks/methods.py {name}`; {versions}; "
         f"{hardware()}.\n",
         (folder / "table.md").read_text(),
         f"![Robust against clean accuracy](methods-{name}.png)\n",
