@@ -24,6 +24,7 @@ from sweeps.rows import title_of
 DPI = 80
 GRID_IMAGES = 10
 SLANT = 20
+MARKERS = "osD^v*P"
 TRADED = {
     "all classes": ("clean_acc", ("aa_acc", "pgd20_acc")),
     "tail classes": ("tail_clean_acc", ("tail_aa_acc", "tail_robust_acc")),
@@ -129,15 +130,16 @@ def final_bars(results: Results) -> Figure:
 
 def trade_off(results: Results) -> Figure:
     """Robust against clean accuracy, all classes and tail classes: mean over seeds, and the standard deviation."""
-    figure = Figure(figsize=(11, 5), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(12, 5), dpi=DPI, layout="constrained")
     for axes, (title, (clean, attacks)) in zip(figure.subplots(1, 2), TRADED.items(), strict=True):
         robust = next(name for name in attacks if all(summary(runs, f"test/{name}") for runs in results.values()))
-        for row, runs in results.items():
+        for index, (row, runs) in enumerate(results.items()):
             x, y = summary(runs, f"test/{clean}"), summary(runs, f"test/{robust}")
             assert x is not None
             assert y is not None
-            axes.errorbar(x[0], y[0], xerr=x[1], yerr=y[1], fmt="o", capsize=2, elinewidth=0.8)
-            axes.annotate(title_of(row), (x[0], y[0]), xytext=(4, 4), textcoords="offset points", fontsize="small")
+            look = {"color": f"C{index % 10}", "marker": MARKERS[index % len(MARKERS)], "label": title_of(row)}
+            axes.errorbar(x[0], y[0], xerr=x[1], yerr=y[1], linestyle="", capsize=2, elinewidth=0.8, **look)
         axes.set(xlabel=f"clean accuracy, {title}", ylabel=f"{ATTACKS[robust]}, {title}", title=title)
         axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize="small")
     return figure
