@@ -97,11 +97,11 @@ def main() -> int:
 
 def keep(name: str, what: str, rows: str, folder: Path) -> None:
     """Copy table and picture, with the command of every row, the versions and the hardware."""
+    command = f"python benchmarks/methods.py {name}" + ("" if name == "digits" else " --data PATH")
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
-    commands = [f"| {title_of(row)} | `python benchmarks/methods.py {name} --rows {row}` |" for row in rows_named(rows)]
+    commands = [f"| {title_of(row)} | `{command} --rows {row}` |" for row in rows_named(rows)]
     text = [
-        f"# Methods compared: {name}\n\n{what}.\nMade by `python benchmarks/methods.py {name}`; {versions}; "
-        f"{hardware()}.\n",
+        f"# Methods compared: {name}\n\n{what}.\nMade by `{command}`; {versions}; {hardware()}.\n",
         (folder / "table.md").read_text(),
         f"![Robust against clean accuracy](methods-{name}.png)\n",
         "One row again:\n\n| row | command |\n|---|---|\n" + "\n".join(commands) + "\n",
