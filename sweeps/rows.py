@@ -32,8 +32,8 @@ def rows_named(text: str) -> tuple[str, ...]:
         for part, known in [(method, METHODS), *((plugin, PLUGINS) for plugin in plugins)]:
             if part not in known:
                 raise UserError(
-                    f"--references {row}: {part!r} is not one of {', '.join(known)}{nearest(part, known)}; "
-                    f"a row is a method, or a method with plug-ins such as ltsd+robustlt"
+                    f"--references {row}: {part!r} is not one of {', '.join(known)} "
+                    f"(a row is a method, or a method with plug-ins such as ltsd+robustlt){nearest(part, known)}"
                 )
     return tuple(dict.fromkeys(rows))
 

@@ -36,7 +36,8 @@ def test_plugins_add_up_and_are_told() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("tradse", "'tradse' is not one of natural, at, trades, mart, robal, reat, taet, at-bsl, ltsd; did you mean"),
+        ("tradse", "'tradse' is not one of natural, at, trades, mart, robal, reat, taet, at-bsl, ltsd (a row is"),
+        ("tradse", "such as ltsd+robustlt); did you mean 'trades'?"),
         ("ltsd+apw", "--references ltsd+apw: 'apw' is not one of awp, ema, robustlt, clean-teacher"),
         ("ltsd+", "'' is not one of awp"),
     ],
