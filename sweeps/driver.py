@@ -152,11 +152,12 @@ def conclude(sweep: Sweep, record: Record, study: Study, tracker: Tracker, progr
     settings, folder = sweep.settings, sweep.settings.folder
     chosen = confirm.chosen(confirm.scores(record))
     results = finals.results(record, chosen, settings.rows)
-    tables = report.tables(sweep, results, finals.COLUMNS)
+    led = report.leads(results)
+    tables = [*report.accuracies(sweep, results, finals.COLUMNS), *led]
     note = [report.choice(record)] if settings.trials else []
     paths = [*draw_sweep(study.optuna, results, folder), finals.write_table([*tables, *note], folder)]
     tracker.finish(report.metrics(record, study, results), paths, finals.finalist_model(record, chosen))
-    for line in report.conclusion(sweep, record, study, results, paths):
+    for line in report.conclusion(sweep, record, study, results, led, paths):
         progress.say(line)
     return 0 if finals.are_in(results, settings.trials) else 1
 

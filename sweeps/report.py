@@ -63,30 +63,36 @@ def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
     return values
 
 
-def tables(sweep: Sweep, results: Results, titles: Iterable[str]) -> list[str]:
-    """What was found on the test set, in Markdown: accuracies and, where AT-BSL is among the rows, the lead over it."""
+def accuracies(sweep: Sweep, results: Results, titles: Iterable[str]) -> list[str]:
+    """What was found on the test set, in Markdown, in the columns of those titles."""
     if not results:
         return []
     runs = [run for row in results.values() for run in row]
     seeds = max(len(row) for row in results.values())
-    parts = [
+    return [
         f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, mean ± standard deviation of "
         f"{seeds} seed(s); eps {sweep.base.attack.eps:.4g}:\n",
         finals.markdown(finals.table(results, titles)),
     ]
+
+
+def leads(results: Results) -> list[str]:
+    """The lead of every row over AT-BSL, in Markdown; nothing where it is not among the rows."""
     try:
-        leads = differences(results, BASELINE)
+        rows = differences(results, BASELINE)
     except UserError as error:  # the accuracies are on record all the same
-        return [*parts, f"the leads over the baseline cannot be told: {error}\n"]
-    if leads:
-        parts += [
-            "the same test images, in points, with the 95% interval of a paired bootstrap over images and seeds:\n",
-            finals.markdown(leads),
-        ]
-    return parts
+        return [f"the leads over the baseline cannot be told: {error}\n"]
+    if not rows:
+        return []
+    return [
+        "the same test images, in points, with the 95% interval of a paired bootstrap over images and seeds:\n",
+        finals.markdown(rows),
+    ]
 
 
-def conclusion(sweep: Sweep, record: Record, study: Study, results: Results, paths: Sequence[Path]) -> Iterator[str]:
+def conclusion(
+    sweep: Sweep, record: Record, study: Study, results: Results, led: Sequence[str], paths: Sequence[Path]
+) -> Iterator[str]:
     """How it ended: the tables, what failed, where the pictures are, how to open MLflow."""
     if sweep.settings.trials:
         yield f"trials: {', '.join(f'{count} {name}' for name, count in _states(study).items())}"
@@ -99,7 +105,7 @@ def conclusion(sweep: Sweep, record: Record, study: Study, results: Results, pat
         yield from _found(sweep, record, study)
     if not finals.are_in(results, sweep.settings.trials):
         return
-    yield "\n".join(tables(sweep, results, finals.SHOWN))
+    yield "\n".join([*accuracies(sweep, results, finals.SHOWN), *led])
     for known in record.of_kind("final"):
         if known.warning:
             yield f"doubtful: {known.job.key}: {known.warning}"

@@ -18,7 +18,7 @@ from ltsd.methods.ltsd import Distill
 from ltsd.methods.mart import Mart
 from ltsd.methods.robal import CosineHead, Robal
 from ltsd.methods.setting import Setting
-from ltsd.methods.taet import Taet, class_losses
+from ltsd.methods.taet import Taet
 from ltsd.methods.trades import Trades
 from ltsd.models.network import Network
 from ltsd.state import TrainState
@@ -217,8 +217,15 @@ def test_taet_trains_clean_first_and_then_levels_the_losses_of_the_classes() -> 
 
 
 def test_taet_leaves_out_classes_that_the_batch_lacks() -> None:
-    losses = class_losses(torch.zeros(3, 5), torch.tensor([4, 1, 4]))
-    torch.testing.assert_close(losses, torch.full((2,), math.log(5)))
+    adv_inputs, labels = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).double(), [4, 1, 4]
+    logits = adv_inputs.tolist()
+    of_rows = [-math.log(softmax(z)[y]) for z, y in zip(logits, labels, strict=True)]
+    by_class = [of_rows[1], (of_rows[0] + of_rows[2]) / 2]
+    spread = mean((loss - mean(by_class)) ** 2 for loss in by_class)
+    rare = sum((loss / sum(by_class)) ** 2 for loss in by_class)
+    around = replace(setting("taet"), progress=0.5)
+    loss, _ = METHODS["taet"].objective(nn.Identity(), adv_inputs, adv_inputs, torch.tensor(labels), around)
+    assert loss.item() == pytest.approx(0.3 * mean(by_class) + 0.5 * spread + 0.7 * rare, rel=1e-9)
 
 
 def attacked_value(name: str, progress: float = 0.25) -> float | None:

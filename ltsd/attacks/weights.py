@@ -29,7 +29,7 @@ def perturbed_weights(model: nn.Module, objective: Callable[[], Tensor], *, gamm
     with torch.no_grad():
         before = [weight.clone() for weight in weights]
         for weight, gradient in zip(weights, gradients, strict=True):
-            weight.add_(gradient, alpha=float(gamma * weight.norm() / (gradient.norm() + SHORTEST)))
+            weight.add_(gradient * (gamma * weight.norm() / (gradient.norm() + SHORTEST)))
         for buffer, kept in zip(model.buffers(), statistics, strict=True):
             buffer.copy_(kept)
     try:

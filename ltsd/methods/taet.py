@@ -29,12 +29,18 @@ class Taet:
     )
 
 
-def class_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy of each class of the batch; classes without images are left out."""
+def class_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy of each class, [C], 0 for a class without images; and which classes have some, bool [C].
+
+    Of a fixed shape whatever the batch holds, so that nothing waits for the device.
+
+    Args:
+        logits: [B, C] raw; labels: int64 [B].
+    """
     losses = F.cross_entropy(logits, labels, reduction="none")
-    sums = torch.zeros(logits.shape[1], device=logits.device, dtype=losses.dtype).index_add(0, labels, losses)
-    images = torch.bincount(labels, minlength=logits.shape[1])
-    return sums[images > 0] / images[images > 0]
+    zeros = torch.zeros(logits.shape[1], device=logits.device, dtype=losses.dtype)
+    sums, images = zeros.index_add(0, labels, losses), zeros.index_add(0, labels, torch.ones_like(losses))
+    return sums / images.clamp_min(1), images > 0
 
 
 def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> Objective | None:
@@ -46,16 +52,20 @@ def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setti
 def objective(
     student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
 ) -> tuple[Tensor, Measurements]:
-    """CE(f(x), y); then a mean(L_c) + b mean((L_c - mean)^2) + g sum((L_c / sum L)^2) (section 4.2)."""
+    """CE(f(x), y); then a mean(L_c) + b mean((L_c - mean)^2) + g sum((L_c / sum L)^2) (section 4.2).
+
+    Over the classes that the batch has; the authors' code counts the others as losses of 0.
+    """
     own: Taet = setting.own
     if setting.progress < own.clean_share:
         return natural.objective(student, inputs, adv_inputs, labels, setting)
     logits = student(adv_inputs)
-    losses = class_losses(logits, labels)
-    spread = losses.var(correction=0)
+    losses, seen = class_losses(logits, labels)
+    mean = losses.sum() / seen.sum()
+    spread = ((losses - mean).square() * seen).sum() / seen.sum()
     rare = (losses / losses.sum()).square().sum()
-    loss = own.mean_weight * losses.mean() + own.spread_weight * spread + own.rare_weight * rare
-    return loss, {"logits": logits, "mean_loss": losses.mean(), "spread_loss": spread, "rare_loss": rare}
+    loss = own.mean_weight * mean + own.spread_weight * spread + own.rare_weight * rare
+    return loss, {"logits": logits, "mean_loss": mean, "spread_loss": spread, "rare_loss": rare}
 
 
 METHOD = Method("TAET", adversary, objective, knobs=("taet", Taet), start="gaussian")
