@@ -12,6 +12,9 @@ from ltsd.checkpoint import CheckpointError
 from ltsd.config import Config
 from ltsd.methods import METHODS
 from ltsd.models import build_model
+from ltsd.models.frozen import Frozen
+from ltsd.models.network import Network
+from ltsd.precision import compute_dtype
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,19 @@ class TrainState:
     """Everything that training changes: the whole of it is saved, so that resuming loses nothing.
 
     Random numbers need no state: each epoch draws its own from (seed, epoch). `predicted` is what `Setting` says;
-    None before the first epoch is over.
+    None before the first epoch is over; `frozen` is the student as attacks see it.
     """
 
-    student: nn.Module
+    student: Network
     optimizer: torch.optim.SGD
     average: nn.Module | None
     history: list[EpochMetrics]
     steps: int = 0
     predicted: Tensor | None = None
+    frozen: Frozen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.frozen = Frozen(self.student, self.student.features.dtype)
 
     @classmethod
     def fresh(cls, config: Config, channels: int, num_classes: int, device: torch.device) -> Self:
@@ -48,6 +55,7 @@ class TrainState:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(config.seed, "weights"))
             student = build_model(config.model, channels, num_classes, METHODS[config.method].head).to(device)
+        student.features.dtype = compute_dtype(config.precision, device)
         optim = config.optim
         optimizer = torch.optim.SGD(
             student.parameters(), optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay

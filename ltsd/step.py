@@ -10,9 +10,9 @@ from ltsd.attacks.pgd import gaussian_start, pgd, uniform_start
 from ltsd.attacks.weights import perturbed_weights
 from ltsd.config import Config
 from ltsd.data.longtail import class_groups
-from ltsd.evaluate import eval_mode
 from ltsd.methods.method import Measurements, Method
 from ltsd.methods.setting import Setting
+from ltsd.models.frozen import Frozen
 from ltsd.state import TrainState
 
 
@@ -51,7 +51,7 @@ def train_step(
 ) -> Step:
     """Attack, loss, step, on a batch [B, C, H, W]."""
     student = state.student
-    adv_inputs = attacked(method, student, inputs, labels, setting, budget, generator)
+    adv_inputs = attacked(method, state.frozen, inputs, labels, setting, budget, generator)
     is_attacked = adv_inputs is not inputs
 
     def objective() -> tuple[Tensor, Measurements]:
@@ -69,7 +69,7 @@ def train_step(
 
 def attacked(
     method: Method,
-    student: nn.Module,
+    student: Frozen,
     inputs: Tensor,
     labels: Tensor,
     setting: Setting,
@@ -78,15 +78,15 @@ def attacked(
 ) -> Tensor:
     """The adversarial inputs [B, C, H, W] that the method trains on; the inputs themselves where it does not attack."""
     eps, step_size = (radius[labels].view(-1, 1, 1, 1) for radius in (budget.eps, budget.step_size))
-    with eval_mode(student):
-        adversary = method.adversary(student, inputs, labels, setting)
-        if adversary is None:
-            return inputs
-        if method.start == "gaussian":
-            start = gaussian_start(inputs, generator=generator)
-        else:
-            start = uniform_start(inputs, eps=eps, generator=generator)
-        return pgd(adversary, inputs, eps=eps, step_size=step_size, steps=budget.steps, start=start)
+    student.refresh()
+    adversary = method.adversary(student, inputs, labels, setting)
+    if adversary is None:
+        return inputs
+    if method.start == "gaussian":
+        start = gaussian_start(inputs, generator=generator)
+    else:
+        start = uniform_start(inputs, eps=eps, generator=generator)
+    return pgd(adversary, inputs, eps=eps, step_size=step_size, steps=budget.steps, start=start)
 
 
 def setting_of(

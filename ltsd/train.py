@@ -12,6 +12,7 @@ from ltsd.data.batches import Split, epoch_batches
 from ltsd.errors import UserError
 from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts, validation_metrics
 from ltsd.methods import METHODS
+from ltsd.models.frozen import frozen
 from ltsd.state import EpochMetrics, TrainState, stream
 from ltsd.step import Step, budget_of, setting_of, train_step
 
@@ -41,7 +42,7 @@ def train(
     device = data.rows.device
     counts = data.class_counts()
     if teacher is not None:
-        teacher = teacher.eval().requires_grad_(False)
+        teacher = frozen(teacher.eval().requires_grad_(False), state.student.features.dtype)
     state.student.train()
     for epoch in range(len(state.history), config.epochs):
         started = time.perf_counter()
@@ -109,7 +110,7 @@ def validate(
     """The metrics `<prefix>/*` of a split under PGD of `evaluate.steps`, and FGSM beside it, which tells catastrophic
     overfitting; and the recalls behind them. The same random starts every time.
     """
-    attack = config.attack
+    model, attack = frozen(model), config.attack
     clean = Accuracy.of(clean_verdicts(model, split), class_counts)
     fgsm = pgd_verdicts(model, split, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
     verdicts = pgd_verdicts(

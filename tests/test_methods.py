@@ -20,7 +20,7 @@ from ltsd.methods.robal import CosineHead, Robal
 from ltsd.methods.setting import Setting
 from ltsd.methods.taet import Taet
 from ltsd.methods.trades import Trades
-from ltsd.models.network import Network
+from ltsd.models.network import Features, Network
 from ltsd.state import TrainState
 from ltsd.step import budget_of, setting_of, train_step
 
@@ -50,7 +50,7 @@ class Weigh(nn.Module):
 
 def bent(seed: int) -> Network:
     """Logits that are not linear, so that f(x + d) - f(x - d) is no multiple of f(x + d)."""
-    return Network(Bend(), Weigh(seed))
+    return Network(Features(Bend()), Weigh(seed))
 
 
 def batch() -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ from ltsd.evaluate import (
 from ltsd.exam.corruptions import VARIANTS, corruption_verdicts
 from ltsd.exam.doubts import Signs, doubts, signs_of
 from ltsd.exam.verdicts import fingerprint_of, verdicts_kept, write_verdicts
+from ltsd.models.frozen import frozen
 
 PGD_STEPS = 20
 SEED = 0
@@ -149,6 +150,7 @@ def examine(
         )
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
     known = verdicts_kept(keep, fingerprint) if keep is not None else {}
+    model = frozen(model)
     signs, answers = signs_of(model, test), dict[str, Verdicts]()
     for title, verdicts in _parts(model, test, attack, ensemble, known):
         answers |= verdicts

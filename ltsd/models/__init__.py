@@ -6,13 +6,12 @@ import torch
 from torch import nn
 
 from ltsd.config import ModelConfig
-from ltsd.models.network import Head, Network
+from ltsd.models.network import Features, Head, Network
 from ltsd.models.resnet import preact_resnet18, resnet18
 from ltsd.models.small import small_cnn, small_resnet
 from ltsd.models.wide_resnet import wide_resnet34
 
-Features = Callable[[int, int], tuple[nn.Module, int]]
-FEATURES: Mapping[str, Features] = {
+FEATURES: Mapping[str, Callable[[int, int], tuple[Features, int]]] = {
     "small-cnn": small_cnn,
     "small-resnet": small_resnet,
     "resnet18": resnet18,

@@ -1,17 +1,16 @@
 """Small residual networks that train on one core: in seconds on 8x8 images, in minutes on 32x32."""
 
-from torch import nn
-
 from ltsd.models.blocks import Normalise, ResidualBlock, conv3x3, normalised, pooled
+from ltsd.models.network import Features
 
 
-def small_cnn(channels: int, width: int) -> tuple[nn.Module, int]:
+def small_cnn(channels: int, width: int) -> tuple[Features, int]:
     """A stem of `width` channels at half the resolution, a residual block of twice as many at a quarter."""
     stem = [Normalise(), conv3x3(channels, width, stride=2), *normalised(width)]
-    return nn.Sequential(*stem, ResidualBlock(width, 2 * width, stride=2), *pooled()), 2 * width
+    return Features(*stem, ResidualBlock(width, 2 * width, stride=2), *pooled()), 2 * width
 
 
-def small_resnet(channels: int, width: int) -> tuple[nn.Module, int]:
+def small_resnet(channels: int, width: int) -> tuple[Features, int]:
     """A stem of `width` channels at half the resolution and three residual blocks of 1, 2 and 4 times as many."""
     stem = [Normalise(), conv3x3(channels, width, stride=2), *normalised(width)]
     blocks = [
@@ -19,4 +18,4 @@ def small_resnet(channels: int, width: int) -> tuple[nn.Module, int]:
         ResidualBlock(width, 2 * width, stride=2),
         ResidualBlock(2 * width, 4 * width, stride=2),
     ]
-    return nn.Sequential(*stem, *blocks, *pooled()), 4 * width
+    return Features(*stem, *blocks, *pooled()), 4 * width

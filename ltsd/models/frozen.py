@@ -1,0 +1,127 @@
+"""A network as attacks see it: of fixed weights, so that BatchNorm is part of the convolutions, in its own precision.
+
+An attack runs a network that stands still forwards and backwards many times over and asks for one gradient, that of the
+inputs. BatchNorm of running statistics is an affine map, and after a convolution it is a part of its weights.
+"""
+
+from typing import Self
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ltsd.models.network import Network
+
+
+class Affine(nn.Module):
+    """BatchNorm in eval mode where no convolution comes before it: a factor and a shift a channel."""
+
+    def __init__(self, norm: nn.BatchNorm2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        shape = (1, norm.num_features, 1, 1)
+        self.norm = norm
+        self.factor = torch.empty(shape, dtype=dtype, device=norm.weight.device)
+        self.shift = torch.empty_like(self.factor)
+
+    def refresh(self) -> None:
+        """Take over what the BatchNorm is now."""
+        norm = self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        self.factor.copy_(factor.view_as(self.factor))
+        self.shift.copy_((norm.bias - norm.running_mean * factor).view_as(self.shift))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, inputs, self.factor)
+
+
+class Folded(nn.Module):
+    """A convolution, and the BatchNorm in eval mode that follows it, if one does."""
+
+    def __init__(self, source: nn.Conv2d, norm: nn.BatchNorm2d | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.source = source
+        self.norm = norm
+        self.weight = torch.empty_like(source.weight, dtype=dtype, requires_grad=False)
+        self.bias = None if norm is None else torch.empty_like(norm.bias, dtype=dtype, requires_grad=False)
+
+    def refresh(self) -> None:
+        """Take over what the convolution and the BatchNorm are now."""
+        weight, norm = self.source.weight, self.norm
+        if norm is None:
+            self.weight.copy_(weight)
+            return
+        assert self.bias is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        weight, bias = fuse_conv_bn_weights(
+            weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        conv = self.source
+        return torch.conv2d(inputs, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+class Frozen(nn.Module):
+    """A network in eval mode, with the weights that it had at the last `refresh`; takes no gradient but the inputs'.
+
+    Answers differ from the network's by rounding, in bfloat16 by its 8 bits; the head computes in float32, and is the
+    network's own.
+    """
+
+    def __init__(self, network: Network, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.head = network.head
+        self.layers, self._copies = folded(nn.Sequential(*network.features), dtype)
+        self._dtype = dtype
+        self.refresh()
+
+    def train(self, mode: bool = True) -> Self:
+        """Nothing: there is one mode, and the network's own modules keep theirs."""
+        return self
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the weights and the running statistics that the network has now."""
+        for copy in self._copies:
+            copy.refresh()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] -> logits [B, num_classes], both float32."""
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+            features: Tensor = self.layers(inputs)
+        logits: Tensor = self.head(features.to(inputs.dtype))
+        return logits
+
+
+def frozen(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A network frozen as it is; any other model as it is."""
+    return Frozen(model, dtype) if isinstance(model, Network) else model
+
+
+def folded(layers: nn.Module, dtype: torch.dtype) -> tuple[fx.GraphModule, list[Folded | Affine]]:
+    """The same computation in eval mode, with BatchNorm folded, and the modules that hold its weights."""
+    traced = fx.symbolic_trace(layers)
+    modules = dict(traced.named_modules())
+    copies: list[Folded | Affine] = []
+    for node in traced.graph.nodes:
+        module = modules.get(node.target) if node.op == "call_module" else None
+        if isinstance(module, nn.Conv2d):
+            after = next(iter(node.users))
+            norm = modules.get(after.target) if after.op == "call_module" and len(node.users) == 1 else None
+            norm = norm if isinstance(norm, nn.BatchNorm2d) else None
+            copies.append(Folded(module, norm, dtype))
+            if norm is not None:
+                after.replace_all_uses_with(node)
+                traced.graph.erase_node(after)
+        elif isinstance(module, nn.BatchNorm2d):
+            copies.append(Affine(module, dtype))
+        else:
+            continue
+        traced.set_submodule(node.target, copies[-1])
+    traced.recompile()
+    return traced, copies

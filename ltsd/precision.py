@@ -1,0 +1,19 @@
+"""What a network computes in while it trains. Weights, inputs, losses and every reported number are float32."""
+
+import torch
+
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What `precision` means on a device: bf16, fp32, or, for auto, bf16 where the device multiplies in it."""
+    if precision == "auto":
+        precision = "bf16" if _multiplies_in_bf16(device) else "fp32"
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+
+
+def _multiplies_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in BF16_INSTRUCTIONS)

@@ -1,0 +1,116 @@
+"""A frozen network answers as the network does in eval mode, and gives the same gradient of the inputs."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltsd.config import ModelConfig
+from ltsd.methods import METHODS
+from ltsd.models import FEATURES, build_model
+from ltsd.models.frozen import Frozen, frozen
+from ltsd.models.network import Head, Network
+from ltsd.precision import compute_dtype
+
+ALL = pytest.mark.parametrize("name", FEATURES)
+
+
+def trained(name: str, head: Head = nn.Linear) -> Network:
+    """A network whose BatchNorms have seen something, and are not the identity."""
+    torch.manual_seed(0)
+    network = build_model(ModelConfig(name=name, width=16), 3, 10, head)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    with torch.no_grad():
+        for _ in range(30):
+            network(torch.rand(32, 3, 16, 16))
+    return network
+
+
+def answer(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, and the gradient of a loss."""
+    inputs = inputs.clone().requires_grad_()
+    logits = model(inputs)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(logits, torch.arange(len(inputs))), inputs)
+    return logits.detach(), gradient
+
+
+@ALL
+@pytest.mark.parametrize("method", ["at", "robal"])
+def test_a_frozen_network_is_the_network_in_eval_mode(name: str, method: str) -> None:
+    network = trained(name, METHODS[method].head)
+    inputs = torch.rand(8, 3, 16, 16)
+    for mine, reference in zip(answer(Frozen(network), inputs), answer(deepcopy(network).eval(), inputs), strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-5)
+
+
+@ALL
+def test_in_bfloat16_it_strays_no_further_than_the_network_does(name: str) -> None:
+    network, inputs = trained(name).eval(), torch.rand(8, 3, 16, 16)
+    exact = answer(network, inputs)
+    rested = answer(Frozen(network, torch.bfloat16), inputs)
+    network.features.dtype = torch.bfloat16
+    lowered = answer(network, inputs)
+    for mine, its, true in zip(rested, lowered, exact, strict=True):
+        assert mine.dtype == torch.float32
+        assert 0 < (mine - true).norm() < 1.5 * (its - true).norm() < 0.6 * true.norm()
+
+
+@ALL
+def test_it_keeps_its_weights_until_it_is_refreshed(name: str) -> None:
+    network = trained(name)
+    inputs, rested = torch.rand(4, 3, 16, 16), Frozen(network)
+    before = rested(inputs)
+    with torch.no_grad():
+        for module in network.features.modules():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+                module.weight.mul_(1.1)
+            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                module.running_mean.add_(0.1)
+    torch.testing.assert_close(rested(inputs), before, rtol=0, atol=0)
+    rested.refresh()
+    torch.testing.assert_close(rested(inputs), deepcopy(network).eval()(inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_it_leaves_the_mode_and_the_statistics_of_the_network_alone() -> None:
+    network = trained("small-resnet").train()
+    before = deepcopy(network.state_dict())
+    Frozen(network).eval()(torch.rand(4, 3, 16, 16))
+    assert all(module.training for module in network.modules())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_no_normalisation_is_left_to_compute() -> None:
+    for name in FEATURES:
+        kinds = {node.target for node in Frozen(trained(name)).layers.graph.nodes if node.op == "call_module"}
+        modules = dict(Frozen(trained(name)).layers.named_modules())
+        assert not any(isinstance(modules[str(target)], nn.BatchNorm2d) for target in kinds)
+
+
+def test_a_model_of_another_kind_is_frozen_already() -> None:
+    model = nn.Linear(2, 2)
+    assert frozen(model) is model
+
+
+def test_auto_is_bf16_where_the_processor_has_instructions_for_it() -> None:
+    device = torch.device("cpu")
+    flags = torch.cpu.get_capabilities()
+    has_it = flags.get("avx512_bf16", False) or flags.get("amx_bf16", False)
+    assert compute_dtype("auto", device) == (torch.bfloat16 if has_it else torch.float32)
+    assert compute_dtype("fp32", device) == torch.float32
+    assert compute_dtype("bf16", device) == torch.bfloat16
+
+
+def test_in_bf16_features_are_near_and_weights_and_gradients_are_float32() -> None:
+    network, inputs = trained("small-resnet"), torch.rand(8, 3, 16, 16)
+    expected = network(inputs)
+    network.features.dtype = torch.bfloat16
+    logits = network(inputs)
+    assert logits.dtype == torch.float32
+    assert 0 < (logits - expected).abs().max() < 0.05 * expected.abs().max()
+    logits.sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
