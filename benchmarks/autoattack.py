@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import hashlib
 import io
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import RESULTS, hardware
 from torch import Tensor, nn
 
 from ltsd.attacks.autoattack import STANDARD, autoattack
@@ -29,7 +29,6 @@ from ltsd.data import load_splits
 from ltsd.files import publishing
 from ltsd.runs import open_run
 
-RESULTS = Path(__file__).parent / "results"
 IMAGES, BATCH_SIZE, SEED = 160, 64, 0
 
 
@@ -88,13 +87,6 @@ def compare(peer: Any) -> list[str]:
     return rows
 
 
-def processor() -> str:
-    """The name of the processor, where the system tells it."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     """Run both and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,7 +106,7 @@ def main() -> None:
             f"One model (AT on the digits, seed 0), {IMAGES} images of the test set, eps 0.1, batches of {BATCH_SIZE}, "
             f"seed {SEED}. Every member alone attacks all images that are told rightly. Here: pyautoattack "
             f"{version('pyautoattack')}; there: fra31/auto-attack at a392200 (its sources, SHA-256 {digest}); torch "
-            f"{torch.__version__}, one thread of {processor()}.\n"
+            f"{torch.__version__}, one thread, {hardware()}.\n"
             "Made by `python benchmarks/autoattack.py --peer peer`.\n\n" + "\n".join(rows) + "\n"
         )
 

@@ -10,8 +10,6 @@ and the same command goes on after an interruption. Table and picture are copied
 """
 
 import argparse
-import importlib.metadata
-import platform
 import shutil
 import subprocess
 import sys
@@ -19,14 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from machine import RESULTS, hardware, versions
 
 from ltsd.files import publishing
 from sweeps.rows import rows_named, title_of
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("torch", "ray", "pyautoattack", "ltsd")
 
 
 @dataclass(frozen=True)
@@ -98,10 +94,10 @@ def main() -> int:
 def keep(name: str, what: str, rows: str, folder: Path) -> None:
     """Copy table and picture, with the command of every row, the versions and the hardware."""
     command = f"python benchmarks/methods.py {name}" + ("" if name == "digits" else " --data PATH")
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in PACKAGES)
+    software = versions("torch", "ray", "pyautoattack", "ltsd")
     commands = [f"| {title_of(row)} | `{command} --rows {row}` |" for row in rows_named(rows)]
     text = [
-        f"# Methods compared: {name}\n\n{what}.\nMade by `{command}`; {versions}; {hardware()}.\n",
+        f"# Methods compared: {name}\n\n{what}.\nMade by `{command}`; {software}; {hardware()}.\n",
         (folder / "table.md").read_text(),
         f"![Robust against clean accuracy](methods-{name}.png)\n",
         "One row again:\n\n| row | command |\n|---|---|\n" + "\n".join(commands) + "\n",
@@ -109,19 +105,6 @@ def keep(name: str, what: str, rows: str, folder: Path) -> None:
     with publishing(RESULTS / f"methods-{name}.md") as temporary:
         temporary.write_text("\n".join(text))
     shutil.copy(folder / "pictures" / "trade_off.png", RESULTS / f"methods-{name}.png")
-
-
-def hardware() -> str:
-    """What it ran on, in words."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    models = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"{len(models)} cores of {models[0]}" if models else platform.processor() or platform.machine()
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 if __name__ == "__main__":

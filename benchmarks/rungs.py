@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import torch
+from machine import RESULTS
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
@@ -24,7 +25,6 @@ from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 from sweeps.searcher import OBJECTIVE
 from sweeps.space import search_space
 
-RESULTS = Path(__file__).parent / "results"
 BASE = Config.preset("digits").override({"evaluate.every": 2})
 
 

@@ -5,11 +5,19 @@ import torch
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What `precision` means on a device: bf16, fp32, or, for auto, bf16 where the device multiplies in it."""
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def computes_in(precision: str, device: torch.device) -> str:
+    """What `precision` comes to on a device: bf16 or fp32; for auto, bf16 where the device multiplies in it."""
     if precision == "auto":
-        precision = "bf16" if _multiplies_in_bf16(device) else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+        return "bf16" if _multiplies_in_bf16(device) else "fp32"
+    return precision
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The same as a dtype."""
+    return DTYPES[computes_in(precision, device)]
 
 
 def _multiplies_in_bf16(device: torch.device) -> bool:

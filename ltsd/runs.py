@@ -15,6 +15,7 @@ from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
 from ltsd.models import build_model
+from ltsd.precision import computes_in
 from ltsd.state import EpochMetrics, TrainState
 from ltsd.train import train
 
@@ -41,6 +42,7 @@ class Run:
             "shape": list(self.data.images.shape[1:]),
             "class_names": list(self.class_names),
             "class_counts": self.data.class_counts(),
+            "computed_in": computes_in(self.config.precision, self.data.rows.device),
         }
         save_checkpoint(path, about | self.state.content())
 

@@ -5,11 +5,13 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import torch
 from optuna.trial import TrialState
 
 from ltsd.data import Splits
 from ltsd.data.longtail import class_groups
 from ltsd.errors import UserError
+from ltsd.precision import computes_in
 from sweeps import confirm, finals
 from sweeps.finals import Results
 from sweeps.machine import Resources
@@ -39,7 +41,8 @@ def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: S
         rarest = min(splits.val.class_counts())
         yield f"data: validation has {rarest} image(s) of its rarest class; its score is that coarse"
     share = f", {resources.gpus_per_trial:g} GPU each" if resources.gpus_per_trial else ""
-    yield f"machine: {resources.concurrency} trial(s) at a time, one thread each{share}"
+    kind = computes_in(base.precision, torch.device("cuda" if resources.gpus_per_trial else "cpu"))
+    yield f"machine: {resources.concurrency} trial(s) at a time, one thread each{share}, training in {kind}"
     if settings.trials:
         yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
 
