@@ -16,6 +16,7 @@ from sweeps.jobs import Job, Part
 from sweeps.settings import TEACHERS
 
 STAGE_SOURCES = (
+    "precision.py",
     "state.py",
     "step.py",
     "train.py",
