@@ -3,8 +3,8 @@
     git clone https://github.com/fra31/auto-attack peer && git -C peer checkout a39220048b3c9f2cca9a4d3a54604793c68eca7e
     python benchmarks/autoattack.py --peer peer    # writes benchmarks/results/autoattack.md, three minutes on one core
 
-Both attack one model, adversarially trained here on the digits, with the same seed and batch size: every member alone,
-on all images that the model tells rightly, and then the standard version as a whole.
+Both attack one model, adversarially trained here on the digits, with the same seed and batch size, here frozen as exams
+have it: every member alone, on all images that the model tells rightly, and then the standard version as a whole.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from ltsd.attacks.autoattack import STANDARD, autoattack
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.files import publishing
+from ltsd.models.frozen import frozen
 from ltsd.runs import open_run
 
 IMAGES, BATCH_SIZE, SEED = 160, 64, 0
@@ -44,6 +45,7 @@ def trained() -> tuple[nn.Module, Tensor, Tensor, float]:
 
 def ours(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, members: tuple[str, ...]) -> Tensor:
     """Who stands after some neighbouring members of the standard version; those before them are told to have failed."""
+    model = frozen(model)
     right = model(inputs).argmax(1) == labels
     known = dict.fromkeys(STANDARD[: STANDARD.index(members[0])], right)
     run = autoattack(model, inputs, labels, eps=eps, version="standard", seed=SEED, batch_size=BATCH_SIZE, known=known)
