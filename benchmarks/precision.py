@@ -62,10 +62,9 @@ def main() -> None:
     with publishing(flags.out) as temporary:
         temporary.write_text(
             f"# Training in bf16 and in fp32: digits, {len(splits.test)} test images, {flags.seeds} seeds\n\n"
-            f"Made by `python benchmarks/precision.py --seeds {flags.seeds}`; {versions('torch', 'ltsd')}; {hardware()}.\n"
-            "Class-balanced accuracy in percent, mean ± standard deviation; eps 0.1; both examined in fp32.\n\n"
-            + "\n".join(rows)
-            + "\n"
+            f"Made by `python benchmarks/precision.py --seeds {flags.seeds}`; {versions('torch', 'ltsd')}; "
+            f"{hardware()}.\nClass-balanced accuracy in percent, mean ± standard deviation; eps 0.1; "
+            "both examined in fp32.\n\n" + "\n".join(rows) + "\n"
         )
 
 

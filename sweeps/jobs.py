@@ -50,6 +50,11 @@ class Job:
         return Path(self.folder) / "checkpoints" / f"{self.key}.pt"
 
     @property
+    def pictures(self) -> Path:
+        """Folder of its pictures, where it came to its end."""
+        return Path(self.folder) / "pictures" / self.key
+
+    @property
     def verdicts(self) -> Path:
         """Where the verdicts of its exam lie, image by image."""
         return Path(self.folder) / "verdicts" / f"{self.key}.parquet"

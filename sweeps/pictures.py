@@ -1,4 +1,4 @@
-"""Pictures: of a sweep its scores, what mattered and the final comparison; of a job its curves, classes and attacks."""
+"""The pictures of a sweep: its scores, what mattered, the final comparison."""
 
 import warnings
 from collections.abc import Callable
@@ -7,22 +7,14 @@ from typing import Any
 
 import matplotlib
 import optuna
-import torch
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
-from ltsd import pictures
-from ltsd.data import Splits
-from ltsd.data.batches import Split
 from ltsd.files import publishing
-from ltsd.runs import load_model
 from sweeps.finals import Results, summary
-from sweeps.jobs import newest_checkpoint
-from sweeps.record import JobRecord
 from sweeps.rows import title_of
 
 DPI = 80
-GRID_IMAGES = 10
 SLANT = 20
 MARKERS = "osD^v*P"
 TRADED = {
@@ -55,34 +47,6 @@ def draw_sweep(study: optuna.Study, results: Results, folder: Path) -> list[Path
             draw().savefig(file, format="png", dpi=DPI)
         paths.append(path)
     return paths
-
-
-def draw_job(known: JobRecord, data: Split, splits: Splits) -> list[tuple[str, Figure]]:
-    """Drawn from what is on record of a job and from its newest checkpoint; none where there is none."""
-    drawn, names = [], splits.class_names
-    if known.epochs:
-        epochs = sorted(known.epochs)
-        drawn.append(
-            ("learning_curves.png", pictures.learning_curves(epochs, [known.epochs[e].values for e in epochs]))
-        )
-    measured = [report.per_class for report in (*known.epochs.values(), known.result) if report and report.per_class]
-    if measured:
-        drawn.append(("per_class.png", pictures.class_bars(measured[-1], data.class_counts(), names)))
-    checkpoint = newest_checkpoint(known.job)
-    if checkpoint is not None:
-        model, _ = load_model(checkpoint, torch.device("cpu"))
-        attack = known.job.config.attack
-        inputs, labels = first_of_each_class(splits.val)
-        grid = pictures.attack_grid(model, inputs, labels, names, eps=attack.eps, step_size=attack.step, steps=20)
-        drawn.append(("attacked_images.png", grid))
-    return drawn
-
-
-def first_of_each_class(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first image of each of the first ten classes: inputs [N, C, H, W], labels [N]."""
-    labels = split.labels[split.rows]
-    positions = [(labels == c).nonzero()[0] for c in range(min(GRID_IMAGES, split.num_classes))]
-    return split.take(torch.cat(positions))
 
 
 def _of_optuna(plot: Callable[[optuna.Study], Any], study: optuna.Study) -> Figure:

@@ -38,8 +38,8 @@ from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.runs import load_model
 from sweeps.jobs import Job, Report
-from sweeps.pictures import draw_job, first_of_each_class
 from sweeps.points import Point, best_and_final, expected, points
+from sweeps.portrait import first_of_each_class
 from sweeps.record import JobRecord, Outcome
 from sweeps.settings import Sweep, data_name, without_password, without_secret
 from sweeps.space import TEACHER_GAMMA, searched_knobs
@@ -145,8 +145,8 @@ class MlflowView:
             if text:
                 self._client.set_tag(run_id, tag, text)
         self._log(run_id, best_and_final(known))
-        for name, figure in draw_job(known, self._split(known.job), self._splits):
-            self._client.log_figure(run_id, figure, name)
+        if known.job.pictures.is_dir():
+            self._client.log_artifacts(run_id, str(known.job.pictures))
         self._client.set_terminated(run_id, STATUS[known.outcome], known.ended)
 
     def finish(self, metrics: Mapping[str, float], at: int, artifacts: Iterable[Path], model: Job | None) -> None:

@@ -18,6 +18,7 @@ from ltsd.state import EpochMetrics
 from ltsd.teacher import teacher_gamma, teacher_split
 from ltsd.train import validate
 from sweeps.jobs import BEGINS, Job, Report, keep_checkpoint, newest_checkpoint
+from sweeps.portrait import keep_pictures
 from sweeps.teachers import is_trained, training_lock
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
@@ -36,10 +37,12 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float) -> None:
         else:
             run = _begin(job, device)
             _train(job, run)
+            measured = run.state.history[-1].per_class
             if job.kind == "confirm":
-                _confirm(job, run)
+                measured = _confirm(job, run)
             elif job.kind == "final":
-                _examine(job, run)
+                measured = _examine(job, run)
+            _draw(job, run, measured)
     except Exception as error:  # whatever it is, the sweep goes on and its record says why this job did not
         told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         gone = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
@@ -95,19 +98,29 @@ def _make_teacher(job: Job, device: torch.device) -> None:
             return
         run = _begin(job, device)
         _train(job, run)
+        _draw(job, run, run.state.history[-1].per_class)
         run.save(path)
 
 
-def _confirm(job: Job, run: Run) -> None:
-    """Score the finished model on the reserve."""
+def _draw(job: Job, run: Run, per_class: Mapping[str, list[float]]) -> None:
+    keep_pictures(job, run, _splits(job.config.data).val.to(run.data.rows.device), per_class)
+
+
+def _confirm(job: Job, run: Run) -> dict[str, list[float]]:
+    """Score the finished model on the reserve; returns the recalls."""
     model = run.state.model.eval().requires_grad_(False)
     reserve = _splits(job.config.data).reserve.to(run.data.rows.device)
     values, per_class = validate(job.config, model, reserve, run.data.class_counts(), "confirm")
     tune.report(Report(job.config.epochs, "confirmed", values=values, per_class=per_class).message())
+    return per_class
 
 
-def _examine(job: Job, run: Run) -> None:
-    """Read the test set: once, on the finished model; what a worker before this one got done is not done again."""
+def _examine(job: Job, run: Run) -> dict[str, list[float]]:
+    """Read the test set: once, on the finished model; what a worker before this one got done is not done again.
+
+    Returns:
+        The recalls by attack.
+    """
     model = run.state.model.eval().requires_grad_(False)
     test = _splits(job.config.data).test.to(run.data.rows.device)
     results: list[ExamResult] = []
@@ -124,3 +137,4 @@ def _examine(job: Job, run: Run) -> None:
         exam=result.as_json(),
     )
     tune.report(report.message())
+    return result.per_class()
