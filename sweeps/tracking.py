@@ -5,6 +5,7 @@ point carries the time at which it was put on record, so that writing anything a
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import io
 import json
@@ -274,6 +275,7 @@ def is_outage(error: Exception) -> bool:
     return isinstance(error, OSError) or (isinstance(error, MlflowException) and error.error_code in PASSING)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Tags that tell which code ran: the git commit where there is one, and the packages' versions."""
     tags = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
