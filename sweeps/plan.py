@@ -254,7 +254,7 @@ class Plan(Searcher):
         return teacher in self._teachers_ready
 
     def _may_ask(self) -> bool:
-        return len(self._waiting) < self._concurrency and self._study.asked() < self._trials
+        return len(self._waiting) < self._concurrency and self._study.asked < self._trials
 
     def _stage_is_over(self) -> bool:
         return not self._waiting and all(running.job.kind in ("teacher", "final") for running in self._running.values())

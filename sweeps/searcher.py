@@ -34,6 +34,18 @@ class ContradictionError(ValueError):
     """The study and the journal tell different things."""
 
 
+class SpaceKnown(TPESampler):
+    """TPE that is told the space: it would read it off all earlier trials, every time."""
+
+    def __init__(self, space: Mapping[str, BaseDistribution], seed: int) -> None:
+        super().__init__(seed=seed, n_startup_trials=RANDOM_TRIALS)
+        self._known = {name: among for name, among in sorted(space.items()) if not among.single()}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What the points are drawn in together: all that is searched."""
+        return self._known
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A point that Optuna wants measured: its trial number and {dotted config name: value}."""
@@ -46,7 +58,8 @@ class Study:
     """One sweep's study in its sqlite file; every method leaves the file true.
 
     A finished trial is COMPLETE with its last value, one stopped early PRUNED with its intermediate values,
-    one that diverged or crashed FAIL. Telling the same trial twice changes nothing.
+    one that diverged or crashed FAIL. Telling the same trial twice changes nothing. `asked` counts the trials that
+    were started, whatever became of them.
     """
 
     def __init__(self, folder: Path, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner) -> None:
@@ -59,6 +72,7 @@ class Study:
         self.optuna = optuna.create_study(
             study_name="sweep", storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
         )
+        self.asked = len(self.trials(*_ASKED))
 
     @classmethod
     def agreeing(
@@ -107,6 +121,7 @@ class Study:
     def _insert(self, number: int, params: Mapping[str, Value]) -> None:
         distributions = {name: self._space[name] for name in params}
         self.optuna.add_trial(create_trial(state=TrialState.RUNNING, params=dict(params), distributions=distributions))
+        self.asked += 1
         if dict(self.trials()[number].params) != params:
             raise ContradictionError(f"trial {number} is another one here")
 
@@ -132,9 +147,9 @@ class Study:
 
     def ask(self) -> Proposal:
         """A new point. It depends on the seed, its number and what was told before, not on when it is asked."""
-        number = len(self.optuna.get_trials(deepcopy=False, states=_ASKED))
-        self.optuna.sampler = TPESampler(seed=self._seed * 100_003 + number, n_startup_trials=RANDOM_TRIALS)
+        self.optuna.sampler = SpaceKnown(self._space, self._seed * 100_003 + self.asked)
         trial = self.optuna.ask(self._space)
+        self.asked += 1
         self._live[trial.number] = trial
         return Proposal(trial.number, dict(trial.params))
 
@@ -160,10 +175,6 @@ class Study:
         self._live.pop(number, None)
         value = value if state == TrialState.COMPLETE else None
         self.optuna.tell(number, value, state=state, skip_if_finished=True)
-
-    def asked(self) -> int:
-        """How many trials were started, whatever became of them."""
-        return len(self.optuna.get_trials(deepcopy=False, states=_ASKED))
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials in some states, by number."""

@@ -55,7 +55,7 @@ def test_every_end_of_a_trial_is_told_truly(tmp_path: Path) -> None:
         {5: 0.25 + number / 100, 10: 0.5 + number / 100} for number in range(3)
     ]
     assert found[0].value == 0.5
-    assert study.asked() == 4
+    assert study.asked == 4
     assert [trial.number for trial in study.finished()] == [0, 1, 2]
 
 
@@ -69,7 +69,7 @@ def test_telling_twice_changes_nothing(tmp_path: Path, state: TrialState) -> Non
     study.finish(0, TrialState.FAIL)
     opened(tmp_path).finish(0, TrialState.PRUNED)
     assert on_file(tmp_path) == before
-    assert study.asked() == 1
+    assert study.asked == 1
 
 
 def test_trials_that_a_killed_process_left_are_taken_over_and_nothing_stays_running(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_trials_that_a_killed_process_left_are_taken_over_and_nothing_stays_runn
     study = opened(tmp_path)
     assert study.orphans() == [left[0], left[2]]
     assert study.orphans() == []
-    assert study.asked() == 3
+    assert study.asked == 3
     study.report(0, 5, 0.6)
     study.finish(0, TrialState.COMPLETE, 0.6)
     study.finish(2, TrialState.FAIL)
@@ -120,7 +120,7 @@ def test_a_point_that_was_enqueued_is_tried_first_and_once(tmp_path: Path) -> No
     published: dict[str, Value] = {"distill.temperature": 1.0, "balance.teacher_gamma": 10.0}
     study = opened(tmp_path)
     study.enqueue(published)
-    assert study.asked() == 0
+    assert study.asked == 0
     study.enqueue(published)
     assert study.ask() == Proposal(0, published)
     study.finish(0, TrialState.COMPLETE, 0.5)
