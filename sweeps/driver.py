@@ -43,7 +43,7 @@ from sweeps.scheduler import rung_pruner, rungs
 from sweeps.searcher import Study
 from sweeps.settings import Sweep
 from sweeps.space import published_defaults, search_space
-from sweeps.teachers import TeacherStore
+from sweeps.teachers import TeacherStore, settle_teachers
 from sweeps.tracking import MlflowView
 from sweeps.tuner import run_jobs, start_ray, stop_ray
 
@@ -69,6 +69,7 @@ def run_sweep(sweep: Sweep) -> int:
         record, mended = open_mended(sweep.settings.folder)
         if mended:
             progress.say(mended)
+        settle_teachers(record)
         tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
         with starting(sweep, tracker, record, resources):
             study = open_study(sweep, record, space, splits, progress)

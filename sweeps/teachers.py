@@ -13,6 +13,7 @@ from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.teacher import teacher_config, teacher_gamma
 from sweeps.jobs import Job, Part
+from sweeps.record import Record, fill_from_checkpoint
 from sweeps.settings import TEACHERS
 
 STAGE_SOURCES = (
@@ -68,6 +69,14 @@ def is_trained(path: Path) -> bool:
         path.unlink(missing_ok=True)
         return False
     return True
+
+
+def settle_teachers(record: Record) -> None:
+    """Put on record the end of teachers that lie in the store and whose driver was killed before it heard of that."""
+    for known in list(record.of_kind("teacher")):
+        if known.outcome is None and is_trained(Path(known.job.teacher)):
+            fill_from_checkpoint(record, known.job)
+            record.ended(known.job, "done" if known.last_epoch == known.job.config.epochs else "reused", "")
 
 
 def training_lock(path: Path) -> FileLock:

@@ -11,7 +11,9 @@ from ltsd.checkpoint import save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.knobs import Value
-from sweeps.teachers import TeacherStore, is_trained
+from sweeps.jobs import Job
+from sweeps.record import Outcome, Record
+from sweeps.teachers import TeacherStore, is_trained, settle_teachers
 
 
 def store(splits: Splits) -> TeacherStore:
@@ -94,3 +96,26 @@ def test_a_damaged_teacher_is_removed_so_that_it_is_trained_anew(tmp_path: Path)
     path.write_bytes(path.read_bytes()[:-1])
     assert not is_trained(path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("epochs_of_its_own", "outcome"), [(2, "done"), (1, "reused")])
+def test_a_teacher_that_was_stored_before_its_driver_heard_of_it_is_over(
+    tmp_path: Path, small: Config, epochs_of_its_own: int, outcome: Outcome
+) -> None:
+    stored, missing = (
+        Job(
+            "teacher", name, small.override({"epochs": 2}), "train", str(tmp_path), teacher=str(tmp_path / f"{name}.pt")
+        )
+        for name in ("teacher-stored", "teacher-missing")
+    )
+    epochs = [{"epoch": epoch, "values": {"train/loss": 1.0}, "per_class": {}} for epoch in (1, 2)]
+    save_checkpoint(stored.checkpoint, {"history": epochs[:epochs_of_its_own]})
+    save_checkpoint(Path(stored.teacher), {"history": epochs})
+    record = Record.open(tmp_path)
+    for job in (stored, missing):
+        record.started(job, 0)
+    settle_teachers(record)
+    settle_teachers(record)
+    known = Record.read(tmp_path).jobs
+    assert (known["teacher-stored"].outcome, known["teacher-stored"].last_epoch) == (outcome, epochs_of_its_own)
+    assert known["teacher-missing"].outcome is None
