@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,20 +10,19 @@ from pathlib import Path
 from types import FrameType
 
 # Ray reads its environment when it is imported: quiet, without telemetry, and with a token, so that on a machine whose
-# ports others can reach nobody but this process commands it.
+# ports others can reach nobody commands it who does not know that.
 os.environ |= {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     "TUNE_WARN_THRESHOLD_S": "10",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import torch
 from optuna.distributions import BaseDistribution
@@ -32,8 +30,9 @@ from optuna.distributions import BaseDistribution
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from sweeps import confirm, finals, report
+from sweeps.cluster import Cluster
 from sweeps.finals import Exams
-from sweeps.machine import Resources, plan_resources
+from sweeps.machine import Machines, OwnMachine
 from sweeps.outbox import Tracker
 from sweeps.pictures import draw_sweep
 from sweeps.plan import Listener, Plan
@@ -45,7 +44,7 @@ from sweeps.settings import Sweep
 from sweeps.space import published_defaults, search_space
 from sweeps.teachers import TeacherStore, settle_teachers
 from sweeps.tracking import MlflowView
-from sweeps.tuner import run_jobs, start_ray, stop_ray
+from sweeps.tuner import run_jobs
 
 INTERRUPTED = 130
 PATIENCE_S = 60.0
@@ -59,26 +58,26 @@ def run_sweep(sweep: Sweep) -> int:
         UserError: what was asked for cannot be; nothing is left behind of a new sweep.
     """
     torch.set_num_threads(1)
-    resources = plan_resources(sweep.settings)
+    machines = Cluster(sweep.settings) if sweep.settings.ray_address else OwnMachine(sweep.settings)
     splits = load_splits(sweep.base.data, check=True)
     space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
     with sweep.claimed(), Progress() as progress:
         sweep.keep()
-        for line in report.introduction(sweep, splits, resources, list(space)):
+        for line in report.introduction(sweep, splits, machines, list(space)):
             progress.say(line)
         record, mended = open_mended(sweep.settings.folder)
         if mended:
             progress.say(mended)
         settle_teachers(record)
         tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
-        with starting(sweep, tracker, record, resources):
+        with starting(sweep, tracker, record, machines, splits):
             study = open_study(sweep, record, space, splits, progress)
-        plan = plan_of(sweep, record, study, splits, resources, (progress, tracker))
+        plan = plan_of(sweep, record, study, splits, machines, (progress, tracker))
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
         code, patience = 1, PATIENCE_INTERRUPTED_S
         try:
             with interrupted_by_signals() as came:
-                run_jobs(plan, resources, came)
+                run_jobs(plan, machines, came)
                 code = halted(sweep, plan.halted, progress) or conclude(sweep, record, study, tracker, progress)
             patience = PATIENCE_S
         except OSError as error:
@@ -87,13 +86,13 @@ def run_sweep(sweep: Sweep) -> int:
             progress.say(f"interrupted; everything is saved. Go on with:\n  {report.resume_command(sweep)}")
             code = INTERRUPTED
         finally:
-            stop_ray()
+            machines.stop()
             tracker.close({0: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED"), patience)
     return code
 
 
 def plan_of(
-    sweep: Sweep, record: Record, study: Study, splits: Splits, resources: Resources, listeners: Sequence[Listener]
+    sweep: Sweep, record: Record, study: Study, splits: Splits, machines: Machines, listeners: Sequence[Listener]
 ) -> Plan:
     """The jobs that the sweep's settings ask for, less those that are on record."""
     settings, base = sweep.settings, sweep.base
@@ -107,7 +106,7 @@ def plan_of(
         confirmed=settings.confirm,
         rungs=rungs(base.epochs, base.evaluate.every),
         exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack, settings.rows),
-        concurrency=resources.concurrency,
+        machines=machines,
         listeners=listeners,
     )
 
@@ -125,16 +124,16 @@ def open_study(
 
 
 @contextlib.contextmanager
-def starting(sweep: Sweep, tracker: Tracker, record: Record, resources: Resources) -> Iterator[None]:
-    """Start MLflow and Ray beside what is done inside; where that fails, leave nothing of a new sweep."""
+def starting(sweep: Sweep, tracker: Tracker, record: Record, machines: Machines, splits: Splits) -> Iterator[None]:
+    """Start MLflow and the machines beside what is done inside; where that fails, leave nothing of a new sweep."""
     try:
         with ThreadPoolExecutor(2) as pool:
             opened = pool.submit(tracker.open, record)
             yield
-            start_ray(resources)
+            machines.start(sweep.settings.folder, splits)
             opened.result()
     except UserError:
-        stop_ray()
+        machines.stop()
         if sweep.is_new:
             shutil.rmtree(sweep.settings.folder, ignore_errors=True)
         raise

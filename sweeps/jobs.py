@@ -65,9 +65,10 @@ class Report:
     """What a worker tells the driver after an epoch (`phase` is "train") or a part of an exam (its name).
 
     `values` are metrics by their project names, `per_class` recalls by attack; `exam` comes with the last
-    report of a final run, `failure` with the last one of a job that cannot go on, and `storage_failed` where no job
-    could, because the disk is full or gone. The first report of a worker has phase BEGINS and in `past` the epochs of
-    the checkpoint that it goes on from: a worker may have been killed before the driver heard of the last of them.
+    report of a final run, `failure` with the last one of a job that cannot go on, and `halts` where others could not
+    either: the disk is full or gone, the machine unfit. The first report of a worker has phase BEGINS, its `host`, and
+    in `past` the epochs of the checkpoint that it goes on from: a worker may have been killed before the driver heard
+    of the last of them.
     """
 
     epoch: int
@@ -76,7 +77,8 @@ class Report:
     per_class: Mapping[str, list[float]] = field(default_factory=dict)
     exam: Mapping[str, Any] | None = None
     failure: str = ""
-    storage_failed: bool = False
+    halts: bool = False
+    host: str = ""
     past: tuple["Report", ...] = ()
 
     def message(self) -> dict[str, "Report"]:

@@ -15,6 +15,7 @@ from ltsd.methods import METHODS
 from sweeps import confirm, finals
 from sweeps.finals import Exams
 from sweeps.jobs import BEGINS, Job, Kind, Report, drop_previous_checkpoint
+from sweeps.machine import Machines
 from sweeps.record import JobRecord, Outcome, Record
 from sweeps.searcher import OBJECTIVE, STATES, Proposal, Study, trial_number
 from sweeps.teachers import TeacherStore, is_trained
@@ -33,7 +34,7 @@ class Running:
     """A job that Ray has, and what its workers said so far.
 
     `deaths` counts the workers in a row that died over it without a new epoch; `begun_after` is the epoch from which
-    the last one went on.
+    the last one went on, `host` the machine it is on.
     """
 
     job: Job
@@ -42,6 +43,7 @@ class Running:
     is_poor: bool = False
     deaths: int = 0
     begun_after: int = -1
+    host: str = ""
 
     def outcome(self) -> tuple[Outcome, str]:
         """How the job ended, and why where it failed."""
@@ -89,13 +91,13 @@ class Plan(Searcher):
         confirmed: int,
         rungs: Sequence[int],
         exams: Exams,
-        concurrency: int,
+        machines: Machines,
         listeners: Sequence[Listener],
     ) -> None:
         super().__init__()
         self._base, self._record, self._study, self._store, self._folder = base, record, study, store, folder
         self._confirmed = confirmed
-        self._trials, self._rungs, self._exams, self._concurrency = trials, rungs, exams, concurrency
+        self._trials, self._rungs, self._exams, self._machines = trials, rungs, exams, machines
         self._listeners = listeners
         self._running: dict[str, Running] = {}
         self._teachers_ready: set[str] = set()
@@ -111,7 +113,7 @@ class Plan(Searcher):
         """The next job for Ray: its parameters, None while there is none, FINISHED after the last."""
         if self.halted:
             return str(Searcher.FINISHED)
-        if len(self._running) > self._concurrency:
+        if len(self._running) > self._machines.carries():
             return None
         with self._halting():
             job = self._next()
@@ -127,7 +129,7 @@ class Plan(Searcher):
         What cannot be kept is not acknowledged: where the disk is full or gone, the sweep halts as it is.
         """
         running = self._running[trial_id]
-        if report.storage_failed:
+        if report.halts:
             self.halted = self.halted or report.failure
         with self._halting():
             return not self.halted and self._take(running, report)
@@ -180,7 +182,7 @@ class Plan(Searcher):
         for one in (*report.past, *([] if report.phase == BEGINS else [report])):
             self._keep(running, one)
         running.last = report.past[-1] if report.past else report
-        if report.phase == BEGINS and not self._may_begin(running, before):
+        if report.phase == BEGINS and not self._may_begin(running, report.host, before):
             return False
         if running.job.kind == "trial" and running.last.epoch in self._rungs and running.last.epoch == known.last_epoch:
             running.is_poor = self._study.is_poor(trial_number(running.job))
@@ -203,9 +205,13 @@ class Plan(Searcher):
             for listener in self._listeners:
                 listener.reported(self._record.jobs[job.key], report)
 
-    def _may_begin(self, running: Running, known: int) -> bool:
-        """Whether a worker may take up a job: not after others died over the same epoch of it."""
-        running.deaths = running.deaths + 1 if running.begun_after == known else 0
+    def _may_begin(self, running: Running, host: str, known: int) -> bool:
+        """Whether a worker may take up a job: not after others died over the same epoch of it, on hosts that live."""
+        if running.begun_after != known:
+            running.deaths = 0
+        elif self._machines.has(running.host):
+            running.deaths += 1
+        running.host = host
         running.begun_after = max(known, running.last.epoch)
         return running.deaths <= DEATHS
 
@@ -254,7 +260,7 @@ class Plan(Searcher):
         return teacher in self._teachers_ready
 
     def _may_ask(self) -> bool:
-        return len(self._waiting) < self._concurrency and self._study.asked < self._trials
+        return len(self._waiting) < self._machines.carries() and self._study.asked < self._trials
 
     def _stage_is_over(self) -> bool:
         return not self._waiting and all(running.job.kind in ("teacher", "final") for running in self._running.values())

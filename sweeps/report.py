@@ -14,7 +14,7 @@ from ltsd.errors import UserError
 from ltsd.precision import computes_in
 from sweeps import confirm, finals
 from sweeps.finals import Results
-from sweeps.machine import Resources
+from sweeps.machine import Machines
 from sweeps.paired import differences
 from sweeps.record import Record
 from sweeps.rows import BASELINE, FINALIST
@@ -22,7 +22,7 @@ from sweeps.searcher import Study
 from sweeps.settings import Sweep, without_password
 
 
-def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: Sequence[str]) -> Iterator[str]:
+def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Sequence[str]) -> Iterator[str]:
     """What is about to happen, on what data, with what of the machine."""
     settings, base = sweep.settings, sweep.base
     counts = splits.complete.class_counts()
@@ -40,9 +40,9 @@ def introduction(sweep: Sweep, splits: Splits, resources: Resources, searched: S
     if not splits.simulated:
         rarest = min(splits.val.class_counts())
         yield f"data: validation has {rarest} image(s) of its rarest class; its score is that coarse"
-    share = f", {resources.gpus_per_trial:g} GPU each" if resources.gpus_per_trial else ""
-    kind = computes_in(base.precision, torch.device("cuda" if resources.gpus_per_trial else "cpu"))
-    yield f"machine: {resources.concurrency} trial(s) at a time, one thread each{share}, training in {kind}"
+    share = f", {machines.gpus_per_trial:g} GPU each" if machines.gpus_per_trial else ""
+    kind = computes_in(base.precision, torch.device("cuda" if machines.gpus_per_trial else "cpu"))
+    yield f"machine: {machines.carries()} trial(s) at a time, one thread each{share}, training in {kind}"
     if settings.trials:
         yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
 

@@ -44,6 +44,10 @@ class Settings:
     gpus_per_trial: float | None = knob(
         None, "share of a GPU for each trial; 0: none (default: 1 where there is a GPU, else 0)", at_least=0
     )
+    ray_address: str | None = knob(
+        None,
+        "the Ray cluster to run on; auto: the one that this machine belongs to (default: none, this machine alone)",
+    )
     storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
     tracking_uri: str = knob("sqlite:///mlflow.db", "where MLflow keeps its records, or the address of its server")
     confirm: int = knob(
@@ -84,6 +88,7 @@ CHANGEABLE = (
     "final_seeds",
     "concurrency",
     "gpus_per_trial",
+    "ray_address",
     "storage",
     "tracking_uri",
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -19,12 +20,13 @@ from ltsd.teacher import teacher_gamma, teacher_split
 from ltsd.train import validate
 from sweeps.jobs import BEGINS, Job, Report, keep_checkpoint, newest_checkpoint
 from sweeps.portrait import keep_pictures
+from sweeps.shipping import NodeUnfitError, Shipment, received
 from sweeps.teachers import is_trained, training_lock
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
-def run_job(params: Mapping[str, Any], gpu_fraction: float) -> None:
+def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment | None) -> None:
     """Run one job to its end, with a `Report` when it begins, after every epoch and every part of an exam.
 
     A job that raises is reported as failed; one whose process dies is begun again by Ray, from its last checkpoint.
@@ -32,21 +34,22 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float) -> None:
     job = Job.of(params)
     try:
         device = _claim_device(gpu_fraction)
+        splits = _splits(job.config.data, received(shipment) if shipment else None)
         if job.kind == "teacher":
-            _make_teacher(job, device)
+            _make_teacher(job, splits, device)
         else:
-            run = _begin(job, device)
+            run = _begin(job, splits, device)
             _train(job, run)
             measured = run.state.history[-1].per_class
             if job.kind == "confirm":
-                measured = _confirm(job, run)
+                measured = _confirm(job, run, splits)
             elif job.kind == "final":
-                measured = _examine(job, run)
-            _draw(job, run, measured)
+                measured = _examine(job, run, splits)
+            _draw(job, run, splits, measured)
     except Exception as error:  # whatever it is, the sweep goes on and its record says why this job did not
         told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         gone = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
-        tune.report(Report(0, failure=told.strip(), storage_failed=gone).message())
+        tune.report(Report(0, failure=told.strip(), halts=gone or isinstance(error, NodeUnfitError)).message())
 
 
 def _claim_device(gpu_fraction: float) -> torch.device:
@@ -59,13 +62,12 @@ def _claim_device(gpu_fraction: float) -> torch.device:
 
 
 @functools.lru_cache(maxsize=1)
-def _splits(data: DataConfig) -> Splits:
-    return load_splits(data)
+def _splits(data: DataConfig, folder: Path | None) -> Splits:
+    return load_splits(data, folder=folder)
 
 
-def _begin(job: Job, device: torch.device) -> Run:
+def _begin(job: Job, splits: Splits, device: torch.device) -> Run:
     """Open the run, from its last checkpoint where there is one, and report what that one knows already."""
-    splits = _splits(job.config.data)
     data = splits.train if job.part == "train" else splits.complete
     val = splits.val if job.part == "train" else None
     teacher = None
@@ -75,8 +77,13 @@ def _begin(job: Job, device: torch.device) -> Run:
         teacher, _ = load_model(Path(job.teacher), device)
     run = open_run(job.config, splits, data, val, device, teacher=teacher, resume=newest_checkpoint(job))
     past = tuple(_report(metrics) for metrics in run.state.history)
-    tune.report(Report(len(past), BEGINS, past=past).message())
+    tune.report(Report(len(past), BEGINS, past=past, host=host()).message())
     return run
+
+
+def host() -> str:
+    """The address of this machine, as Ray tells it."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def _train(job: Job, run: Run) -> None:
@@ -89,40 +96,40 @@ def _report(metrics: EpochMetrics) -> Report:
     return Report(metrics.epoch, values=metrics.values, per_class=metrics.per_class)
 
 
-def _make_teacher(job: Job, device: torch.device) -> None:
+def _make_teacher(job: Job, splits: Splits, device: torch.device) -> None:
     """Train the teacher unless another process has, or does so now; it appears in the store whole."""
     path = Path(job.teacher)
     with training_lock(path):
         if is_trained(path):
             tune.report(Report(job.config.epochs, "reused").message())
             return
-        run = _begin(job, device)
+        run = _begin(job, splits, device)
         _train(job, run)
-        _draw(job, run, run.state.history[-1].per_class)
+        _draw(job, run, splits, run.state.history[-1].per_class)
         run.save(path)
 
 
-def _draw(job: Job, run: Run, per_class: Mapping[str, list[float]]) -> None:
-    keep_pictures(job, run, _splits(job.config.data).val.to(run.data.rows.device), per_class)
+def _draw(job: Job, run: Run, splits: Splits, per_class: Mapping[str, list[float]]) -> None:
+    keep_pictures(job, run, splits.val.to(run.data.rows.device), per_class)
 
 
-def _confirm(job: Job, run: Run) -> dict[str, list[float]]:
+def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
     """Score the finished model on the reserve; returns the recalls."""
     model = run.state.model.eval().requires_grad_(False)
-    reserve = _splits(job.config.data).reserve.to(run.data.rows.device)
+    reserve = splits.reserve.to(run.data.rows.device)
     values, per_class = validate(job.config, model, reserve, run.data.class_counts(), "confirm")
     tune.report(Report(job.config.epochs, "confirmed", values=values, per_class=per_class).message())
     return per_class
 
 
-def _examine(job: Job, run: Run) -> dict[str, list[float]]:
+def _examine(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
     """Read the test set: once, on the finished model; what a worker before this one got done is not done again.
 
     Returns:
         The recalls by attack.
     """
     model = run.state.model.eval().requires_grad_(False)
-    test = _splits(job.config.data).test.to(run.data.rows.device)
+    test = splits.test.to(run.data.rows.device)
     results: list[ExamResult] = []
     counts = run.data.class_counts()
     for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.verdicts):

@@ -1,4 +1,4 @@
-"""Ray on this machine: started for one sweep, given the jobs of its plan, watched, and stopped."""
+"""Ray Tune: given the jobs of a plan, and watched."""
 
 import logging
 import tempfile
@@ -10,7 +10,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from sweeps.machine import Resources
+from sweeps.machine import Machines
 from sweeps.plan import Plan
 from sweeps.scheduler import RungScheduler
 from sweeps.supervisor import BeginAgainError
@@ -19,35 +19,16 @@ from sweeps.trial import run_job
 LOOK_AT_RAY_EVERY_S = 5.0
 
 
-def start_ray(resources: Resources) -> None:
-    """A Ray of this process alone, with room for as many jobs as run at a time: the plan keeps one more ready.
-
-    Only who knows its token may talk to it. The live view tells of dead workers.
-    """
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    ray.init(
-        num_cpus=resources.concurrency,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-    )
-
-
-def stop_ray() -> None:
-    """End Ray's processes and workers."""
-    ray.shutdown()
-
-
-def run_jobs(plan: Plan, resources: Resources, signals: Sequence[int]) -> None:
+def run_jobs(plan: Plan, machines: Machines, signals: Sequence[int]) -> None:
     """Have Ray Tune run what the plan gives until it gives no more, or one of `signals` comes.
 
     Nothing of Ray's own files is kept: the sweep's journal and checkpoints are the record. A worker that dies is
     replaced; the plan counts how often.
     """
-    gpus = resources.gpus_per_trial
-    trainable = tune.with_parameters(run_job, gpu_fraction=gpus)
-    with tempfile.TemporaryDirectory(prefix="ltsd-tune-") as scratch:
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    gpus = machines.gpus_per_trial
+    trainable = tune.with_parameters(run_job, gpu_fraction=gpus, shipment=machines.shipment)
+    with tempfile.TemporaryDirectory(prefix="ltsd-tune-", dir=machines.scratch) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
             tune_config=tune.TuneConfig(

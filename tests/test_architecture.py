@@ -79,10 +79,12 @@ def test_one_file_alone_imports_mlflow() -> None:
     ]
 
 
-def test_one_file_alone_starts_ray() -> None:
-    """And two more speak its language: what asks for jobs, and what runs in a worker."""
+def test_who_speaks_to_ray() -> None:
+    """What starts or joins it and ships to its nodes, what asks for jobs, and what runs in a worker."""
     speak = sorted(module for module, names in IMPORTS.items() if any("ray" in with_packages(n) for n in names))
-    assert speak == ["sweeps.plan", "sweeps.scheduler", "sweeps.trial", "sweeps.tuner"]
+    assert speak == [
+        f"sweeps.{name}" for name in ("cluster", "machine", "plan", "scheduler", "shipping", "trial", "tuner")
+    ]
 
 
 def test_nothing_imports_the_main_command() -> None:

@@ -1,13 +1,14 @@
 """From a source to the splits a run uses: which images train, validate and test, and on which device."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from ltsd.config import DataConfig
 from ltsd.data.batches import Split
 from ltsd.data.longtail import draw_protocol, shuffled_by_class
-from ltsd.data.sources import load_source
+from ltsd.data.sources import decoded, read_decoded
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Splits:
     """What one data configuration means.
 
     `reserve` holds `val` and more images for a last choice; `complete` is the training set of finalists; `test` is
-    balanced where the source's is, and is read by finalists only; `fingerprint` names the images.
+    balanced where the source's is, and is read by finalists only; `fingerprint` names the images, which lie decoded in
+    `folder`.
     """
 
     train: Split
@@ -27,6 +29,7 @@ class Splits:
     imbalance_ratio: float
     simulated: bool
     fingerprint: str
+    folder: Path
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,13 +37,17 @@ class Splits:
         return tuple(self.train.images.shape[1:])
 
 
-def load_splits(data: DataConfig, *, check: bool = False) -> Splits:
+def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = None) -> Splits:
     """Load the source, with `check` against its checksum; draw its tail and its validation set.
 
+    Args:
+        folder: where the source lies decoded already; the source itself is not looked at then.
+
     Raises:
-        UserError: as `load_source` and `draw_protocol` do.
+        UserError: as `decoded` and `draw_protocol` do.
     """
-    source = load_source(data, check=check)
+    folder = decoded(data, check=check) if folder is None else folder
+    source = read_decoded(folder)
     names = source.train.class_names
     protocol = draw_protocol(source.train.labels.numpy(), names, data)
     train = Split(source.train.images, source.train.labels, torch.from_numpy(protocol.train), len(names))
@@ -57,5 +64,6 @@ def load_splits(data: DataConfig, *, check: bool = False) -> Splits:
         class_names=names,
         imbalance_ratio=protocol.imbalance_ratio,
         simulated=protocol.simulated,
-        fingerprint=f"{source.train.fingerprint[:16]}-{source.test.fingerprint[:16]}",
+        fingerprint=source.fingerprint,
+        folder=folder,
     )

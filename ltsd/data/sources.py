@@ -20,6 +20,7 @@ from ltsd.errors import UserError
 
 NAMED = ("digits", "cifar10", "cifar100")
 DECODER_VERSION = 2
+DECODED_FILES = ("train.arrow", "test.arrow")
 
 Parts = dict[str, tuple[Images, Labels]]
 
@@ -31,11 +32,26 @@ class Source:
     train: ImageSet
     test: ImageSet
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells these images from others."""
+        return f"{self.train.fingerprint[:16]}-{self.test.fingerprint[:16]}"
+
 
 def load_source(data: DataConfig, *, check: bool = False) -> Source:
-    """The images of `data.source`, decoded on first use and mapped into memory from then on.
+    """The images of `data.source`, decoded on first use and mapped into memory from then on; see `decoded`."""
+    return read_decoded(decoded(data, check=check))
 
-    With `check` the decoded images are held against their checksum; damaged ones are decoded again, with a warning.
+
+def read_decoded(folder: Path) -> Source:
+    """The images that `decoded` left in a folder, mapped into memory."""
+    return Source(*(read_image_set(folder / part) for part in DECODED_FILES))
+
+
+def decoded(data: DataConfig, *, check: bool = False) -> Path:
+    """The folder of this machine where the images of `data.source` lie decoded, in `DECODED_FILES`.
+
+    With `check` they are held against their checksum; damaged ones are decoded again, with a warning.
 
     Raises:
         UserError: a path or URI that is missing, cannot be read or holds no images; a broken or huge image (its row
@@ -43,7 +59,7 @@ def load_source(data: DataConfig, *, check: bool = False) -> Source:
     """
     place = None if data.source in NAMED else find_place(data.source)
     folder = cache_folder() / _key(data, place)
-    train, test = folder / "train.arrow", folder / "test.arrow"
+    train, test = (folder / part for part in DECODED_FILES)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -53,7 +69,7 @@ def load_source(data: DataConfig, *, check: bool = False) -> Source:
     with FileLock(folder / "lock"):
         if not (train.exists() and test.exists()) or (check and _are_damaged(train, test)):
             _decode(data, place, train, test)
-    return Source(read_image_set(train), read_image_set(test))
+    return folder
 
 
 def _are_damaged(*paths: Path) -> bool:

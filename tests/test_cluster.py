@@ -1,0 +1,111 @@
+"""A sweep on a Ray cluster that others started: here two nodes of one processor each, on this machine."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sweeping import SMALL, mlflow_runs, run_search
+
+from sweeps.record import Record
+from sweeps.settings import SETTINGS_FILE
+
+RAY = Path(sys.executable).with_name("ray")
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Address and token of a running cluster."""
+    address, token = f"127.0.0.1:{free_port()}", secrets.token_hex(32)
+    folder = tmp_path_factory.mktemp("c")
+    env = os.environ | QUIET | {"RAY_AUTH_TOKEN": token}
+    size = ("--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--block", "--disable-usage-stats")
+    head = ("--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false", f"--temp-dir={folder}")
+    nodes = []
+    try:
+        for where in ((*head, "--node-ip-address=127.0.0.1"), (f"--address={address}",)):
+            with (folder / f"node{len(nodes)}.log").open("w") as log:
+                command = [str(RAY), "start", *where, *size]
+                nodes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True))
+            wait_until_said(Path(log.name), "--block")
+        yield address, token
+    finally:
+        for node in nodes:
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+
+
+def wait_until_said(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while text not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def test_a_sweep_runs_on_a_cluster_and_leaves_it_as_it_was(
+    cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, token = cluster
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    for name, more in (("one", ()), ("two", ("--concurrency", "1"))):
+        done = run_search(tmp_path, "--name", name, "--ray-address", address, *SMALL, *more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{1 if more else 2} trial(s) at a time" in done.stdout
+        record = Record.read(tmp_path / "runs" / name)
+        assert {known.outcome for known in record.jobs.values()} <= {"done", "pruned", "reused"}
+        assert len(mlflow_runs(tmp_path, name)) == 1 + len(record.jobs)
+        assert not list((tmp_path / "runs" / name / "ray").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--gpus-per-trial", "0.5"), "no node of the cluster has more than 0 GPU(s)"),
+        (("--ray-address", "127.0.0.1:1"), "--ray-address 127.0.0.1:1: no cluster can be joined there"),
+    ],
+)
+def test_what_the_cluster_cannot_do_is_told_before_anything_begins(
+    cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], says: str
+) -> None:
+    address, token = cluster
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    done = run_search(tmp_path, "--ray-address", address, *SMALL, *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_does_not_know_the_token_is_told_where_it_belongs(
+    cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    done = run_search(tmp_path, "--ray-address", cluster[0], *SMALL)
+    assert done.returncode == 2, done.stderr
+    assert "~/.ray/auth_token" in done.stderr
+    assert cluster[1] not in done.stderr
+
+
+def test_a_node_says_what_it_lacks(tmp_path: Path) -> None:
+    import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
+    from sweeps.shipping import Shipment, lacks_of_this_node, versions
+
+    assert sweeps.driver
+    wanted = Shipment(versions(), str(tmp_path), "images", "fingerprint", ())
+    assert f"it does not see {tmp_path}" in lacks_of_this_node(wanted)
+    (tmp_path / SETTINGS_FILE).touch()
+    assert lacks_of_this_node(wanted) == ""
+    newer = Shipment(versions() | {"torch": "99.0"}, str(tmp_path), "images", "fingerprint", ())
+    assert f"it has torch {versions()['torch']}, the driver 99.0" in lacks_of_this_node(newer)
