@@ -103,10 +103,11 @@ class Plan(Searcher):
         self._teachers_ready: set[str] = set()
         self._stages = [self._confirmations, self._finalists]
         self._waiting = [self._trial_job(proposal) for proposal in study.orphans()]
-        self._references = self._not_done(finals.reference_jobs(base, exams, folder))
-        if trials:  # the finalist may be the row of the method that is searched
-            self._references.sort(key=lambda job: job.config.method == base.method)
-        self.final_runs = len(self._references) + (exams.seeds if trials else 0)
+        references = self._not_done(finals.reference_jobs(base, exams, folder))
+        # The finalist may turn out to be the untuned row of the method that is searched: not both are run.
+        self._untuned = [job for job in references if trials and job.config.method == base.method]
+        self._references = [job for job in references if job not in self._untuned]
+        self.final_runs = len(references) + (exams.seeds if trials else 0)
         self.halted = ""
 
     def suggest(self, trial_id: str) -> Any:
@@ -271,13 +272,15 @@ class Plan(Searcher):
 
     def _finalists(self) -> list[Job]:
         number = confirm.chosen(confirm.scores(self._record))
-        if number is None:
-            return []
-        config = self._base.override(self._study.trials()[number].params)
-        jobs = self._not_done(finals.finalist_jobs(number, config, self._exams, self._folder))
-        before = len(self._references) + self._exams.seeds
-        self._references = [job for job in self._references if job.config not in [job.config for job in jobs]]
-        self.final_runs += len(self._references) + len(jobs) - before
+        wanted = []
+        if number is not None:
+            config = self._base.override(self._study.trials()[number].params)
+            wanted = [self._taught(job) for job in finals.finalist_jobs(number, config, self._exams, self._folder)]
+        jobs = self._not_done(wanted)
+        untuned = [job for job in self._untuned if job.config not in [job.config for job in wanted]]
+        self._references += untuned
+        expected = len(self._untuned) + (self._exams.seeds if self._trials else 0)
+        self.final_runs += len(untuned) + len(jobs) - expected
         return jobs
 
     def _not_done(self, jobs: list[Job]) -> list[Job]:
