@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import functools
 import math
+import sys
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -54,13 +56,18 @@ def knob(
 
 def walk(config: Any, prefix: str = "") -> Iterable[tuple[str, Any, Any, dataclasses.Field[Any]]]:
     """Every knob of a (nested) config dataclass as (dotted name, value, type, field)."""
-    hints = typing.get_type_hints(type(config))
+    hints = _hints(type(config))  # type: ignore[arg-type]
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
             yield from walk(value, _prefix(prefix, item))
         else:
-            yield f"{prefix}{item.name}", value, hints[item.name], item
+            yield sys.intern(f"{prefix}{item.name}"), value, hints[item.name], item
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _prefix(prefix: str, item: dataclasses.Field[Any]) -> str:
@@ -75,17 +82,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def override(config: C, dotted: Mapping[str, Value], prefix: str = "") -> C:
-    """A copy of a (nested) config dataclass with some knobs set, each checked; unknown names are passed over."""
-    hints = typing.get_type_hints(type(config))
+    """A (nested) config dataclass with some knobs set, each checked; unknown names are passed over.
+
+    Groups in which nothing changes are the same objects as before: a sweep keeps thousands of configurations.
+    """
+    hints = _hints(type(config))  # type: ignore[arg-type]
     changes: dict[str, Any] = {}
     for item in dataclasses.fields(config):  # type: ignore[arg-type]
         name = f"{prefix}{item.name}"
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            changes[item.name] = override(value, dotted, _prefix(prefix, item))
-        elif name in dotted:
-            changes[item.name] = checked(name, dotted[name], hints[item.name], item)
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+            wanted = override(value, dotted, _prefix(prefix, item))
+        else:
+            wanted = checked(name, dotted[name], hints[item.name], item) if name in dotted else value
+        if wanted is not value and wanted != value:
+            changes[item.name] = wanted
+    return dataclasses.replace(config, **changes) if changes else config  # type: ignore[type-var]
 
 
 def checked(name: str, value: Any, hint: Any, item: dataclasses.Field[Any]) -> Any:

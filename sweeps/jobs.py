@@ -42,7 +42,7 @@ class Job:
         """The inverse of `params`."""
         own = {name: params[f"job.{name}"] for name in _FIELDS}
         values: dict[str, Value] = {name: v for name, v in params.items() if not name.startswith("job.")}
-        return cls(config=Config().override(values), **own)
+        return cls(config=_DEFAULTS.override(values), **own)
 
     @property
     def checkpoint(self) -> Path:
@@ -87,6 +87,7 @@ class Report:
 
 
 REPORT = "report"
+_DEFAULTS = Config()
 _FIELDS = ("kind", "key", "part", "folder", "exam", "teacher", "resume")
 
 
