@@ -41,7 +41,8 @@ class Cluster:
             self.stop()
             raise UserError(
                 f"--gpus-per-trial {self.gpus_per_trial:g} cannot be met: no node of the cluster has more than "
-                f"{most:g} GPU(s); leave the flag out, or give {'a share up to 1' if most else '0'}"
+                f"{most:g} GPU(s); wait until `ray status` shows one that has, leave the flag out, or give "
+                f"{'a share up to 1' if most else '0'}"
             )
 
     def _join(self) -> None:

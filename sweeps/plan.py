@@ -192,7 +192,7 @@ class Plan(Searcher):
     def _take_up(self, running: Running, report: Report) -> None:
         if report.phase == BEGINS or not running.begun:
             running.begun = True
-            self._record.started(running.job, report.epoch if report.phase == BEGINS else 0)
+            self._record.started(running.job, report.epoch if report.phase == BEGINS else 0, report.host)
             for listener in self._listeners:
                 listener.started(self._record.jobs[running.job.key])
 

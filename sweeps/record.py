@@ -30,12 +30,14 @@ class JobRecord:
     """All that is known of a job. Times are milliseconds since 1970; `outcome` is None while the job is not over.
 
     `epochs` are its training reports by epoch, `result` the confirmation or exam that it ended with, `redone` counts
-    the epochs that were on record already when a worker took it up before them.
+    the epochs that were on record already when a worker took it up before them, `hosts` are the addresses of the
+    machines that took it up, in turn.
     """
 
     job: Job
     started: int
     redone: int = 0
+    hosts: list[str] = field(default_factory=list)
     epochs: dict[int, Report] = field(default_factory=dict)
     reported: dict[int, int] = field(default_factory=dict)
     result: Report | None = None
@@ -104,9 +106,9 @@ class Record:
         if number not in self.proposals:
             self._append({"what": "proposed", "trial": number, "params": dict(params)})
 
-    def started(self, job: Job, after: int) -> None:
-        """A worker took up a job, from its beginning or after an epoch."""
-        self._append({"what": "started", "job": job.key, "after": after, "params": job.params()})
+    def started(self, job: Job, after: int, host: str = "") -> None:
+        """A worker on a host took up a job, from its beginning or after an epoch."""
+        self._append({"what": "started", "job": job.key, "after": after, "host": host, "params": job.params()})
 
     def reported(self, job: Job, report: Report) -> bool:
         """A worker measured something; returns whether it was news, which an epoch that was run again is not."""
@@ -151,6 +153,7 @@ class Record:
             known = self.jobs.setdefault(job.key, JobRecord(job, at))
             known.outcome = None
             known.redone += max(0, known.last_epoch - event["after"])
+            known.hosts += filter(None, [event.get("host")])
         elif event["job"] in self.jobs:
             self._take_of_job(self.jobs[event["job"]], event, at)
 

@@ -27,7 +27,7 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 import mlflow
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as Run  # part of what this room says to others
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
@@ -47,7 +47,7 @@ from sweeps.space import TEACHER_GAMMA, searched_knobs
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-MAX_RUNS = 10_000
+MAX_RUNS = 50_000
 METRICS_A_BATCH = 1000
 PASSING = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)}
 PARENT = "sweep"
@@ -70,6 +70,7 @@ class MlflowView:
         self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, tuple(searched)
         self._experiment_id = ""
         self._ids: dict[str, str] = {}
+        self._perhaps: set[str] = set()  # jobs that MLflow may have a run of, whether or not its answer came through
 
     @classmethod
     def of(cls, sweep: Sweep, splits: Splits, searched: Sequence[str]) -> Self:
@@ -85,6 +86,7 @@ class MlflowView:
         with self._answering():
             experiment = self._client.get_experiment_by_name(self.experiment)
             self._experiment_id = experiment.experiment_id if experiment else ""
+            self._perhaps = {run.data.tags["ltsd.job"] for run in self.runs()}
 
     def open(self) -> None:
         """Find experiment and parent run, or create them; the parent is RUNNING from now on.
@@ -141,11 +143,14 @@ class MlflowView:
     def end(self, known: JobRecord) -> None:
         """How a job ended, its best and final metrics, its pictures."""
         run_id = self._ids[known.job.key]
-        self._client.set_tag(run_id, "ltsd.outcome", str(known.outcome))
-        for tag, text in (("ltsd.reason", known.reason), ("ltsd.warning", known.warning)):
-            if text:
-                self._client.set_tag(run_id, tag, text)
-        self._log(run_id, best_and_final(known))
+        tags = {
+            "ltsd.outcome": str(known.outcome),
+            "ltsd.reason": known.reason,
+            "ltsd.warning": known.warning,
+            "ltsd.host": ", ".join(dict.fromkeys(known.hosts)),
+        }
+        told = [RunTag(name, text) for name, text in tags.items() if text]
+        self._client.log_batch(run_id, _metrics(best_and_final(known)), tags=told)
         if known.job.pictures.is_dir():
             self._client.log_artifacts(run_id, str(known.job.pictures))
         self._client.set_terminated(run_id, STATUS[known.outcome], known.ended)
@@ -210,7 +215,8 @@ class MlflowView:
 
     def _run(self, kind: str, job: str, title: str, started: int | None = None) -> Run:
         """The run of a job, found by its tags or created; where a slow server made it twice, the first one stays."""
-        found = self.runs(job)
+        found = self.runs(job) if job in self._perhaps else []
+        self._perhaps.add(job)
         for twin in found[1:]:
             self._client.delete_run(twin.info.run_id)
         if found:
@@ -224,7 +230,7 @@ class MlflowView:
         return self._client.create_run(self._experiment_id, start_time=started, run_name=title, tags=tags)
 
     def _log(self, run_id: str, values: Iterable[Point]) -> None:
-        metrics = [Metric(point.name, point.value, point.at, point.step) for point in values]
+        metrics = _metrics(values)
         for start in range(0, len(metrics), METRICS_A_BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_BATCH])
 
@@ -268,6 +274,10 @@ class MlflowView:
                 registered_model_name=self.experiment,
                 pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "mlflow")],
             )
+
+
+def _metrics(values: Iterable[Point]) -> list[Metric]:
+    return [Metric(point.name, point.value, point.at, point.step) for point in values]
 
 
 def is_outage(error: Exception) -> bool:

@@ -41,10 +41,11 @@ def record(small: Config, tmp_path: Path) -> Record:
     trial = Job("trial", "trial-0000", small, "train", str(tmp_path))
     final = Job("final", "final-finalist-0000-s0", small, "complete", str(tmp_path), exam="none")
     for job in (trial, final, replace(trial, key="trial-0001")):
-        record.started(job, 0)
+        record.started(job, 0, "10.0.0.1")
         for epoch, score in SCORES.items():
             record.reported(job, Report(epoch, values={"val/robust_acc": score, "train/loss": 1.0 / epoch}))
     record.reported(final, Report(3, "examined", values={"test/clean_acc": 0.9, "test/tail_clean_acc": float("nan")}))
+    record.started(trial, 3, "10.0.0.2")
     record.ended(trial, "done", "")
     record.ended(final, "done", "")
     return record
@@ -83,6 +84,7 @@ def test_what_is_written_once_twice_or_repaired_is_the_same(uri: str, view: Mlfl
         "final-finalist-0000-s0": "FINISHED",
         "trial-0001": "KILLED",
     }
+    assert runs["trial-0000"].data.tags["ltsd.host"] == "10.0.0.1, 10.0.0.2"
     metrics = runs["trial-0000"].data.metrics
     assert (metrics["best/epoch"], metrics["best/robust_acc"], metrics["final/robust_acc"]) == (2.0, 0.75, 0.5)
     assert "best/robust_acc" not in runs["trial-0001"].data.metrics
