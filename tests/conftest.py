@@ -16,6 +16,9 @@ from ltsd.knobs import Value
 from ltsd.state import TrainState
 from ltsd.train import train
 
+# Ray reads it when it is imported, which a test may do before the driver that sets it.
+os.environ["RAY_AUTH_MODE"] = "token"
+
 SMALL: Mapping[str, Value] = {
     "epochs": 3,
     "data.n_max": 30,
