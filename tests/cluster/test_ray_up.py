@@ -139,7 +139,7 @@ def test_hosts_that_lose_power_or_their_link_and_one_that_comes_late_cost_no_tri
 def test_where_the_head_loses_power_the_sweep_is_resumed_after_ray_up_and_ray_down_leaves_nothing(
     cluster: RayCluster,
 ) -> None:
-    sweep = cluster.search("head", "--trials", "6")
+    sweep = cluster.search("head", "--trials", "6", "--epochs", "20")
     wait_until("some jobs are over", lambda: len(over(cluster.record("head"))) >= 4, 120)
     before = over(cluster.record("head"))
     cluster.head.pull_the_plug()
