@@ -33,7 +33,7 @@ from ltsd.models import build_model
 from ltsd.models.frozen import frozen
 from ltsd.precision import compute_dtype
 from ltsd.state import TrainState
-from ltsd.step import budget_of, setting_of, train_step
+from ltsd.step import batch_of, budget_of, setting_of, train_step
 
 COUNTS = [5000, 3237, 2096, 1357, 878, 569, 368, 238, 154, 100]
 MATRIX = {"cpu": 2048, "cuda": 8192}
@@ -87,7 +87,7 @@ def our_step(config: Config, device: torch.device) -> Step:
     method = METHODS[config.method]
 
     def step(inputs: Tensor, labels: Tensor) -> None:
-        train_step(method, state, inputs, labels, setting, budget, generator)
+        train_step(method, state, batch_of(method, inputs, labels, budget, generator), setting, budget)
 
     return step
 

@@ -35,7 +35,8 @@ class TrainState:
     """Everything that training changes: the whole of it is saved, so that resuming loses nothing.
 
     Random numbers need no state: each epoch draws its own from (seed, epoch). `predicted` is what `Setting` says;
-    None before the first epoch is over; `frozen` is the student as attacks see it.
+    None before the first epoch is over; `frozen` is the student as attacks see it; `pull` is how far the next step
+    moves the average towards the student, a 0-d tensor, as the optimizer's learning rate is.
     """
 
     student: Network
@@ -45,9 +46,11 @@ class TrainState:
     steps: int = 0
     predicted: Tensor | None = None
     frozen: Frozen = field(init=False)
+    pull: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.frozen = Frozen(self.student, self.student.features.dtype)
+        self.pull = torch.zeros_like(self.optimizer.param_groups[0]["lr"])
 
     @classmethod
     def fresh(cls, config: Config, channels: int, num_classes: int, device: torch.device) -> Self:
@@ -57,9 +60,13 @@ class TrainState:
             student = build_model(config.model, channels, num_classes, METHODS[config.method].head).to(device)
         student.features.dtype = compute_dtype(config.precision, device)
         optim = config.optim
+        rate = torch.tensor(optim.lr, device=device)
         optimizer = torch.optim.SGD(
-            student.parameters(), optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
+            student.parameters(), rate, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=True
         )
+        if optim.momentum:  # as the optimizer does it at its first step, which is then a step like any other
+            for weight in student.parameters():
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         average = deepcopy(student).requires_grad_(False).eval() if optim.ema_decay > 0 else None
         return cls(student, optimizer, average, [])
 
@@ -89,7 +96,9 @@ class TrainState:
             self.student.load_state_dict(content["student"])
             if self.average is not None:
                 self.average.load_state_dict(content["average"])
+            rate = self.optimizer.param_groups[0]["lr"]
             self.optimizer.load_state_dict(content["optimizer"])
+            self.optimizer.param_groups[0] |= {"lr": rate, "fused": True}
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
                 f"the checkpoint is of another architecture ({str(error).splitlines()[0]})"
@@ -97,15 +106,23 @@ class TrainState:
         self.history = [EpochMetrics(**metrics) for metrics in content["history"]]
         self.steps, self.predicted = content["steps"], content["predicted"]
 
-    def update_average(self, decay: float) -> None:
-        """Move the averaged weights towards the student's; early steps average over what there is so far."""
+    def begin_epoch(self, rate: float) -> None:
+        """Set the learning rate."""
+        self.optimizer.param_groups[0]["lr"].fill_(rate)
+
+    def begin_step(self, decay: float) -> None:
+        """Count a step, and set how far it moves the average; early steps average over what there is so far."""
+        self.steps += 1
+        self.pull.fill_(1 - min(decay, (1 + self.steps) / (10 + self.steps)))
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the averaged weights towards the student's."""
         if self.average is None:
             return
-        self.steps += 1
-        weight = 1 - min(decay, (1 + self.steps) / (10 + self.steps))
         for mean, value in zip(self.average.state_dict().values(), self.student.state_dict().values(), strict=True):
             if mean.is_floating_point():
-                mean.lerp_(value, weight)
+                mean.lerp_(value, self.pull)
             else:
                 mean.copy_(value)
 

@@ -10,8 +10,9 @@ from ltsd.attacks.pgd import gaussian_start, pgd, uniform_start
 from ltsd.attacks.weights import perturbed_weights
 from ltsd.config import Config
 from ltsd.data.longtail import class_groups
+from ltsd.methods import METHODS
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.setting import Setting, on_device
 from ltsd.models.frozen import Frozen
 from ltsd.state import TrainState
 
@@ -29,6 +30,17 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What a step takes: images [B, C, H, W] float32 in [0, 1], labels int64 [B], and where their attack starts, of the
+    images' shape.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    start: Tensor
+
+
+@dataclass(frozen=True)
 class Step:
     """What a step did: its losses, 0-d, what the model said, int64 [B], and whether the images were attacked.
 
@@ -40,19 +52,10 @@ class Step:
     is_attacked: bool
 
 
-def train_step(
-    method: Method,
-    state: TrainState,
-    inputs: Tensor,
-    labels: Tensor,
-    setting: Setting,
-    budget: Budget,
-    generator: torch.Generator,
-) -> Step:
-    """Attack, loss, step, on a batch [B, C, H, W]."""
-    student = state.student
-    adv_inputs = attacked(method, state.frozen, inputs, labels, setting, budget, generator)
-    is_attacked = adv_inputs is not inputs
+def train_step(method: Method, state: TrainState, batch: Batch, setting: Setting, budget: Budget) -> Step:
+    """Attack, loss, step. It draws nothing and waits for nothing, so that it can be recorded and replayed."""
+    student, inputs, labels = state.student, batch.inputs, batch.labels
+    adv_inputs = attacked(method, state.frozen, batch, setting, budget)
 
     def objective() -> tuple[Tensor, Measurements]:
         return method.objective(student, inputs, adv_inputs, labels, setting)
@@ -62,31 +65,31 @@ def train_step(
         loss, measurements = objective()
         loss.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
+    state.update_average()
     predicted = measurements.pop("logits").argmax(1)
     losses = {"loss": loss.detach()} | {name: value.detach() for name, value in measurements.items()}
-    return Step(losses, predicted, is_attacked)
+    return Step(losses, predicted, adv_inputs is not inputs)
 
 
-def attacked(
-    method: Method,
-    student: Frozen,
-    inputs: Tensor,
-    labels: Tensor,
-    setting: Setting,
-    budget: Budget,
-    generator: torch.Generator,
-) -> Tensor:
+def attacked(method: Method, student: Frozen, batch: Batch, setting: Setting, budget: Budget) -> Tensor:
     """The adversarial inputs [B, C, H, W] that the method trains on; the inputs themselves where it does not attack."""
-    eps, step_size = (radius[labels].view(-1, 1, 1, 1) for radius in (budget.eps, budget.step_size))
     student.refresh()
-    adversary = method.adversary(student, inputs, labels, setting)
+    adversary = method.adversary(student, batch.inputs, batch.labels, setting)
     if adversary is None:
-        return inputs
+        return batch.inputs
+    eps, step_size = (_by_example(radius, batch.labels) for radius in (budget.eps, budget.step_size))
+    return pgd(adversary, batch.inputs, eps=eps, step_size=step_size, steps=budget.steps, start=batch.start)
+
+
+def batch_of(method: Method, inputs: Tensor, labels: Tensor, budget: Budget, generator: torch.Generator) -> Batch:
+    """Images and labels, and a start for their attack, drawn as the method wants it."""
     if method.start == "gaussian":
-        start = gaussian_start(inputs, generator=generator)
-    else:
-        start = uniform_start(inputs, eps=eps, generator=generator)
-    return pgd(adversary, inputs, eps=eps, step_size=step_size, steps=budget.steps, start=start)
+        return Batch(inputs, labels, gaussian_start(inputs, generator=generator))
+    return Batch(inputs, labels, uniform_start(inputs, eps=_by_example(budget.eps, labels), generator=generator))
+
+
+def _by_example(radius: Tensor, labels: Tensor) -> Tensor:
+    return radius[labels].view(-1, 1, 1, 1)
 
 
 def setting_of(
@@ -101,13 +104,15 @@ def setting_of(
     counts = torch.tensor(class_counts, dtype=torch.float32, device=device).clamp_min(1)
     tail = torch.zeros_like(counts, dtype=torch.bool)
     tail[list(class_groups(class_counts)["tail"])] = True
+    progress = epoch / config.epochs
     return Setting(
         log_counts=counts.log(),
         tail=tail,
         predicted=counts if predicted is None else predicted,
-        progress=epoch / config.epochs,
-        softmax_tau=config.balance.softmax_tau,
-        own=config.own,
+        progress=torch.tensor(progress, device=device),
+        softmax_tau=torch.tensor(config.balance.softmax_tau, device=device),
+        own=on_device(config.own, device),
+        phase=METHODS[config.method].phase(config.own, progress),
         teacher=teacher,
     )
 

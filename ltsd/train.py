@@ -14,7 +14,7 @@ from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts, validation_met
 from ltsd.methods import METHODS
 from ltsd.models.frozen import frozen
 from ltsd.state import EpochMetrics, TrainState, stream
-from ltsd.step import Step, budget_of, setting_of, train_step
+from ltsd.step import Step, batch_of, budget_of, setting_of, train_step
 
 VALIDATION_SEED = 1
 
@@ -47,13 +47,15 @@ def train(
     for epoch in range(len(state.history), config.epochs):
         started = time.perf_counter()
         generator = torch.Generator(device).manual_seed(stream(config.seed, epoch))
-        state.optimizer.param_groups[0]["lr"] = learning_rate(config.optim.lr, epoch, config.epochs)
+        rate = learning_rate(config.optim.lr, epoch, config.epochs)
+        state.begin_epoch(rate)
         setting = setting_of(config, counts, epoch, state.predicted, teacher, device)
         budget = budget_of(config, counts, epoch, device)
         tally = Tally(data.num_classes, device)
         for inputs, labels in epoch_batches(data, config.optim.batch_size, config.data.augmentation, generator):
-            tally.add(train_step(method, state, inputs, labels, setting, budget, generator), labels)
-            state.update_average(config.optim.ema_decay)
+            batch = batch_of(method, inputs, labels, budget, generator)
+            state.begin_step(config.optim.ema_decay)
+            tally.add(train_step(method, state, batch, setting, budget), labels)
         values = tally.means()
         if diverged := tally.diverged() or _diverged(state.student):
             raise DivergedError(f"epoch {epoch + 1} of {config.epochs} diverged: {diverged}; lower optim.lr")
@@ -61,7 +63,7 @@ def train(
         if val is not None and _is_validated(config, epoch):
             validated, per_class = validate(config, state.model, val, counts, "val")
             values |= validated
-        values["train/lr"] = state.optimizer.param_groups[0]["lr"]
+        values["train/lr"] = rate
         state.predicted = tally.predicted
         state.history.append(EpochMetrics(epoch + 1, time.perf_counter() - started, values, per_class))
         yield state.history[-1]

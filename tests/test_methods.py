@@ -22,7 +22,7 @@ from ltsd.methods.taet import Taet
 from ltsd.methods.trades import Trades
 from ltsd.models.network import Features, Network
 from ltsd.state import TrainState
-from ltsd.step import budget_of, setting_of, train_step
+from ltsd.step import batch_of, budget_of, setting_of, train_step
 
 CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 2, 1, 0])
@@ -76,6 +76,7 @@ def setting(name: str, progress: float = 0.25) -> Setting:
         progress=progress,
         softmax_tau=1.3,
         own=OWN.get(name),
+        phase=METHODS[name].phase(OWN.get(name), progress),
         teacher=bent(9),
     )
 
@@ -223,7 +224,7 @@ def test_taet_leaves_out_classes_that_the_batch_lacks() -> None:
     by_class = [of_rows[1], (of_rows[0] + of_rows[2]) / 2]
     spread = mean((loss - mean(by_class)) ** 2 for loss in by_class)
     rare = sum((loss / sum(by_class)) ** 2 for loss in by_class)
-    around = replace(setting("taet"), progress=0.5)
+    around = setting("taet", progress=0.5)
     loss, _ = METHODS["taet"].objective(nn.Identity(), adv_inputs, adv_inputs, torch.tensor(labels), around)
     assert loss.item() == pytest.approx(0.3 * mean(by_class) + 0.5 * spread + 0.7 * rare, rel=1e-9)
 
@@ -282,10 +283,10 @@ def test_a_step_of_every_method_lowers_its_loss_on_the_batch(
     state = TrainState.fresh(config, *splits.shape[:1], len(splits.class_names), CPU)
     inputs, labels = splits.train.take(torch.arange(0, len(splits.train), 3))
     counts = splits.train.class_counts()
-    around = setting_of(config, counts, 2, None, teacher.eval(), CPU)
+    around, budget = setting_of(config, counts, 2, None, teacher.eval(), CPU), budget_of(config, counts, 2, CPU)
     losses = []
     for _ in range(2):
-        generator = torch.Generator().manual_seed(0)
-        step = train_step(METHODS[name], state, inputs, labels, around, budget_of(config, counts, 2, CPU), generator)
+        batch = batch_of(METHODS[name], inputs, labels, budget, torch.Generator().manual_seed(0))
+        step = train_step(METHODS[name], state, batch, around, budget)
         losses.append(step.losses["loss"].item())
     assert losses[1] < losses[0]

@@ -15,7 +15,7 @@ from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.methods import METHODS
 from ltsd.state import TrainState
-from ltsd.step import budget_of, setting_of, train_step
+from ltsd.step import batch_of, budget_of, setting_of, train_step
 
 CPU = torch.device("cpu")
 ATTACKING = [name for name in METHODS if name != "natural"]
@@ -110,8 +110,9 @@ def test_plugins_change_the_step_of_every_method_that_attacks(
     def stepped(config: Config) -> Tensor:
         state = TrainState.fresh(config, splits.shape[0], 10, CPU)
         around = setting_of(config, counts, 2, None, teacher.eval(), CPU)
-        generator = torch.Generator().manual_seed(0)
-        train_step(METHODS[name], state, inputs, labels, around, budget_of(config, counts, 2, CPU), generator)
+        budget = budget_of(config, counts, 2, CPU)
+        batch = batch_of(METHODS[name], inputs, labels, budget, torch.Generator().manual_seed(0))
+        train_step(METHODS[name], state, batch, around, budget)
         return torch.cat([parameter.detach().flatten() for parameter in state.student.parameters()])
 
     plain = small.override({"method": name})

@@ -20,7 +20,7 @@ from ltsd.methods import METHODS
 from ltsd.models.frozen import frozen
 from ltsd.runs import Run, open_run
 from ltsd.state import TrainState
-from ltsd.step import budget_of, setting_of, train_step
+from ltsd.step import batch_of, budget_of, setting_of, train_step
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 from ltsd.train import DivergedError, learning_rate, train
 
@@ -125,8 +125,8 @@ def test_the_optimizer_follows_the_schedule(small: Config, splits: Splits) -> No
     run = opened(small.override({"method": "natural", "epochs": 10, "data.n_max": 30}), splits)
     rates = []
     for metrics in run.epochs():
-        rates.append(run.state.optimizer.param_groups[0]["lr"])
-        assert metrics.values["train/lr"] == rates[-1]
+        rates.append(float(run.state.optimizer.param_groups[0]["lr"]))
+        assert metrics.values["train/lr"] == pytest.approx(rates[-1])
     assert rates == pytest.approx([0.1] * 8 + [0.01] + [0.001])
 
 
@@ -155,7 +155,8 @@ def test_the_attack_does_not_touch_the_statistics_of_batch_norm(small: Config, s
     reference = deepcopy(state.student)
     inputs, labels = splits.train.take(torch.arange(32))
     around, budget = setting_of(config, [1] * 10, 0, None, None, CPU), budget_of(config, [1] * 10, 0, CPU)
-    train_step(METHODS["at"], state, inputs, labels, around, budget, torch.Generator().manual_seed(3))
+    batch = batch_of(METHODS["at"], inputs, labels, budget, torch.Generator().manual_seed(3))
+    train_step(METHODS["at"], state, batch, around, budget)
     rested = frozen(reference)
     adv_inputs = pgd(
         lambda x: F.cross_entropy(rested(x), labels, reduction="sum"),

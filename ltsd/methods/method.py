@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -30,6 +30,8 @@ class Method:
         start: where the attack starts: uniform in the ball, or a thousandth of normal noise (TRADES).
         head: (features, classes) -> its own head of the network.
         needs_teacher: whether it learns from the balanced self-teacher.
+        phase: (own knobs, progress) -> in which phase of training a step is. The two functions may do one thing or
+            another by `setting.phase`, and by no other number: steps are recorded, once a phase, and replayed.
     """
 
     title: str
@@ -40,3 +42,4 @@ class Method:
     start: Literal["uniform", "gaussian"] = "uniform"
     head: Callable[[int, int], nn.Module] = nn.Linear
     needs_teacher: bool = False
+    phase: Callable[[Any, float], int] = lambda own, progress: 0

@@ -58,7 +58,8 @@ def objective(
     clean_cosines, cosines = student(inputs), student(adv_inputs)
     log_counts = setting.log_counts
     margins = own.margin + own.margin_tau * (log_counts - log_counts.min()) / own.scale
-    behind = cosines - F.one_hot(labels, len(margins)) * margins
+    is_true = labels[:, None] == torch.arange(len(margins), device=labels.device)
+    behind = cosines - is_true * margins
     log_prior = log_counts - log_counts.logsumexp(0)
     balanced = F.cross_entropy(own.scale * behind + own.prior_tau * log_prior, labels)
     robust = divergence(clean_cosines, cosines).mean()

@@ -1,8 +1,9 @@
 """What surrounds a batch in a training step, the same for every method."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ltsd.losses import Scalar
@@ -14,14 +15,24 @@ class Setting:
 
     `log_counts` is [C], the log of the training images of each class; `tail` bool [C], which classes are tail classes;
     `predicted` [C], how many adversarial images the last epoch took for each class (before the first: the class's
-    images); `progress` is epoch / epochs in [0, 1); `own` are the method's own knobs; `teacher` is in eval mode and
-    takes no gradient.
+    images); `progress` is epoch / epochs in [0, 1); `own` are the method's own knobs, see `on_device`; `phase` is what
+    the method's `phase` says, and all that it may branch on; `teacher` is in eval mode and takes no gradient.
     """
 
     log_counts: Tensor
     tail: Tensor
     predicted: Tensor
-    progress: float
+    progress: Scalar
     softmax_tau: Scalar
     own: Any = None
+    phase: int = 0
     teacher: nn.Module | None = None
+
+
+def on_device(own: Any, device: torch.device) -> Any:
+    """A method's knobs with every number as a 0-d float32 tensor on a device, where a recorded step reads it anew."""
+    if own is None:
+        return None
+    numbers = {knob.name: getattr(own, knob.name) for knob in fields(own)}
+    tensors = {name: torch.tensor(number, device=device) for name, number in numbers.items() if type(number) is float}
+    return replace(own, **tensors)

@@ -12,6 +12,8 @@ from ltsd.methods import at, natural
 from ltsd.methods.method import Measurements, Method
 from ltsd.methods.setting import Setting
 
+CLEAN, HARL = 0, 1
+
 
 @dataclass(frozen=True)
 class Taet:
@@ -45,8 +47,7 @@ def class_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> Objective | None:
     """CE(f(x_adv), y), once clean training is over."""
-    is_clean = setting.progress < setting.own.clean_share
-    return None if is_clean else at.adversary(student, inputs, labels, setting)
+    return None if setting.phase == CLEAN else at.adversary(student, inputs, labels, setting)
 
 
 def objective(
@@ -57,7 +58,7 @@ def objective(
     Over the classes that the batch has; the authors' code counts the others as losses of 0.
     """
     own: Taet = setting.own
-    if setting.progress < own.clean_share:
+    if setting.phase == CLEAN:
         return natural.objective(student, inputs, adv_inputs, labels, setting)
     logits = student(adv_inputs)
     losses, seen = class_losses(logits, labels)
@@ -68,4 +69,9 @@ def objective(
     return loss, {"logits": logits, "mean_loss": mean, "spread_loss": spread, "rare_loss": rare}
 
 
-METHOD = Method("TAET", adversary, objective, knobs=("taet", Taet), start="gaussian")
+def phase(own: Taet, progress: float) -> int:
+    """Clean training, then HARL."""
+    return CLEAN if progress < own.clean_share else HARL
+
+
+METHOD = Method("TAET", adversary, objective, knobs=("taet", Taet), start="gaussian", phase=phase)
