@@ -1,6 +1,7 @@
 """All that training changes, saved and restored as a whole; and the streams of random numbers it draws from."""
 
 import hashlib
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -105,6 +106,20 @@ class TrainState:
             ) from error
         self.history = [EpochMetrics(**metrics) for metrics in content["history"]]
         self.steps, self.predicted = content["steps"], content["predicted"]
+
+    @torch.no_grad()
+    def take_over(self, other: Self) -> None:
+        """Become as another state of the same kind is, every tensor in the place that it has; but for the history."""
+        for place, tensor in zip(self._tensors(), other._tensors(), strict=True):
+            place.copy_(tensor)
+        self.steps = other.steps
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for module in (self.student, self.average):
+            yield from () if module is None else module.state_dict().values()
+        for weight in self.student.parameters():
+            yield from self.optimizer.state[weight].values()
+        yield self.optimizer.param_groups[0]["lr"]
 
     def begin_epoch(self, rate: float) -> None:
         """Set the learning rate."""

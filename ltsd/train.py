@@ -13,8 +13,9 @@ from ltsd.errors import UserError
 from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts, validation_metrics
 from ltsd.methods import METHODS
 from ltsd.models.frozen import frozen
+from ltsd.recorded import Stepper, stepper_for
 from ltsd.state import EpochMetrics, TrainState, stream
-from ltsd.step import Step, batch_of, budget_of, setting_of, train_step
+from ltsd.step import Step, batch_of, budget_of, setting_of
 
 VALIDATION_SEED = 1
 
@@ -38,24 +39,14 @@ def train(
     Raises:
         DivergedError: the loss is not finite.
     """
-    method = METHODS[config.method]
-    device = data.rows.device
     counts = data.class_counts()
     if teacher is not None:
         teacher = frozen(teacher.eval().requires_grad_(False), state.student.features.dtype)
+    stepper = stepper_for(config, data, teacher)
     state.student.train()
     for epoch in range(len(state.history), config.epochs):
         started = time.perf_counter()
-        generator = torch.Generator(device).manual_seed(stream(config.seed, epoch))
-        rate = learning_rate(config.optim.lr, epoch, config.epochs)
-        state.begin_epoch(rate)
-        setting = setting_of(config, counts, epoch, state.predicted, teacher, device)
-        budget = budget_of(config, counts, epoch, device)
-        tally = Tally(data.num_classes, device)
-        for inputs, labels in epoch_batches(data, config.optim.batch_size, config.data.augmentation, generator):
-            batch = batch_of(method, inputs, labels, budget, generator)
-            state.begin_step(config.optim.ema_decay)
-            tally.add(train_step(method, state, batch, setting, budget), labels)
+        tally = train_epoch(config, stepper, state, data, teacher)
         values = tally.means()
         if diverged := tally.diverged() or _diverged(state.student):
             raise DivergedError(f"epoch {epoch + 1} of {config.epochs} diverged: {diverged}; lower optim.lr")
@@ -63,10 +54,27 @@ def train(
         if val is not None and _is_validated(config, epoch):
             validated, per_class = validate(config, state.model, val, counts, "val")
             values |= validated
-        values["train/lr"] = rate
+        values["train/lr"] = learning_rate(config.optim.lr, epoch, config.epochs)
         state.predicted = tally.predicted
         state.history.append(EpochMetrics(epoch + 1, time.perf_counter() - started, values, per_class))
         yield state.history[-1]
+
+
+def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split, teacher: nn.Module | None) -> "Tally":
+    """The steps of the epoch that comes next, on all training images; returns what they measured."""
+    epoch, device, method = len(state.history), data.rows.device, METHODS[config.method]
+    generator = torch.Generator(device).manual_seed(stream(config.seed, epoch))
+    counts = data.class_counts()
+    setting = setting_of(config, counts, epoch, state.predicted, teacher, device)
+    budget = budget_of(config, counts, epoch, device)
+    tally = Tally(data.num_classes, device)
+    with stepper.at(state, teacher) as working:
+        working.begin_epoch(learning_rate(config.optim.lr, epoch, config.epochs))
+        for inputs, labels in epoch_batches(data, config.optim.batch_size, config.data.augmentation, generator):
+            working.begin_step(config.optim.ema_decay)
+            batch = batch_of(method, inputs, labels, budget, generator)
+            tally.add(stepper.step(batch, setting, budget), labels)
+    return tally
 
 
 class Tally:

@@ -18,6 +18,7 @@ from sweeps.settings import TEACHERS
 
 STAGE_SOURCES = (
     "precision.py",
+    "recorded.py",
     "state.py",
     "step.py",
     "train.py",

@@ -1,0 +1,218 @@
+"""Who does the steps of training: as they are written, or recorded once, as a CUDA graph, and replayed.
+
+A graph does again, to the memory it was recorded on, what it did there once; no Python runs. So everything that a step
+reads or writes has a place here: batches and settings are copied to it, the state of a run when an epoch begins, and
+back when it ends. Hyperparameters are numbers in that memory, so that the next run of the same kind, with others,
+goes on with the same recording.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import deepcopy
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ltsd.config import Config
+from ltsd.data.batches import Split
+from ltsd.methods import METHODS
+from ltsd.methods.method import Method
+from ltsd.methods.setting import Setting
+from ltsd.models.frozen import Frozen
+from ltsd.state import TrainState
+from ltsd.step import Batch, Budget, Step, train_step
+
+Work = Callable[[], Step]
+Replay = Callable[[], None]
+
+WARM_STEPS = 3
+
+
+class Stepper(Protocol):
+    """Who does the steps of an epoch."""
+
+    def at(self, state: TrainState, teacher: nn.Module | None) -> AbstractContextManager[TrainState]:
+        """Inside, steps change the state that is yielded; afterwards `state` is as that one is."""
+
+    def step(self, batch: Batch, setting: Setting, budget: Budget) -> Step:
+        """Do a step."""
+
+
+class Recorder(Protocol):
+    """What records work on a kind of device."""
+
+    def rehearse(self, work: Work) -> tuple[Step, bool]:
+        """Do the work as it will be recorded; returns whether it can be: nothing in it waited for the device."""
+
+    def record(self, work: Work) -> tuple[Step, Replay]:
+        """Record the work without doing it; returns where its results will lie, and what does it.
+
+        Raises:
+            RuntimeError: it cannot be recorded.
+        """
+
+
+def stepper_for(config: Config, data: Split, teacher: nn.Module | None) -> Stepper:
+    """Who does the steps of a run; on a device that records, who did those of the run before, if it was of its kind."""
+    recorder = RECORDERS.get(data.rows.device.type)
+    if recorder is None:
+        return Written(METHODS[config.method])
+    kind = kind_of(config, data, teacher)
+    if kind not in _latest:
+        _latest.clear()  # before the next one takes memory
+        _latest[kind] = Recorded(recorder, config, data, teacher)
+    return _latest[kind]
+
+
+def kind_of(config: Config, data: Split, teacher: nn.Module | None) -> tuple[object, ...]:
+    """All of a run that its recording holds fast, whatever is copied to its memory."""
+    own = () if config.own is None else tuple(value for value in vars(config.own).values() if type(value) is not float)
+    batch = (min(config.optim.batch_size, len(data)), *data.images.shape[1:], data.num_classes, data.rows.device)
+    update = (config.optim.momentum, config.optim.weight_decay, config.optim.ema_decay > 0, config.awp.gamma)
+    return config.method, own, config.model, config.precision, config.attack.steps, batch, update, repr(teacher)
+
+
+class Written:
+    """`Stepper` that does every step as `train_step` has it, on the run's own state."""
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+
+    @contextmanager
+    def at(self, state: TrainState, teacher: nn.Module | None) -> Iterator[TrainState]:
+        """See `Stepper`."""
+        self._state = state
+        yield state
+
+    def step(self, batch: Batch, setting: Setting, budget: Budget) -> Step:
+        """See `Stepper`."""
+        return train_step(self._method, self._state, batch, setting, budget)
+
+
+class Recorded:
+    """`Stepper` that does the steps on a state and a teacher of its own, a `Recording` for each phase of the method."""
+
+    def __init__(self, recorder: Recorder, config: Config, data: Split, teacher: nn.Module | None) -> None:
+        self._recorder, self._method = recorder, METHODS[config.method]
+        self._state = TrainState.fresh(config, data.images.shape[1], data.num_classes, data.rows.device)
+        self._state.student.train()
+        self._teacher = deepcopy(teacher)
+        self._places: tuple[Batch, Setting, Budget] | None = None
+        self._recordings: dict[int, Recording] = {}
+
+    @contextmanager
+    def at(self, state: TrainState, teacher: nn.Module | None) -> Iterator[TrainState]:
+        """See `Stepper`."""
+        self._state.take_over(state)
+        if self._teacher is not None and teacher is not None:
+            self._teacher.load_state_dict(teacher.state_dict())
+            if isinstance(self._teacher, Frozen):
+                self._teacher.refresh()
+        yield self._state
+        state.take_over(self._state)
+
+    def step(self, batch: Batch, setting: Setting, budget: Budget) -> Step:
+        """See `Stepper`."""
+        if self._places is None:
+            self._places = placed(batch), replace(placed(setting), teacher=self._teacher), placed(budget)
+        for place, value in zip(self._places, (batch, setting, budget), strict=True):
+            put(value, place)
+        if setting.phase not in self._recordings:
+            own_batch, own_setting, own_budget = self._places
+            around = replace(own_setting, phase=setting.phase)
+            work = partial(train_step, self._method, self._state, own_batch, around, own_budget)
+            self._recordings[setting.phase] = Recording(self._recorder, work)
+        return self._recordings[setting.phase].step()
+
+
+class Recording:
+    """One step that is done again and again, on the same memory.
+
+    The first WARM_STEPS are done as they are written, and are steps like any other. Where the step cannot be recorded,
+    because the method reads a number off the device, all others are too.
+    """
+
+    def __init__(self, recorder: Recorder, work: Work) -> None:
+        self._recorder, self._work = recorder, work
+        self._rehearsed = 0
+        self._recorded: tuple[Step, Replay] | None = None
+
+    def step(self) -> Step:
+        """Do it."""
+        if self._recorded is not None:
+            step, replay = self._recorded
+            replay()
+            losses = {name: value.clone() for name, value in step.losses.items()}
+            return Step(losses, step.predicted.clone(), step.is_attacked)
+        if self._rehearsed == WARM_STEPS:
+            return self._work()
+        done, can_be_recorded = self._recorder.rehearse(self._work)
+        self._rehearsed += 1
+        if self._rehearsed == WARM_STEPS and can_be_recorded:
+            with suppress(RuntimeError):
+                self._recorded = self._recorder.record(self._work)
+        return done
+
+
+def placed(value: Any) -> Any:
+    """A dataclass with a copy of each of its tensors, however deep; the rest as it is."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if not is_dataclass(value):
+        return value
+    return replace(value, **{item.name: placed(getattr(value, item.name)) for item in fields(value)})  # type: ignore[type-var]
+
+
+def put(value: Any, place: Any) -> None:
+    """Copy the tensors of a dataclass to where those of another one lie."""
+    if isinstance(value, Tensor):
+        place.copy_(value)
+    elif is_dataclass(value):
+        for item in fields(value):
+            put(getattr(value, item.name), getattr(place, item.name))
+
+
+class CudaGraphs:
+    """`Recorder` of CUDA (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)."""
+
+    def rehearse(self, work: Work) -> tuple[Step, bool]:
+        """See `Recorder`. On a stream of its own, as recordings are."""
+        stream, before = torch.cuda.Stream(), torch.cuda.get_sync_debug_mode()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), warnings.catch_warnings(record=True) as caught, _convolutions_tried_out():
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                done = work()
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        torch.cuda.current_stream().wait_stream(stream)
+        return done, not any("synchronizing CUDA operation" in str(warning.message) for warning in caught)
+
+    def record(self, work: Work) -> tuple[Step, Replay]:
+        """See `Recorder`."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph), _convolutions_tried_out():
+            step = work()
+        return step, graph.replay
+
+
+@contextmanager
+def _convolutions_tried_out() -> Iterator[None]:
+    """Inside, cuDNN tries its ways out on each new shape, and keeps to the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+RECORDERS: dict[str, Recorder] = {"cuda": CudaGraphs()}
+"""By device type; where there is none, steps are done as they are written."""
+
+_latest: dict[tuple[object, ...], Recorded] = {}
