@@ -58,7 +58,7 @@ def add_flags(parser: argparse.ArgumentParser, defaults: object, aliases: dict[s
             *underscored,
             dest=name,
             default=argparse.SUPPRESS,
-            metavar="|".join(choices) if choices else _METAVARS[kinds[0]],
+            metavar="|".join(choices or filter(None, (_METAVARS[kinds[0]], item.metadata["word"]))),
             type=_converter(name, hint, item, kinds[0]),
             help=f"{item.metadata['help']}{default}".replace("%", "%%"),
         )
@@ -72,10 +72,13 @@ def values_set(parsed: argparse.Namespace, defaults: object) -> dict[str, Value]
 
 def _converter(name: str, hint: Any, item: Any, kind: type) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
+        if text == item.metadata["word"]:
+            return text
         try:
             value = _READERS[kind](text)
         except (ValueError, ZeroDivisionError, KeyError, OverflowError):
-            raise UserError(f"--{name} {text}: expected {_EXPECTED[kind]}") from None
+            word = item.metadata["word"]
+            raise UserError(f"--{name} {text}: expected {_EXPECTED[kind]}{f', or {word}' if word else ''}") from None
         return checked(name, value, hint, item)
 
     return convert

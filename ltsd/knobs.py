@@ -39,10 +39,14 @@ def knob(
     below: float | None = None,
     multiple_of: int | None = None,
     choices: tuple[str, ...] = (),
+    word: str = "",
     remedy: str = "",
     search: Range | None = None,
 ) -> Any:
-    """A dataclass field that knows its help text and its range, both shown to the user, and what a sweep tries."""
+    """A dataclass field that knows its help text and its range, both shown to the user, and what a sweep tries.
+
+    `word` is what may stand in place of a number.
+    """
     limits = {
         "above": above,
         "at least": at_least,
@@ -50,7 +54,7 @@ def knob(
         "below": below,
         "a multiple of": multiple_of,
     }
-    metadata = {"help": text, "limits": limits, "choices": choices, "remedy": remedy, "search": search}
+    metadata = {"help": text, "limits": limits, "choices": choices, "word": word, "remedy": remedy, "search": search}
     return field(default=default, metadata=metadata)
 
 
@@ -107,13 +111,13 @@ def checked(name: str, value: Any, hint: Any, item: dataclasses.Field[Any]) -> A
         UserError: naming the knob, the value, what is allowed and, where one is known, the remedy.
     """
     kinds = typing.get_args(hint) or (hint,)
-    if value is None and type(None) in kinds:
-        return None
+    if (value is None and type(None) in kinds) or (value and value == item.metadata["word"]):
+        return value
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e300 else math.inf
     if int in kinds and isinstance(value, float) and value.is_integer():
         value = int(value)
-    if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
+    if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds[0]):
         raise UserError(f"{name} = {value!r} is not of type {kinds[0].__name__}")
     _check_range(name, value, item.metadata)
     return value

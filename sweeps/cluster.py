@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ltsd.data import Splits
 from ltsd.errors import UserError
-from sweeps.machine import QUIET, carried
+from sweeps.machine import QUIET, carried, share_asked
 from sweeps.settings import Settings
 from sweeps.shipping import Shipment, lacks_of_this_node
 
@@ -34,9 +34,9 @@ class Cluster:
         self.scratch: Path | None = None
         self._join()
         self._nodes, self._looked = alive_nodes(), time.monotonic()
-        most = max(most_gpus_to_come(), *(node["Resources"].get("GPU", 0) for node in self._nodes))
-        share = settings.gpus_per_trial
-        self.gpus_per_trial = (1.0 if most else 0.0) if share is None else share
+        there = [node["Resources"] for node in self._nodes]
+        most = max(has.get("GPU", 0) for has in there + resources_to_come())
+        self.gpus_per_trial = share_asked(settings, most)
         if self.gpus_per_trial > most or (self.gpus_per_trial > 1 and self.gpus_per_trial % 1):
             self.stop()
             raise UserError(
@@ -82,6 +82,11 @@ class Cluster:
         fits = (carried(has.get("CPU", 0), has.get("GPU", 0), self.gpus_per_trial) for has in resources)
         return max(1, sum(fits))
 
+    def processors_per_gpu(self) -> int:
+        """See `Machines`; of the kinds of node that there are, or that may come."""
+        kinds = [node["Resources"] for node in self._nodes] + resources_to_come()
+        return max((int(has.get("CPU", 0) / has["GPU"]) for has in kinds if has.get("GPU")), default=1)
+
     def has(self, host: str) -> bool:
         """See `Machines`."""
         self._looked = 0.0
@@ -98,10 +103,10 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def most_gpus_to_come() -> float:
-    """The most GPUs of a kind of node that the cluster's autoscaler may start; 0 where it tells nothing."""
+def resources_to_come() -> list[dict[str, float]]:
+    """What the kinds of node have that the cluster's autoscaler may start; nothing where it tells nothing."""
     groups = getattr(ray._private.state.state.get_cluster_config(), "node_group_configs", ())
-    return max((group.resources.get("GPU", 0) for group in groups), default=0)
+    return [dict(group.resources) for group in groups]
 
 
 def look_over(nodes: list[dict[str, Any]], shipment: Shipment) -> list[tuple[dict[str, Any], str]]:

@@ -40,7 +40,8 @@ from sweeps.progress import Progress
 from sweeps.record import Record, open_mended
 from sweeps.scheduler import rung_pruner, rungs
 from sweeps.searcher import Study
-from sweeps.settings import Sweep
+from sweeps.settings import AUTO, Sweep
+from sweeps.sharing import share_out
 from sweeps.space import published_defaults, search_space
 from sweeps.teachers import TeacherStore, settle_teachers
 from sweeps.tracking import MlflowView
@@ -70,7 +71,7 @@ def run_sweep(sweep: Sweep) -> int:
             progress.say(mended)
         settle_teachers(record)
         tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
-        with starting(sweep, tracker, record, machines, splits):
+        with starting(sweep, tracker, record, machines, splits, progress):
             study = open_study(sweep, record, space, splits, progress)
         plan = plan_of(sweep, record, study, splits, machines, (progress, tracker))
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
@@ -124,13 +125,17 @@ def open_study(
 
 
 @contextlib.contextmanager
-def starting(sweep: Sweep, tracker: Tracker, record: Record, machines: Machines, splits: Splits) -> Iterator[None]:
+def starting(
+    sweep: Sweep, tracker: Tracker, record: Record, machines: Machines, splits: Splits, progress: Progress
+) -> Iterator[None]:
     """Start MLflow and the machines beside what is done inside; where that fails, leave nothing of a new sweep."""
     try:
         with ThreadPoolExecutor(2) as pool:
             opened = pool.submit(tracker.open, record)
             yield
             machines.start(sweep.settings.folder, splits)
+            if sweep.settings.gpus_per_trial == AUTO and machines.gpus_per_trial:
+                share_out(machines, sweep.base, progress.say)
             opened.result()
     except UserError:
         machines.stop()

@@ -11,7 +11,7 @@ import torch
 
 from ltsd.data import Splits
 from ltsd.errors import UserError
-from sweeps.settings import Settings
+from sweeps.settings import AUTO, Settings
 from sweeps.shipping import Shipment
 
 WORKER_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1"}}
@@ -21,9 +21,8 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR,
 class Machines(Protocol):
     """Where jobs run, each on one processor."""
 
-    @property
-    def gpus_per_trial(self) -> float:
-        """The share of a GPU that each job gets."""
+    gpus_per_trial: float
+    """The share of a GPU that each job gets."""
 
     @property
     def shipment(self) -> Shipment | None:
@@ -46,6 +45,9 @@ class Machines(Protocol):
     def carries(self) -> int:
         """How many jobs run at a time, now."""
 
+    def processors_per_gpu(self) -> int:
+        """How many trials at a time the processors carry for each GPU."""
+
     def has(self, host: str) -> bool:
         """Whether a host is there still."""
 
@@ -63,19 +65,17 @@ class OwnMachine:
     def __init__(self, settings: Settings) -> None:
         cpus = len(os.sched_getaffinity(0))
         gpus = torch.cuda.device_count()
-        share = settings.gpus_per_trial
-        if share is None:
-            share = 1.0 if gpus else 0.0
+        share = share_asked(settings, gpus)
         has = f"this machine has {cpus} processor(s) and {gpus} GPU(s)"
         if share > gpus or (share > 1 and share % 1):
             remedy = "leave the flag out, or give 0 to train on the processors" if not gpus else "give a share up to 1"
             raise UserError(f"--gpus-per-trial {share:g} cannot be met: {has}; {remedy}")
-        fits = carried(cpus, gpus, share)
+        fits = cpus if settings.gpus_per_trial == AUTO else carried(cpus, gpus, share)
         concurrency = fits if settings.concurrency is None else settings.concurrency
         if concurrency > fits:
             raise UserError(f"--concurrency {concurrency} cannot be met: {has}, enough for {fits} trial(s) at a time")
-        self.gpus_per_trial: float = share
-        self._concurrency = concurrency
+        self.gpus_per_trial = share
+        self._gpus, self._concurrency = gpus, concurrency
 
     def start(self, folder: Path, splits: Splits) -> None:
         """Start Ray with room for as many jobs as run at a time: the plan keeps one more ready."""
@@ -88,11 +88,21 @@ class OwnMachine:
 
     def carries(self) -> int:
         """See `Machines`."""
-        return self._concurrency
+        return carried(self._concurrency, self._gpus, self.gpus_per_trial)
+
+    def processors_per_gpu(self) -> int:
+        """See `Machines`."""
+        return self._concurrency // self._gpus
 
     def has(self, host: str) -> bool:
         """See `Machines`."""
         return True
+
+
+def share_asked(settings: Settings, most: float) -> float:
+    """The share of a GPU that is asked for, of machines with up to so many; a whole one before it is tried out."""
+    share = settings.gpus_per_trial
+    return (1.0 if most else 0.0) if share is None or isinstance(share, str) else share
 
 
 def carried(cpus: float, gpus: float, share: float) -> int:

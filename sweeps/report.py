@@ -19,7 +19,7 @@ from sweeps.paired import differences
 from sweeps.record import Record
 from sweeps.rows import BASELINE, FINALIST
 from sweeps.searcher import Study
-from sweeps.settings import Sweep, without_password
+from sweeps.settings import AUTO, Sweep, without_password
 
 
 def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Sequence[str]) -> Iterator[str]:
@@ -41,6 +41,7 @@ def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Seq
         rarest = min(splits.val.class_counts())
         yield f"data: validation has {rarest} image(s) of its rarest class; its score is that coarse"
     share = f", {machines.gpus_per_trial:g} GPU each" if machines.gpus_per_trial else ""
+    share += " at first" if share and settings.gpus_per_trial == AUTO else ""
     kind = computes_in(base.precision, torch.device("cuda" if machines.gpus_per_trial else "cpu"))
     yield f"machine: {machines.carries()} trial(s) at a time, one thread each{share}, training in {kind}"
     if settings.trials:

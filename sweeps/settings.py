@@ -25,6 +25,7 @@ JOURNAL_FILE = "journal.jsonl"
 LOCK_FILE = "lock"
 LOCK_HOLDER_FILE = "lock.holder"
 TEACHERS = "teachers"
+AUTO = "auto"
 ENSEMBLES = ("standard", "apgd-ce+t", "none")
 
 
@@ -41,8 +42,12 @@ class Settings:
         "trials at a time (default: as many as the processors, or the GPUs by --gpus-per-trial, carry)",
         at_least=1,
     )
-    gpus_per_trial: float | None = knob(
-        None, "share of a GPU for each trial; 0: none (default: 1 where there is a GPU, else 0)", at_least=0
+    gpus_per_trial: float | str | None = knob(
+        None,
+        "share of a GPU for each trial; 0: none; auto: the share with which a GPU trains most, tried out with 1, 2, 4 "
+        "and 8 trials before the sweep begins (default: 1 where there is a GPU, else 0)",
+        at_least=0,
+        word=AUTO,
     )
     ray_address: str | None = knob(
         None,

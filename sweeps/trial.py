@@ -23,6 +23,9 @@ from sweeps.portrait import keep_pictures
 from sweeps.shipping import NodeUnfitError, Shipment, received
 from sweeps.teachers import is_trained, training_lock
 
+CONTEXT_BYTES = 600 * 2**20
+"""What CUDA takes of a GPU for a process beside its tensors: an estimate, with room to spare."""
+
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
@@ -33,8 +36,8 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment |
     """
     job = Job.of(params)
     try:
-        device = _claim_device(gpu_fraction)
-        splits = _splits(job.config.data, received(shipment) if shipment else None)
+        device = claim_device(gpu_fraction)
+        splits = splits_of(job.config.data, shipment)
         if job.kind == "teacher":
             _make_teacher(job, splits, device)
         else:
@@ -52,13 +55,20 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment |
         tune.report(Report(0, failure=told.strip(), halts=gone or isinstance(error, NodeUnfitError)).message())
 
 
-def _claim_device(gpu_fraction: float) -> torch.device:
-    """One thread on the CPU, or the GPU with this trial's share of its memory and no more."""
+def claim_device(gpu_fraction: float) -> torch.device:
+    """One thread on the CPU, or the GPU with this trial's share of its memory and no more: who runs out fails alone."""
     torch.set_num_threads(1)
     if gpu_fraction == 0:
         return torch.device("cpu")
-    torch.cuda.set_per_process_memory_fraction(min(1.0, gpu_fraction))
+    if gpu_fraction < 1:
+        beside = CONTEXT_BYTES / torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(0.0, gpu_fraction - beside))
     return torch.device("cuda")
+
+
+def splits_of(data: DataConfig, shipment: Shipment | None) -> Splits:
+    """The images of a job, those of the last one where they are the same."""
+    return _splits(data, received(shipment) if shipment else None)
 
 
 @functools.lru_cache(maxsize=1)

@@ -83,7 +83,8 @@ def test_who_speaks_to_ray() -> None:
     """What starts or joins it and ships to its nodes, what asks for jobs, and what runs in a worker."""
     speak = sorted(module for module, names in IMPORTS.items() if any("ray" in with_packages(n) for n in names))
     assert speak == [
-        f"sweeps.{name}" for name in ("cluster", "machine", "plan", "scheduler", "shipping", "trial", "tuner")
+        f"sweeps.{name}"
+        for name in ("cluster", "machine", "plan", "scheduler", "sharing", "shipping", "trial", "tuner")
     ]
 
 
