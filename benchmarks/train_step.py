@@ -6,7 +6,8 @@
 
 The steps take turns in one process, and the table has the median of each and the median of the ratios, turn by turn.
 The limit is what the plain step multiplies and adds, counted, over the rate of a large matrix product measured here.
-On a processor everything runs on one thread, as a trial does. About ten minutes on one core.
+On a processor everything runs on one thread, as a trial does. About ten minutes on one core. On a GPU the step of this
+project is timed as it is written, too, beside its recording.
 """
 
 import argparse
@@ -26,14 +27,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltsd.config import Config
+from ltsd.data.batches import Split
 from ltsd.files import publishing
 from ltsd.losses import balanced_softmax, distillation, gradient_matching
 from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.models.frozen import frozen
 from ltsd.precision import compute_dtype
+from ltsd.recorded import RECORDERS, WARM_STEPS, Recorded, Recorder, Stepper, Written
 from ltsd.state import TrainState
-from ltsd.step import batch_of, budget_of, setting_of, train_step
+from ltsd.step import batch_of, budget_of, setting_of
 
 COUNTS = [5000, 3237, 2096, 1357, 878, 569, 368, 238, 154, 100]
 MATRIX = {"cpu": 2048, "cuda": 8192}
@@ -73,8 +76,8 @@ def plain_step(config: Config, device: torch.device) -> Step:
     return step
 
 
-def our_step(config: Config, device: torch.device) -> Step:
-    """The step of this project, halfway through training."""
+def our_step(config: Config, device: torch.device, recorder: Recorder | None = None) -> Step:
+    """The step of this project, halfway through training; with a recorder recorded and replayed."""
     teacher = None
     if METHODS[config.method].needs_teacher:
         network = build_model(config.model, 3, 10).to(device).eval().requires_grad_(False)
@@ -85,9 +88,13 @@ def our_step(config: Config, device: torch.device) -> Step:
     budget = budget_of(config, COUNTS, config.epochs // 2, device)
     generator = torch.Generator(device).manual_seed(0)
     method = METHODS[config.method]
+    split = Split(torch.zeros(1, 3, 32, 32), torch.zeros(1), torch.zeros(1, device=device), num_classes=10)
+    stepper: Stepper = Recorded(recorder, config, split, teacher) if recorder else Written(method)
+    working = stepper.at(state, teacher).__enter__()  # for good: the state is copied once an epoch, not once a step
 
     def step(inputs: Tensor, labels: Tensor) -> None:
-        train_step(method, state, batch_of(method, inputs, labels, budget, generator), setting, budget)
+        working.begin_step(config.optim.ema_decay)
+        stepper.step(batch_of(method, inputs, labels, budget, generator), setting, budget)
 
     return step
 
@@ -166,21 +173,25 @@ def measure(config: Config, device: torch.device, batch: int, rounds: int, peer:
     if peer is not None and config.method == "at-bsl" and config.model.name == "resnet18":
         steps["AT-BSL's public code"] = peer_step(peer, config, device)
     for precision in ("fp32", "bf16"):
-        steps[f"here, {precision}"] = our_step(config.override({"precision": precision}), device)
+        ours = config.override({"precision": precision})
+        steps[f"here, {precision}"] = our_step(ours, device)
+        if recorder := RECORDERS.get(device.type):
+            steps[f"here, {precision}, recorded"] = our_step(ours, device, recorder)
     inputs = torch.rand(batch, 3, 32, 32, device=device)
     labels = torch.randint(10, (batch,), device=device)
     limit = operations(config)
     seconds: Mapping[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(rounds + 1):
+    warm = WARM_STEPS + 1 if device.type in RECORDERS else 1
+    for round_ in range(1 - warm, rounds + 1):
         for name, step in steps.items():
             taken = timed(step, inputs, labels)
-            if round_:
+            if round_ > 0:
                 seconds[name].append(taken)
                 print(f"{config.method}, {name}, turn {round_} of {rounds}: {taken:.2f} s", flush=True)
     for name, mine in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(seconds["plain"], mine, strict=True))
         rate = batch / statistics.median(mine)
-        dtype = torch.bfloat16 if name.endswith("bf16") else torch.float32
+        dtype = torch.bfloat16 if "bf16" in name else torch.float32
         share = limit * rate / matrix_rate(dtype, device)
         kind = "bf16" if dtype == torch.bfloat16 else "fp32"
         title = METHODS[config.method].title
