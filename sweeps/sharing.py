@@ -57,7 +57,7 @@ def tried_out(config: Config, shipment: Shipment | None, *, most: int, gpus: int
         if trials > most or (loads and (trials * loads[0].memory > 1 or not pays(loads))):
             return
         try:
-            loads.append(_load(config, shipment, trials, gpus))
+            loads.append(load_of(config, shipment, trials, gpus))
         except ray.exceptions.RayError as error:  # out of memory, or no machine has so many processors
             if loads:
                 return
@@ -127,7 +127,12 @@ class Probe:
         return len(self._data) // size * size
 
 
-def _load(config: Config, shipment: Shipment | None, trials: int, gpus: int) -> Load:
+def load_of(config: Config, shipment: Shipment | None, trials: int, gpus: int) -> Load:
+    """Put so many trials on one GPU, or with `gpus` 0 on the processors, and see what they train.
+
+    Raises:
+        RayError: they cannot be put there: no machine is large enough, or a worker fails.
+    """
     group = placement_group([{"CPU": trials, "GPU": gpus} if gpus else {"CPU": trials}])
     try:
         ray.get(group.ready(), timeout=PLACED_WITHIN_S)
