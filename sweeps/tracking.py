@@ -38,11 +38,12 @@ from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.runs import load_model
+from sweeps.addresses import without_password, without_secret
 from sweeps.jobs import Job, Report
 from sweeps.points import Point, best_and_final, expected, points
 from sweeps.portrait import first_of_each_class
 from sweeps.record import JobRecord, Outcome
-from sweeps.settings import Sweep, data_name, without_password, without_secret
+from sweeps.settings import Sweep, data_name
 from sweeps.space import TEACHER_GAMMA, searched_knobs
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
