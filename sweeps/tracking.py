@@ -67,6 +67,8 @@ class MlflowView:
     def __init__(self, uri: str, name: str, base: Config, splits: Splits, searched: Sequence[str]) -> None:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
+        # It shows the stack of every error of a database before it raises that, which the outbox tells in a line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._client = MlflowClient(tracking_uri=uri)
         self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, tuple(searched)
         self._experiment_id = ""

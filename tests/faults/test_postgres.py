@@ -1,18 +1,17 @@
-"""Study and MLflow on a PostgreSQL server that goes away: waited for, resumed, agreed on, without a password anywhere."""
+"""Study and MLflow on a PostgreSQL server that goes away: waited for, resumed, and no password is left anywhere."""
 
-import random
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from background import Sweep, audit
-from kills import NAME, SHORT, kill
+from kills import NAME, SHORT
 from postgres import Postgres
 from serving import Server
 
 pytestmark = pytest.mark.slow
+FEW = (*SHORT, "--trials", "2", "--epochs", "6", "--teacher.epochs", "2", "--references", "at")
 
 
 @pytest.fixture
@@ -22,35 +21,24 @@ def postgres() -> Iterator[Postgres]:
     found.remove()
 
 
-def test_a_sweep_on_postgresql_outlives_an_outage_a_kill_and_an_interruption(
-    tmp_path: Path, postgres: Postgres
-) -> None:
+def test_a_sweep_on_postgresql_outlives_an_outage_and_an_interruption(tmp_path: Path, postgres: Postgres) -> None:
     """MLflow is written to directly at first, after the interruption through a server on the same database."""
     study, records = postgres.new_database(), postgres.new_database()
-    sweep = Sweep(tmp_path, *SHORT, "--trials", "4", "--study-uri", study, "--tracking-uri", records)
+    sweep = Sweep(tmp_path, *FEW, "--study-uri", study, "--tracking-uri", records)
     sweep.until("trial-0001 starts")
-    time.sleep(1.0)
     postgres.stop()
     sweep.until("the study's database does not answer")
     sweep.until("MLflow does not answer; the sweep goes on")
     postgres.start()
     sweep.until("the study's database answers again")
     sweep.until("MLflow answers again")
-    assert kill(sweep.process.pid, "driver", random.Random(0))
-    sweep.until("it is begun again and goes on from its record")
-    sweep.until("goes on after epoch")
+    assert "Traceback" not in sweep.said()
     sweep.process.send_signal(signal.SIGTERM)
-    assert sweep.process.wait(20) == 130, sweep.said()
-    address = f"127.0.0.1:{postgres.port}"
-    assert f" --study-uri postgresql://USER:PASSWORD@{address}/" in sweep.said()
-    refused = audit(tmp_path)
-    assert (refused.returncode, "PostgreSQL does not let us in there" in refused.stderr) == (2, True)
-    agreed = audit(tmp_path, "--study-uri", study, "--tracking-uri", records)
-    assert agreed.returncode == 0, agreed.stdout + agreed.stderr
-
     (tmp_path / "server").mkdir()
     server = Server(tmp_path / "server", records)
     try:
+        assert sweep.process.wait(20) == 130, sweep.said()
+        assert f" --study-uri postgresql://USER:PASSWORD@127.0.0.1:{postgres.port}/" in sweep.said()
         stores = ("--study-uri", study, "--tracking-uri", server.uri)
         sweep = Sweep(tmp_path, "--resume", *stores)
         assert sweep.process.wait(240) == 0, sweep.said()
