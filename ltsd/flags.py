@@ -25,8 +25,8 @@ class Parser(argparse.ArgumentParser):
         """Parse; an unknown flag raises UserError."""
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
-            flags = self._flags()
-            raise UserError(f"unknown argument {unknown[0]!r}{nearest(unknown[0].split('=')[0], flags)}")
+            flag = unknown[0].split("=")[0]  # what is set may be a password
+            raise UserError(f"unknown argument {flag!r}{nearest(flag, self._flags())}")
         return parsed
 
     def _flags(self) -> list[str]:

@@ -3,7 +3,8 @@
     python sweeps/audit.py NAME             # where they differ; exit code 0 only where they do not
     python sweeps/audit.py NAME --repair    # bring study and MLflow in line with the journal
 
-The journal is the truth. --repair with --tracking-uri writes a sweep into another MLflow, also an empty one.
+The journal is the truth. --repair with --tracking-uri or --study-uri writes a sweep into another MLflow or another
+database, also an empty one. Where an address holds a password it has to be given again: it is written down nowhere.
 """
 
 import argparse
@@ -20,9 +21,8 @@ Differences = Mapping[str, Sequence[str]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Audit a sweep that nobody works on; returns 0 where all agree, 1 where they differ."""
     flags = read_flags(arguments)
-    given = {"name": flags.name, "storage": flags.storage, "tracking_uri": flags.tracking_uri}
-    set_flags = {name: value for name, value in given.items() if value is not None}
-    sweep = Sweep.resumed(set_flags, {}, remedy="give the name of one that was started, and its --storage")
+    given = {name: value for name, value in vars(flags).items() if name != "repair" and value is not None}
+    sweep = Sweep.resumed(given, {}, remedy="give the name of one that was started, and its --storage")
     from sweeps.views import Views  # takes seconds to import; --help and a mistaken flag need not wait
 
     with sweep.claimed():
@@ -41,6 +41,7 @@ def read_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("name", help="name of the sweep")
     parser.add_argument("--storage", default=Settings().storage, help="folder of all sweeps (default: runs)")
     parser.add_argument("--tracking-uri", help="another MLflow than the one that the sweep wrote to")
+    parser.add_argument("--study-uri", help="another database of the study, or the same one with user and password")
     parser.add_argument("--repair", action="store_true", help="bring study and MLflow in line with the journal")
     return parser.parse_known(arguments)
 

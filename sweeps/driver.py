@@ -26,11 +26,13 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import torch
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from sweeps import confirm, finals, report
 from sweeps.cluster import Cluster
+from sweeps.database import check_stores, place_of_study
 from sweeps.finals import Exams
 from sweeps.machine import Machines, OwnMachine
 from sweeps.outbox import Tracker
@@ -39,7 +41,7 @@ from sweeps.plan import Listener, Plan
 from sweeps.progress import Progress
 from sweeps.record import Record, open_mended
 from sweeps.scheduler import rung_pruner, rungs
-from sweeps.searcher import Study
+from sweeps.searcher import Study, first_line
 from sweeps.settings import AUTO, Sweep
 from sweeps.sharing import share_out
 from sweeps.space import published_defaults, search_space
@@ -59,6 +61,7 @@ def run_sweep(sweep: Sweep) -> int:
         UserError: what was asked for cannot be; nothing is left behind of a new sweep.
     """
     torch.set_num_threads(1)
+    check_stores(sweep.settings)
     machines = Cluster(sweep.settings) if sweep.settings.ray_address else OwnMachine(sweep.settings)
     splits = load_splits(sweep.base.data, check=True)
     space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
@@ -81,8 +84,8 @@ def run_sweep(sweep: Sweep) -> int:
                 run_jobs(plan, machines, came)
                 code = halted(sweep, plan.halted, progress) or conclude(sweep, record, study, tracker, progress)
             patience = PATIENCE_S
-        except OSError as error:
-            code = halted(sweep, str(error), progress)
+        except (OSError, StorageInternalError) as error:
+            code = halted(sweep, first_line(error.__cause__ or error), progress)
         except KeyboardInterrupt:
             progress.say(f"interrupted; everything is saved. Go on with:\n  {report.resume_command(sweep)}")
             code = INTERRUPTED
@@ -116,7 +119,8 @@ def open_study(
     sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], splits: Splits, progress: Progress
 ) -> Study:
     """The sweep's study, in line with the record, with the published defaults as its first trial."""
-    study, repaired = Study.agreeing(record, sweep.settings.folder, sweep.base.seed, space, rung_pruner())
+    place = place_of_study(sweep, progress.say)
+    study, repaired = Study.agreeing(record, place, sweep.base.seed, space, rung_pruner())
     if repaired:
         progress.say(repaired)
     if space and sweep.settings.trials:
@@ -140,6 +144,7 @@ def starting(
     except UserError:
         machines.stop()
         if sweep.is_new:
+            place_of_study(sweep).remove()
             shutil.rmtree(sweep.settings.folder, ignore_errors=True)
         raise
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from sweeps.addresses import without_secret
 from sweeps.agreement import repair
 from sweeps.jobs import Job, Report
 from sweeps.record import JobRecord, Record
-from sweeps.settings import without_secret
 from sweeps.tracking import MlflowView, is_outage
 
 FIRST_PAUSE_S = 0.5

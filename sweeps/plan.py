@@ -17,7 +17,7 @@ from sweeps.finals import Exams
 from sweeps.jobs import BEGINS, Job, Kind, Report, drop_previous_checkpoint
 from sweeps.machine import Machines
 from sweeps.record import JobRecord, Outcome, Record
-from sweeps.searcher import OBJECTIVE, STATES, Proposal, Study, trial_number
+from sweeps.searcher import OBJECTIVE, STATES, Proposal, Study, first_line, trial_number
 from sweeps.teachers import TeacherStore, is_trained
 
 DEATHS = 5
@@ -162,7 +162,7 @@ class Plan(Searcher):
         try:
             yield
         except (OSError, StorageInternalError) as error:
-            self.halted = str(error.__cause__ or error)
+            self.halted = first_line(error.__cause__ or error)
 
     def _settle(self, running: Running, outcome: Outcome, reason: str) -> None:
         job = running.job

@@ -13,13 +13,14 @@ from ltsd.data.longtail import class_groups
 from ltsd.errors import UserError
 from ltsd.precision import computes_in
 from sweeps import confirm, finals
+from sweeps.addresses import flag_of, given_again, without_password
 from sweeps.finals import Results
 from sweeps.machine import Machines
 from sweeps.paired import differences
 from sweeps.record import Record
 from sweeps.rows import BASELINE, FINALIST
 from sweeps.searcher import Study
-from sweeps.settings import AUTO, Sweep, without_password
+from sweeps.settings import AUTO, Sweep
 
 
 def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Sequence[str]) -> Iterator[str]:
@@ -159,7 +160,8 @@ def resume_command(sweep: Sweep) -> str:
     """The command that goes on with this sweep."""
     settings = sweep.settings
     storage = "" if settings.storage == "runs" else f" --storage {shlex.quote(settings.storage)}"
-    return f"python sweeps/search.py --name {shlex.quote(str(settings.name))}{storage} --resume"
+    logins = "".join(given_again(flag_of(name), uri) for name, uri in settings.stores.items())
+    return f"python sweeps/search.py --name {shlex.quote(str(settings.name))}{storage} --resume{logins}"
 
 
 def _teachers(record: Record) -> dict[str, int]:

@@ -1,33 +1,32 @@
 """The Optuna side: the persistent study, which proposes and prunes; a view of the sweep's record."""
 
-import contextlib
-import sqlite3
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.samplers import TPESampler
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from ltsd.errors import UserError
 from ltsd.knobs import Value
+from sweeps.database import StudyPlace
 from sweeps.jobs import Job
 from sweeps.record import JobRecord, Outcome, Record
 
 OBJECTIVE = "val/robust_acc"
+STUDY = "study"
 RANDOM_TRIALS = 6
-STUDY_FILE = "study.db"
-LOCK_TIMEOUT_S = 60.0
 STATES: Mapping[Outcome, TrialState] = {
     "done": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+
+T = TypeVar("T")
 
 
 class ContradictionError(ValueError):
@@ -55,46 +54,46 @@ class Proposal:
 
 
 class Study:
-    """One sweep's study in its sqlite file; every method leaves the file true.
+    """One sweep's study in its place; every method leaves what lies there true.
 
     A finished trial is COMPLETE with its last value, one stopped early PRUNED with its intermediate values,
     one that diverged or crashed FAIL. Telling the same trial twice changes nothing. `asked` counts the trials that
     were started, whatever became of them.
     """
 
-    def __init__(self, folder: Path, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner) -> None:
+    def __init__(self, place: StudyPlace, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._seed = seed
         self._space = dict(space)
         self._live: dict[int, Trial] = {}
-        file = folder.absolute() / STUDY_FILE
-        storage = RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
         self.optuna = optuna.create_study(
-            study_name="sweep", storage=storage, direction="maximize", pruner=pruner, load_if_exists=True
+            study_name=place.study, storage=place.storage(), direction="maximize", pruner=pruner, load_if_exists=True
         )
         self.asked = len(self.trials(*_ASKED))
 
     @classmethod
     def agreeing(
-        cls, record: Record, folder: Path, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner
+        cls, record: Record, place: StudyPlace, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner
     ) -> tuple[Self, str]:
         """The study of a sweep, brought in line with its record; where it cannot be, it is made again from the record.
 
         Returns:
-            The study, and why it was made again; "" where it was not. The file that was there is kept.
+            The study, and why it was made again; "" where it was not. What was there is kept.
+
+        Raises:
+            UserError: a database that sweeps share does not answer, or keeps no studies.
         """
-        file = folder / STUDY_FILE
         try:
-            check_database(file)
-            study = cls(folder, seed, space, pruner)
+            place.check()
+            study = cls(place, seed, space, pruner)
             study.adopt(record)
+        except UserError:
+            raise
         except Exception as error:  # a damaged database raises anything, from sqlite3, SQLAlchemy, Optuna or json
-            for path in folder.glob(f"{STUDY_FILE}*"):
-                if ".damaged-" not in path.name:
-                    path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
-            study = cls(folder, seed, space, pruner)
+            place.set_aside(error)
+            study = cls(place, seed, space, pruner)
             study.adopt(record)
-            return study, f"{file} is damaged ({first_line(error)}) and was made again from the journal"
+            return study, f"{place} is damaged ({first_line(error)}) and was made again from the journal"
         return study, ""
 
     def adopt(self, record: Record) -> None:
@@ -164,21 +163,21 @@ class Study:
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Record the objective at an epoch."""
-        self._live[number].report(value, epoch)
+        twice(lambda: self._live[number].report(value, epoch))
 
     def is_poor(self, number: int) -> bool:
         """Whether the pruner would stop the trial at the epoch it reported last."""
-        return self._live[number].should_prune()
+        return twice(self._live[number].should_prune)
 
     def finish(self, number: int, state: TrialState, value: float | None = None) -> None:
         """Tell how a trial ended; only a complete one has a value."""
         self._live.pop(number, None)
         value = value if state == TrialState.COMPLETE else None
-        self.optuna.tell(number, value, state=state, skip_if_finished=True)
+        twice(lambda: self.optuna.tell(number, value, state=state, skip_if_finished=True))
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials in some states, by number."""
-        return self.optuna.get_trials(deepcopy=False, states=states or None)
+        return twice(lambda: self.optuna.get_trials(deepcopy=False, states=states or None))
 
     def finished(self) -> list[FrozenTrial]:
         """The trials that are over."""
@@ -190,19 +189,34 @@ class Study:
         return max(complete, key=lambda trial: trial.value or 0.0) if complete else None
 
 
+def twice(act: Callable[[], T]) -> T:
+    """Do what has the same effect when it is done twice: again where the connection to a database broke under it. The
+    second time waits for another connection, see `sweeps.database.Patience`.
+    """
+    try:
+        return act()
+    except StorageInternalError:
+        return act()
+
+
 def trial_number(job: Job) -> int:
     """The Optuna number of a trial's job."""
     return int(job.key.rpartition("-")[2])
 
 
-def differences_of_study(folder: Path, record: Record) -> dict[str, list[str]]:
-    """What the study has otherwise than the record, by the key of a trial's job."""
-    file = folder / STUDY_FILE
+def differences_of_study(place: StudyPlace, record: Record) -> dict[str, list[str]]:
+    """What the study has otherwise than the record, by the key of a trial's job.
+
+    Raises:
+        UserError: a database that sweeps share does not answer, or keeps no studies.
+    """
     try:
-        check_database(file)
-        trials = optuna.load_study(study_name="sweep", storage=f"sqlite:///{file}").get_trials(states=_ASKED)
+        place.check()
+        trials = optuna.load_study(study_name=place.study, storage=place.storage()).get_trials(states=_ASKED)
+    except UserError:
+        raise
     except Exception as error:  # see `Study.agreeing`
-        return {STUDY_FILE: [f"the study cannot be read ({first_line(error)})"]}
+        return {STUDY: [f"{place} cannot be read ({first_line(error)})"]}
     jobs = {trial_number(known.job): known for known in record.of_kind("trial")}
     found: dict[str, list[str]] = {}
     for number in sorted(record.proposals.keys() | {trial.number for trial in trials}):
@@ -234,20 +248,7 @@ def scores_of(known: JobRecord) -> dict[int, float]:
     return {epoch: one.values[OBJECTIVE] for epoch, one in known.epochs.items() if OBJECTIVE in one.values}
 
 
-def check_database(file: Path) -> None:
-    """Have sqlite check the structure of a file, where there is one.
-
-    Raises:
-        sqlite3.DatabaseError: it is damaged.
-    """
-    if file.exists():
-        with contextlib.closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)) as connection:
-            verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-
-
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, in a line."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 

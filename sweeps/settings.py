@@ -5,10 +5,11 @@ import dataclasses
 import json
 import os
 import re
+import secrets
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from ltsd.config import Config
 from ltsd.errors import UserError
 from ltsd.files import publishing
 from ltsd.knobs import Value, knob
+from sweeps.addresses import without_password
 from sweeps.rows import rows_named
 
 SETTINGS_FILE = "sweep.json"
@@ -54,7 +56,17 @@ class Settings:
         "the Ray cluster to run on; auto: the one that this machine belongs to (default: none, this machine alone)",
     )
     storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
-    tracking_uri: str = knob("sqlite:///mlflow.db", "where MLflow keeps its records, or the address of its server")
+    tracking_uri: str = knob(
+        "sqlite:///mlflow.db",
+        "where MLflow keeps its records: the address of its server, or of a database, such as "
+        "postgresql://USER:PASSWORD@HOST/DATABASE",
+    )
+    study_uri: str | None = knob(
+        None,
+        "PostgreSQL database of the Optuna study, postgresql://USER:PASSWORD@HOST/DATABASE, which sweeps may share; "
+        "users and passwords are written down nowhere, so give the flag again with --resume (default, and where it is "
+        "'': the file study.db in the sweep's folder)",
+    )
     confirm: int = knob(
         1,
         "best trials that are trained on two more seeds, with the published defaults, to choose the finalist",
@@ -77,6 +89,12 @@ class Settings:
         return Path(self.storage) / str(self.name)
 
     @property
+    def stores(self) -> dict[str, str]:
+        """The addresses of what is written to, which may hold logins, by the names of their settings."""
+        named = {"tracking_uri": self.tracking_uri, "study_uri": self.study_uri}
+        return {name: uri for name, uri in named.items() if uri}
+
+    @property
     def rows(self) -> tuple[str, ...]:
         """The reference rows.
 
@@ -96,16 +114,21 @@ CHANGEABLE = (
     "ray_address",
     "storage",
     "tracking_uri",
+    "study_uri",
 )
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as it was asked for: settings, and the knobs that the user fixed by dotted name."""
+    """A sweep as it was asked for: settings, and the knobs that the user fixed by dotted name.
+
+    `identity` is drawn when it begins and tells it from sweeps of the same name in other folders.
+    """
 
     settings: Settings
     fixed: dict[str, Value]
     is_new: bool = True
+    identity: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
     def base(self) -> Config:
@@ -153,13 +176,14 @@ class Sweep:
         return lock
 
     def keep(self) -> None:
-        """Write the settings into the sweep's folder; the tracking URI without user and password.
+        """Write the settings into the sweep's folder; addresses without user and password.
 
         Raises:
             UserError: the storage cannot be written.
         """
-        shown = dataclasses.replace(self.settings, tracking_uri=without_password(self.settings.tracking_uri))
-        content = {"settings": dataclasses.asdict(shown), "fixed": self.fixed}
+        stores = {name: without_password(uri) for name, uri in self.settings.stores.items()}
+        settings = dataclasses.asdict(self.settings) | stores
+        content = {"settings": settings, "fixed": self.fixed, "identity": self.identity}
         try:
             with publishing(self.settings.folder / SETTINGS_FILE) as temporary:
                 temporary.write_text(json.dumps(content, indent=1))
@@ -219,6 +243,7 @@ class Sweep:
         try:
             content = json.loads(path.read_text())
             saved, known = Settings(**content["settings"]), content["fixed"]
+            identity = content.get("identity") or secrets.token_hex(4)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
         now = {name: value for name, value in given.items() if name in CHANGEABLE}
@@ -230,7 +255,7 @@ class Sweep:
                     f"--{name.replace('_', '-')} {value}: the sweep was started with {before}; leave the flag out, or "
                     f"start another sweep"
                 )
-        return cls(dataclasses.replace(saved, **now), known, is_new=False)
+        return cls(dataclasses.replace(saved, **now), known, is_new=False, identity=identity)
 
 
 def _taken(settings: Settings) -> UserError:
@@ -243,16 +268,3 @@ def data_name(source: str) -> str:
     """A short name of a source, fit for experiments, models and filters, whatever the folder is called."""
     name = Path(source.partition("?")[0]).name.removesuffix(".parquet").removesuffix(".arrow")
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-._") or "data"
-
-
-def without_password(uri: str) -> str:
-    """The URI as it may be shown: without user and password."""
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"
-
-
-def without_secret(text: str, uri: str) -> str:
-    """The first line of a message, without the user and password of a URI."""
-    login = uri.partition("://")[2].rpartition("@")[0]
-    line = (text.splitlines() or [""])[0]
-    return line.replace(login, "…") if login else line

@@ -38,11 +38,12 @@ from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.runs import load_model
+from sweeps.addresses import without_password, without_secret
 from sweeps.jobs import Job, Report
 from sweeps.points import Point, best_and_final, expected, points
 from sweeps.portrait import first_of_each_class
 from sweeps.record import JobRecord, Outcome
-from sweeps.settings import Sweep, data_name, without_password, without_secret
+from sweeps.settings import Sweep, data_name
 from sweeps.space import TEACHER_GAMMA, searched_knobs
 
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
@@ -66,6 +67,8 @@ class MlflowView:
     def __init__(self, uri: str, name: str, base: Config, splits: Splits, searched: Sequence[str]) -> None:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
+        # It shows the stack of every error of a database before it raises that, which the outbox tells in a line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._client = MlflowClient(tracking_uri=uri)
         self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, tuple(searched)
         self._experiment_id = ""

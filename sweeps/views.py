@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ltsd.checkpoint import load_checkpoint
 from ltsd.data import load_splits
 from sweeps import agreement, confirm, finals, report
+from sweeps.database import check_stores, place_of_study
 from sweeps.jobs import history, newest_checkpoint
 from sweeps.record import JobRecord, Record, open_mended
 from sweeps.scheduler import rung_pruner
@@ -21,6 +22,8 @@ class Views:
     def __init__(self, sweep: Sweep) -> None:
         self._sweep, base = sweep, sweep.base
         self._folder = sweep.settings.folder.absolute()
+        check_stores(sweep.settings)
+        self._place = place_of_study(sweep)
         self.record = Record.read(self._folder)
         splits = load_splits(base.data)
         self._space = search_space(base, splits.imbalance_ratio, sweep.fixed)
@@ -36,7 +39,7 @@ class Views:
                 f"damaged in line {lines}; a resume or --repair takes what they held from checkpoints"
             ]
         parts = (
-            differences_of_study(self._folder, self.record),
+            differences_of_study(self._place, self.record),
             differences_of_checkpoints(self.record),
             agreement.differences(self._view, self.record),
         )
@@ -49,7 +52,7 @@ class Views:
         """Bring study and MLflow in line with the record; says what was done."""
         self.record, mended = open_mended(self._folder)
         yield mended or "the journal is whole"
-        study, repaired = Study.agreeing(self.record, self._folder, self._sweep.base.seed, self._space, rung_pruner())
+        study, repaired = Study.agreeing(self.record, self._place, self._sweep.base.seed, self._space, rung_pruner())
         yield repaired or "the study agrees"
         self._view.open()
         found = agreement.repair(self._view, self.record)

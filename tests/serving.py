@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 class Server:
-    """A real MLflow server on the records in a database file, on a port of its own."""
+    """A real MLflow server in a folder, on the records in a database there or elsewhere, on a port of its own."""
 
-    def __init__(self, database: Path) -> None:
-        self._database = database
+    def __init__(self, folder: Path, records: str = "sqlite:///mlflow.db") -> None:
+        self._folder, self._records = folder, records
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -26,10 +26,10 @@ class Server:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-                *("--backend-store-uri", f"sqlite:///{self._database}", "--workers", "1"),
-                *("--artifacts-destination", str(self._database.parent / "mlartifacts")),
+                *("--backend-store-uri", self._records, "--workers", "1"),
+                *("--artifacts-destination", str(self._folder / "mlartifacts")),
             ],
-            cwd=self._database.parent,
+            cwd=self._folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

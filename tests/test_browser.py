@@ -24,7 +24,7 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
     folder = tmp_path_factory.mktemp("browser")
     done = run_search(folder, "--name", "seen", *SMALL)
     assert done.returncode == 0, done.stderr
-    server = Server(folder / "mlflow.db")
+    server = Server(folder)
     yield server.uri, folder
     server.send(signal.SIGTERM)
     server.process.wait(20)

@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ltsd.config import Config
 from ltsd.knobs import Value
+from sweeps.database import STUDY_FILE, StudyFile
 from sweeps.jobs import Job, Report
 from sweeps.record import Outcome, Record
-from sweeps.searcher import OBJECTIVE, STUDY_FILE, Proposal, Study, differences_of_study
+from sweeps.searcher import OBJECTIVE, Proposal, Study, differences_of_study
 
 SPACE: Mapping[str, BaseDistribution] = {
     "distill.temperature": FloatDistribution(0.5, 8.0, log=True),
@@ -24,7 +25,7 @@ SPACE: Mapping[str, BaseDistribution] = {
 
 
 def opened(folder: Path, seed: int = 0, pruner: BasePruner | None = None) -> Study:
-    return Study(folder, seed, SPACE, pruner or NopPruner())
+    return Study(StudyFile(folder), seed, SPACE, pruner or NopPruner())
 
 
 def on_file(folder: Path) -> list[FrozenTrial]:
@@ -198,15 +199,15 @@ def test_a_study_is_brought_in_line_with_the_record_whatever_became_of_its_file(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     record = recorded(tmp_path)
-    study, said = Study.agreeing(record, tmp_path, 0, SPACE, NopPruner())
+    study, said = Study.agreeing(record, StudyFile(tmp_path), 0, SPACE, NopPruner())
     assert said == ""
     before = told(on_file(tmp_path))
     assert [state for state, *_ in before] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
     assert before[0][2:] == ({5: 0.05, 10: 0.1}, 0.1)
-    assert differences_of_study(tmp_path, record) == {}
+    assert differences_of_study(StudyFile(tmp_path), record) == {}
     del study
     damage(tmp_path / STUDY_FILE)
-    study, said = Study.agreeing(record, tmp_path, 0, SPACE, NopPruner())
+    study, said = Study.agreeing(record, StudyFile(tmp_path), 0, SPACE, NopPruner())
     assert told(on_file(tmp_path)) == before
     assert [orphan.number for orphan in study.orphans()] == [3]
     if damage in (cut, garble, lie):
@@ -218,14 +219,14 @@ def test_what_a_killed_process_put_on_record_and_did_not_tell_is_told(tmp_path: 
     record = Record.open(tmp_path)
     study = opened(tmp_path)
     proposal = study.ask()
-    assert differences_of_study(tmp_path, record) == {"trial-0000": ["the journal lacks it"]}
-    study, _ = Study.agreeing(record, tmp_path, 0, SPACE, NopPruner())
+    assert differences_of_study(StudyFile(tmp_path), record) == {"trial-0000": ["the journal lacks it"]}
+    study, _ = Study.agreeing(record, StudyFile(tmp_path), 0, SPACE, NopPruner())
     assert record.proposals == {0: proposal.params}
     job = Job("trial", "trial-0000", Config(), "train", str(tmp_path.absolute()))
     record.started(job, 0)
     record.reported(job, Report(5, values={OBJECTIVE: 0.5}))
     record.ended(job, "done", "")
-    assert len(differences_of_study(tmp_path, record)["trial-0000"]) == 2
-    study, said = Study.agreeing(record, tmp_path, 0, SPACE, NopPruner())
+    assert len(differences_of_study(StudyFile(tmp_path), record)["trial-0000"]) == 2
+    study, said = Study.agreeing(record, StudyFile(tmp_path), 0, SPACE, NopPruner())
     assert said == ""
     assert told(on_file(tmp_path)) == [("COMPLETE", proposal.params, {5: 0.5}, 0.5)]

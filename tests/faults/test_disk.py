@@ -14,8 +14,8 @@ from kills import NAME, SHORT
 from sweeping import run_search
 
 from ltsd.checkpoint import MAGIC
+from sweeps.database import STUDY_FILE
 from sweeps.record import Record
-from sweeps.searcher import STUDY_FILE
 from sweeps.settings import JOURNAL_FILE
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     (tmp_path / "server").mkdir()
-    server = Server(tmp_path / "server" / "mlflow.db")
+    server = Server(tmp_path / "server")
     yield server
     server.send(signal.SIGKILL)
 
