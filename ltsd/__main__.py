@@ -23,6 +23,7 @@ from ltsd.files import publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
 from ltsd.pictures import class_bars
+from ltsd.precision import device_of
 from ltsd.runs import Run, load_model, open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
@@ -65,7 +66,7 @@ def train_command(parsed: argparse.Namespace) -> int:
     out: Path = parsed.out
     if out.exists() and not parsed.resume:
         raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(gpu=torch.cuda.is_available())
     _check_writable(out)
     teacher = None
     if METHODS[config.method].needs_teacher:
@@ -99,7 +100,7 @@ def _train(run: Run, path: Path, title: str) -> None:
 
 def evaluate_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd evaluate`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(gpu=torch.cuda.is_available())
     model, about = load_model(parsed.checkpoint, device)
     config = Config().override(about["config"])
     for path in (parsed.json, parsed.picture, parsed.verdicts):

@@ -3,9 +3,15 @@
 import torch
 
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
-
-
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def device_of(*, gpu: bool) -> torch.device:
+    """The GPU or the processor. What is float32 is multiplied as such on both: cuDNN would round its inputs to TF32."""
+    if not gpu:
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda")
 
 
 def computes_in(precision: str, device: torch.device) -> str:

@@ -14,6 +14,7 @@ from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.exam import ExamResult, examine
+from ltsd.precision import device_of
 from ltsd.runs import Run, load_model, open_run
 from ltsd.state import EpochMetrics
 from ltsd.teacher import teacher_gamma, teacher_split
@@ -58,12 +59,10 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment |
 def claim_device(gpu_fraction: float) -> torch.device:
     """One thread on the CPU, or the GPU with this trial's share of its memory and no more: who runs out fails alone."""
     torch.set_num_threads(1)
-    if gpu_fraction == 0:
-        return torch.device("cpu")
-    if gpu_fraction < 1:
+    if 0 < gpu_fraction < 1:
         beside = CONTEXT_BYTES / torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(max(0.0, gpu_fraction - beside))
-    return torch.device("cuda")
+    return device_of(gpu=gpu_fraction > 0)
 
 
 def splits_of(data: DataConfig, shipment: Shipment | None) -> Splits:
