@@ -11,16 +11,15 @@ from typing import Self
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
-from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ltsd.knobs import Value
 from sweeps.jobs import Job
 from sweeps.record import JobRecord, Outcome, Record
+from sweeps.sampler import BoundedTPE
 
 OBJECTIVE = "val/robust_acc"
-RANDOM_TRIALS = 6
 STUDY_FILE = "study.db"
 LOCK_TIMEOUT_S = 60.0
 STATES: Mapping[Outcome, TrialState] = {
@@ -32,18 +31,6 @@ STATES: Mapping[Outcome, TrialState] = {
 
 class ContradictionError(ValueError):
     """The study and the journal tell different things."""
-
-
-class SpaceKnown(TPESampler):
-    """TPE that is told the space: it would read it off all earlier trials, every time."""
-
-    def __init__(self, space: Mapping[str, BaseDistribution], seed: int) -> None:
-        super().__init__(seed=seed, n_startup_trials=RANDOM_TRIALS)
-        self._known = {name: among for name, among in sorted(space.items()) if not among.single()}
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What the points are drawn in together: all that is searched."""
-        return self._known
 
 
 @dataclass(frozen=True)
@@ -147,7 +134,7 @@ class Study:
 
     def ask(self) -> Proposal:
         """A new point. It depends on the seed, its number and what was told before, not on when it is asked."""
-        self.optuna.sampler = SpaceKnown(self._space, self._seed * 100_003 + self.asked)
+        self.optuna.sampler = BoundedTPE(self._space, self._seed * 100_003 + self.asked)
         trial = self.optuna.ask(self._space)
         self.asked += 1
         self._live[trial.number] = trial
