@@ -102,8 +102,9 @@ class Study:
         for trial in self.finished():
             if trial.number not in jobs:
                 raise ContradictionError(f"trial {trial.number} is {trial.state.name}, the journal has no start of it")
+        trials = self.trials()
         for number, known in jobs.items():
-            self._adopt_trial(number, known, record)
+            self._adopt_trial(trials[number], known, record)
 
     def _insert(self, number: int, params: Mapping[str, Value]) -> None:
         distributions = {name: self._space[name] for name in params}
@@ -112,9 +113,8 @@ class Study:
         if dict(self.trials()[number].params) != params:
             raise ContradictionError(f"trial {number} is another one here")
 
-    def _adopt_trial(self, number: int, known: JobRecord, record: Record) -> None:
-        frozen = self.trials()[number]
-        scores = scores_of(known)
+    def _adopt_trial(self, frozen: FrozenTrial, known: JobRecord, record: Record) -> None:
+        number, scores = frozen.number, scores_of(known)
         for epoch, value in frozen.intermediate_values.items():
             if scores.get(epoch, value) != value:
                 raise ContradictionError(f"trial {number} has {value} at epoch {epoch}, the journal {scores[epoch]}")
@@ -187,14 +187,14 @@ def differences_of_study(folder: Path, record: Record) -> dict[str, list[str]]:
     file = folder / STUDY_FILE
     try:
         check_database(file)
-        trials = optuna.load_study(study_name="sweep", storage=f"sqlite:///{file}").get_trials(states=_ASKED)
+        study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{file}")
+        trials = {trial.number: trial for trial in study.get_trials(states=_ASKED)}
     except Exception as error:  # see `Study.agreeing`
         return {STUDY_FILE: [f"the study cannot be read ({first_line(error)})"]}
     jobs = {trial_number(known.job): known for known in record.of_kind("trial")}
     found: dict[str, list[str]] = {}
-    for number in sorted(record.proposals.keys() | {trial.number for trial in trials}):
-        trial = next((trial for trial in trials if trial.number == number), None)
-        told = list(_differences_of_trial(trial, record.proposals.get(number), jobs.get(number)))
+    for number in sorted(record.proposals.keys() | trials.keys()):
+        told = list(_differences_of_trial(trials.get(number), record.proposals.get(number), jobs.get(number)))
         if told:
             found[f"trial-{number:04d}"] = told
     return found
