@@ -100,7 +100,8 @@ def main() -> None:
     with publishing(flags.out) as temporary:
         temporary.write_text(
             f"# Trials that wait {WAIT_S:g} s, on hosts that carry one at a time\n\n"
-            f"Made by `python benchmarks/more_hosts.py`; {versions('ray', 'optuna', 'mlflow')}; all hosts on {hardware()}. "
+            f"Made by `python benchmarks/more_hosts.py`; {versions('ray', 'optuna', 'mlflow')}; all hosts on "
+            f"{hardware()}. "
             f"{TRIALS_A_HOST} trials a host, from the start of the first to the end of the last; MLflow on the leader, "
             "by HTTP.\n\n| hosts | trials an hour | of what waiting alone allows | to one host |\n|---|---|---|---|\n"
             + "\n".join(rows)

@@ -11,6 +11,7 @@ from sweeps.jobs import REPORT, Report
 
 RUNG_FRACTIONS = (0.6, 0.75)
 WARM_TRIALS = 4
+OVER = (Trial.TERMINATED, Trial.ERROR)
 
 
 def rungs(epochs: int, every: int) -> list[int]:
@@ -35,6 +36,15 @@ class RungScheduler(FIFOScheduler):
     def __init__(self, reported: Callable[[str, Report], bool]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reported = reported
+        self._live: list[Trial] = []
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Called by Ray for a job that is to run, and again where its worker died."""
+        self._live = [one for one in self._live if one is not trial and one.status not in OVER] + [trial]
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Called by Ray at every event: what waited longest. Ray by itself looks through all jobs there ever were."""
+        return next((trial for trial in self._live if trial.status == Trial.PENDING), None)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Called by Ray for every report, before anything else hears of it."""

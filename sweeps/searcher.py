@@ -8,7 +8,6 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
-from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from ltsd.errors import UserError
@@ -16,10 +15,10 @@ from ltsd.knobs import Value
 from sweeps.database import StudyPlace
 from sweeps.jobs import Job
 from sweeps.record import JobRecord, Outcome, Record
+from sweeps.sampler import BoundedTPE
 
 OBJECTIVE = "val/robust_acc"
 STUDY = "study"
-RANDOM_TRIALS = 6
 STATES: Mapping[Outcome, TrialState] = {
     "done": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
@@ -31,18 +30,6 @@ T = TypeVar("T")
 
 class ContradictionError(ValueError):
     """The study and the journal tell different things."""
-
-
-class SpaceKnown(TPESampler):
-    """TPE that is told the space: it would read it off all earlier trials, every time."""
-
-    def __init__(self, space: Mapping[str, BaseDistribution], seed: int) -> None:
-        super().__init__(seed=seed, n_startup_trials=RANDOM_TRIALS)
-        self._known = {name: among for name, among in sorted(space.items()) if not among.single()}
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What the points are drawn in together: all that is searched."""
-        return self._known
 
 
 @dataclass(frozen=True)
@@ -114,8 +101,9 @@ class Study:
         for trial in self.finished():
             if trial.number not in jobs:
                 raise ContradictionError(f"trial {trial.number} is {trial.state.name}, the journal has no start of it")
+        trials = self.trials()
         for number, known in jobs.items():
-            self._adopt_trial(number, known, record)
+            self._adopt_trial(trials[number], known, record)
 
     def _insert(self, number: int, params: Mapping[str, Value]) -> None:
         distributions = {name: self._space[name] for name in params}
@@ -124,9 +112,8 @@ class Study:
         if dict(self.trials()[number].params) != params:
             raise ContradictionError(f"trial {number} is another one here")
 
-    def _adopt_trial(self, number: int, known: JobRecord, record: Record) -> None:
-        frozen = self.trials()[number]
-        scores = scores_of(known)
+    def _adopt_trial(self, frozen: FrozenTrial, known: JobRecord, record: Record) -> None:
+        number, scores = frozen.number, scores_of(known)
         for epoch, value in frozen.intermediate_values.items():
             if scores.get(epoch, value) != value:
                 raise ContradictionError(f"trial {number} has {value} at epoch {epoch}, the journal {scores[epoch]}")
@@ -146,7 +133,7 @@ class Study:
 
     def ask(self) -> Proposal:
         """A new point. It depends on the seed, its number and what was told before, not on when it is asked."""
-        self.optuna.sampler = SpaceKnown(self._space, self._seed * 100_003 + self.asked)
+        self.optuna.sampler = BoundedTPE(self._space, self._seed * 100_003 + self.asked)
         trial = self.optuna.ask(self._space)
         self.asked += 1
         self._live[trial.number] = trial
@@ -212,16 +199,16 @@ def differences_of_study(place: StudyPlace, record: Record) -> dict[str, list[st
     """
     try:
         place.check()
-        trials = optuna.load_study(study_name=place.study, storage=place.storage()).get_trials(states=_ASKED)
+        study = optuna.load_study(study_name=place.study, storage=place.storage())
+        trials = {trial.number: trial for trial in study.get_trials(states=_ASKED)}
     except UserError:
         raise
     except Exception as error:  # see `Study.agreeing`
         return {STUDY: [f"{place} cannot be read ({first_line(error)})"]}
     jobs = {trial_number(known.job): known for known in record.of_kind("trial")}
     found: dict[str, list[str]] = {}
-    for number in sorted(record.proposals.keys() | {trial.number for trial in trials}):
-        trial = next((trial for trial in trials if trial.number == number), None)
-        told = list(_differences_of_trial(trial, record.proposals.get(number), jobs.get(number)))
+    for number in sorted(record.proposals.keys() | trials.keys()):
+        told = list(_differences_of_trial(trials.get(number), record.proposals.get(number), jobs.get(number)))
         if told:
             found[f"trial-{number:04d}"] = told
     return found

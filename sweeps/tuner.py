@@ -57,12 +57,12 @@ class Watch(tune.Callback):
         self._looked = time.monotonic()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Called by Ray Tune when a job is over, of which it keeps to the end what nobody reads again: a third of
-        what a trial costs the driver in memory.
-        """
+        """Called by Ray Tune when a job is over, of which it keeps to the end what nobody reads again."""
         run = trial.run_metadata
         for kept in (trial.config, trial.evaluated_params, run.metric_analysis, run.metric_n_steps, run.last_result):
             kept.clear()
+        trial.last_result.clear()  # without a last result it is what the worker said of itself when it began
+        trial.experiment_tag = ""
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Called by Ray Tune in each turn of its loop.

@@ -1,0 +1,75 @@
+"""What proposes the points: TPE that is told the space, and looks at so many trials at most."""
+
+import heapq
+from collections.abc import Container, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+RANDOM_TRIALS = 6
+SEEN = 500
+BEST = 25
+_OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class BoundedTPE(TPESampler):
+    """TPE that is told the space, which it would read off all earlier trials, and that sees `SEEN` finished trials at
+    most: a proposal costs as much after thousands of trials as after hundreds.
+    """
+
+    def __init__(self, space: Mapping[str, BaseDistribution], seed: int) -> None:
+        super().__init__(seed=seed, n_startup_trials=RANDOM_TRIALS)
+        self._known = {name: among for name, among in sorted(space.items()) if not among.single()}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What the points are drawn in together: all that is searched."""
+        return self._known
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A point, from the trials that are seen."""
+        return super().sample_relative(_Part(study), trial, search_space)
+
+
+class _Part(optuna.Study):
+    """A study as the sampler is shown it, in the way in which Optuna's Hyperband shows its own a bracket."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        vars(self).update(vars(study))
+        self._seen = seen(study.get_trials(deepcopy=False, states=(*_OVER, TrialState.RUNNING)))
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._seen if states is None or trial.state in states]
+
+
+def seen(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Of trials by number those that a proposal is made from: all that run, and of the finished ones the `BEST` best,
+    which are as many as TPE ever takes for the good ones, and the latest; `SEEN` together.
+    """
+    over = [trial for trial in trials if trial.state != TrialState.RUNNING]
+    if len(over) <= SEEN:
+        return trials
+    good = {trial.number: trial for trial in _good(over)}
+    latest = [trial for trial in over[-SEEN:] if trial.number not in good][BEST - SEEN :]
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    return sorted([*good.values(), *latest, *running], key=lambda trial: trial.number)
+
+
+def _good(over: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The best finished trials, in TPE's order: complete ones by value, after them pruned ones that came further."""
+    complete = [trial for trial in over if trial.state == TrialState.COMPLETE]
+    best = heapq.nlargest(BEST, complete, key=lambda trial: trial.value or 0.0)
+    if len(best) < BEST:
+        pruned = [trial for trial in over if trial.state == TrialState.PRUNED]
+        best += heapq.nlargest(BEST - len(best), pruned, key=_last_score)
+    return best
+
+
+def _last_score(trial: FrozenTrial) -> tuple[int, float]:
+    return max(trial.intermediate_values.items(), default=(-1, 0.0))
