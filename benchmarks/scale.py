@@ -1,13 +1,14 @@
 """What does each store of a sweep carry, and which is the first to give in on 100 nodes with 8 GPUs each?
 
-    python benchmarks/scale.py --study-uri postgresql://… --tracking-uri postgresql://…     # two empty databases
+    python benchmarks/scale.py --study-uri URI --tracking-uri URI --server-uri URI
 
-Measured: what `stores.py` measures, and the driver's processor time, all of its stores included, over trials of two
+The three are empty PostgreSQL databases. Measured: what `stores.py` measures, and the driver's processor time, all of its stores included, over trials of two
 lengths that do nothing, which gives that of a trial and that of a report. What the cluster wants is reckoned from
 assumptions, not measured. Writes results/scale.md.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import tempfile
@@ -28,7 +29,8 @@ SHORT, LONG, TRIALS = 4, 40, 60
 Rates = Mapping[str, float]
 INTRODUCTION = """# A sweep on 100 nodes with 8 GPUs each, on paper
 
-Made by `python benchmarks/scale.py --study-uri URI --tracking-uri URI`; {versions}; {hardware}, PostgreSQL on the same.
+Made by `python benchmarks/scale.py --study-uri URI --tracking-uri URI --server-uri URI`;
+{versions}; {hardware}, PostgreSQL on the same.
 
 **Measured here**: operations a second of each store by itself, one after another, as the driver does them. A report to
 MLflow is a batch of {points} points, an end brings {kilobytes} kB of pictures. The driver's row is its processor time,
@@ -36,8 +38,8 @@ stores included, over trials that do nothing.
 
 **Assumed, not measured**: {cluster.trials} trials a GPU, {cluster.running:,} at a time; ResNet-18 on CIFAR-10-LT
 ({cluster.size:,} images), {cluster.epochs} epochs, validated every {cluster.every}, none stopped early; a GPU trains
-{cluster.images:,.0f} images a second for its {cluster.trials} trials together. So an epoch takes {cluster.epoch_s:.1f} s, a
-trial {minutes:.1f} minutes, and {hour:,.0f} end in an hour.
+{cluster.images:,.0f} images a second for its {cluster.trials} trials together. So an epoch takes
+{cluster.epoch_s:.1f} s, a trial {minutes:.1f} minutes, and {hour:,.0f} end in an hour.
 
 **Extrapolated from both**: the load, seconds of work that a second brings (above 1 it cannot keep up), and the trials
 at a time at which it is 1.
@@ -88,11 +90,11 @@ def of_driver() -> dict[str, float]:
     return {"reports": 1000 / each, "trials": 1000 / max(short - SHORT * each, 0.1)}
 
 
-def measured(study: str, records: str, running: int) -> dict[str, Rates]:
+def measured(study: str, records: str, served: str, running: int) -> dict[str, Rates]:
     """Operations a second, by store."""
     found: dict[str, Rates] = {}
-    with tempfile.TemporaryDirectory(prefix="ltsd-bench-", dir=".") as name:
-        home = Path(name).absolute()
+    with tempfile.TemporaryDirectory(prefix="ltsd-bench-", dir=".") as name, contextlib.chdir(name):
+        home = Path.cwd()
 
         def keep(title: str, measure: Callable[[Path], Rates]) -> None:
             folder = home / f"{len(found)}-{time.time_ns()}"
@@ -102,13 +104,13 @@ def measured(study: str, records: str, running: int) -> dict[str, Rates]:
 
         keep("driver", lambda folder: of_driver())
         keep("journal", of_journal)
-        for known in (100, 2 * running):
-            place = StudyDatabase(study, f"scale-{known}-{time.time_ns()}")
-            keep(f"study in a file, {known // 2} run", lambda folder, n=known: of_study(StudyFile(folder), n))
-            keep(f"study in PostgreSQL, {known // 2} run", lambda folder, n=known, there=place: of_study(there, n))
+        for n in (16, running):
+            place = StudyDatabase(study, f"scale-{n}-{time.time_ns()}")
+            keep(f"study in a file, {n:,} trials run", lambda folder, n=n: of_study(StudyFile(folder), n))
+            keep(f"study in PostgreSQL, {n:,} trials run", lambda folder, n=n, at=place: of_study(at, n))
         keep("MLflow in sqlite", lambda folder: of_mlflow(f"sqlite:///{folder}/mlflow.db", folder))
         keep("MLflow in PostgreSQL", lambda folder: of_mlflow(records, folder))
-        for title, behind in (("sqlite", "sqlite:///server.db"), ("PostgreSQL", records)):
+        for title, behind in (("sqlite", "sqlite:///server.db"), ("PostgreSQL", served)):
             server, uri = start_server(home, behind)
             keep(f"MLflow, a server on {title}", lambda folder, to=uri: of_mlflow(to, folder))
             os.killpg(server.pid, signal.SIGKILL)
@@ -131,11 +133,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study-uri", required=True, help="an empty PostgreSQL database for the study")
     parser.add_argument("--tracking-uri", required=True, help="another one for MLflow")
+    parser.add_argument("--server-uri", required=True, help="a third one for an MLflow server")
     parser.add_argument("--images", type=float, default=10_000, help="training images a second of a GPU: assumed")
     parser.add_argument("--out", type=Path, default=RESULTS / "scale.md", help="where the table goes")
     flags = parser.parse_args()
     cluster = Cluster(nodes=100, gpus=8, trials=4, images=flags.images, size=13_996, epochs=100, every=5)
-    found = measured(flags.study_uri, flags.tracking_uri, cluster.running)
+    found = measured(flags.study_uri, flags.tracking_uri, flags.server_uri, cluster.running)
     text = INTRODUCTION.format(
         versions=versions("ray", "optuna", "mlflow", "sqlalchemy", "psycopg"),
         hardware=hardware(),

@@ -22,6 +22,7 @@ BASE = Config.preset("digits")
 TRAINED = [*(f"train/{name}" for name in ("loss", "balanced_loss", "kl_loss", "igdm_loss", "robust_acc", "lr"))]
 GROUPS = ("head", "medium", "tail", "worst_class")
 VALIDATED = [OBJECTIVE, "val/clean_acc", "val/tail_clean_acc", "val/fgsm_acc", *(f"val/{g}_robust_acc" for g in GROUPS)]
+OVER = 100
 PICTURE_BYTES, LARGE_BYTES = 66_000, 64_000_000
 
 
@@ -46,21 +47,21 @@ def of_journal(folder: Path) -> dict[str, float]:
     return {"reports": rate(lambda n: record.reported(job, report(n + 1)), 1000)}
 
 
-def of_study(place: StudyPlace, known: int) -> dict[str, float]:
-    """Operations a second on a study of which half of the `known` trials are over and half run."""
+def of_study(place: StudyPlace, running: int) -> dict[str, float]:
+    """Operations a second on a study of which so many trials run, and some are over."""
     space = search_space(BASE, 20.0, {})
     study, sampler = Study(place, 0, space, NopPruner()), optuna.samplers.RandomSampler(seed=0)
     drawn = optuna.create_study(sampler=sampler)
-    for number in range(known):
+    for number in range(OVER + running):
         params = drawn.ask(dict(space)).params
-        state, value = (TrialState.COMPLETE, number / known) if number % 2 else (TrialState.RUNNING, None)
+        state, value = (TrialState.COMPLETE, number / OVER) if number < OVER else (TrialState.RUNNING, None)
         study.optuna.add_trial(create_trial(params=params, distributions=dict(space), state=state, value=value))
-    study.asked = known
+    study.asked = OVER + running
     asked: list[int] = []
     return {
-        "asks": rate(lambda _: asked.append(study.ask().number), 20),
-        "reports": rate(lambda n: study.report(asked[n % 20], n + 1, 0.5), 200),
-        "ends": rate(lambda n: study.finish(asked[n], TrialState.COMPLETE, 0.5), 20),
+        "asks": rate(lambda _: asked.append(study.ask().number), 10),
+        "reports": rate(lambda n: study.report(asked[n % 10], n + 1, 0.5), 200),
+        "ends": rate(lambda n: study.finish(asked[n], TrialState.COMPLETE, 0.5), 10),
     }
 
 
