@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py --study-uri URI --tracking-uri URI --server-uri URI
 
-The three are empty PostgreSQL databases. Measured: what `stores.py` measures, and the driver's processor time, all of its stores included, over trials of two
-lengths that do nothing, which gives that of a trial and that of a report. What the cluster wants is reckoned from
-assumptions, not measured. Writes results/scale.md.
+The three are empty PostgreSQL databases. Measured: what `stores.py` measures, and the driver's processor time, all of
+its stores included, over trials of two lengths that do nothing, which gives that of a trial and that of a report. What
+the cluster wants is reckoned from assumptions, not measured. Writes results/scale.md.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def of_study(place: StudyPlace, running: int) -> dict[str, float]:
 def of_mlflow(uri: str, folder: Path) -> dict[str, float]:
     """Writes a second: runs begun, reports, runs ended with their pictures; and bytes a second of a large file."""
     logged, record = 20, Record.open(folder)
-    view = MlflowView(uri, folder.name, BASE, load_splits(BASE.data), ["distill.temperature"])
+    view = MlflowView(uri, folder.name, "", BASE, load_splits(BASE.data), ["distill.temperature"])
     view.open()
     jobs = [Job("trial", f"trial-{number:04d}", BASE, "train", str(folder)) for number in range(logged)]
     for job in jobs:

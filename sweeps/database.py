@@ -177,7 +177,7 @@ def place_of_study(sweep: Sweep, say: Callable[[str], None] = lambda text: None)
     uri = sweep.settings.study_uri
     if not uri:
         return StudyFile(sweep.settings.folder.absolute())
-    return StudyDatabase(uri, f"{sweep.settings.name}-{sweep.identity}", say)
+    return StudyDatabase(uri, f"{sweep.settings.name}-{sweep.identity}".rstrip("-"), say)
 
 
 def check_stores(settings: Settings) -> None:
