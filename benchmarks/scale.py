@@ -27,6 +27,12 @@ from sweeps.database import StudyDatabase, StudyFile
 
 SHORT, LONG, TRIALS = 4, 40, 60
 Rates = Mapping[str, float]
+LIFTS = {
+    "driver": "several sweeps side by side, each with its driver, journal and study, in the same databases",
+    "MLflow": "--tracking-uri onto PostgreSQL without a server between; until it has caught up it holds up nothing",
+    "study": "--study-uri onto PostgreSQL, or fewer validations, --evaluate.every",
+    "journal": "a --storage that syncs faster",
+}
 INTRODUCTION = """# A sweep on 100 nodes with 8 GPUs each, on paper
 
 Made by `python benchmarks/scale.py --study-uri URI --tracking-uri URI --server-uri URI`;
@@ -118,14 +124,34 @@ def measured(study: str, records: str, served: str, running: int) -> dict[str, R
     return found
 
 
+def kind_of(title: str) -> str:
+    """What a row of the table is a variant of."""
+    return title.partition(" ")[0].strip(",")
+
+
+def load_of(title: str, rates: Rates, cluster: Cluster) -> float:
+    """Seconds of work that a second brings."""
+    return sum(count / rates[name] for name, count in cluster.wanted()[kind_of(title)].items())
+
+
 def row(title: str, rates: Rates, cluster: Cluster) -> str:
     """A store: what it carries, what is wanted of it, and how many trials at a time it would carry."""
-    wanted = cluster.wanted()[title.partition(" ")[0].strip(",")]
-    load = sum(count / rates[name] for name, count in wanted.items())
+    wanted, load = cluster.wanted()[kind_of(title)], load_of(title, rates, cluster)
     carries = ", ".join(f"{rates[name]:,.3g} {name}" for name in wanted)
     wants = ", ".join(f"{count:,.3g} {name}" for name, count in wanted.items())
     size = f"{rates['bytes'] / 1e6:.0f} MB" if "bytes" in rates else "–"
     return f"| {title} | {carries} | {size} | {wants} | {load:.2f} | {cluster.running / load:,.0f} |"
+
+
+def conclusion(found: Mapping[str, Rates], cluster: Cluster) -> str:
+    """Which gives in first, each kind of store in its best place while all trials run, and what lifts it."""
+    loads = {title: load_of(title, rates, cluster) for title, rates in found.items() if "16 trials" not in title}
+    best = {kind: min((load, title) for title, load in loads.items() if kind_of(title) == kind) for kind in LIFTS}
+    told = [
+        f"{number}. {title}, load {load:.2f}: {LIFTS[kind_of(title)]}."
+        for number, (load, title) in enumerate(sorted(best.values(), reverse=True), 1)
+    ]
+    return "\nEach in its best place, the first to give in first, and what lifts it:\n\n" + "\n".join(told) + "\n"
 
 
 def main() -> None:
@@ -150,7 +176,7 @@ def main() -> None:
     )
     rows = [row(title, rates, cluster) for title, rates in found.items()]
     with publishing(flags.out) as temporary:
-        temporary.write_text(text + "\n".join(rows) + "\n")
+        temporary.write_text(text + "\n".join(rows) + "\n" + conclusion(found, cluster))
     print(flags.out.read_text())
 
 
