@@ -60,15 +60,15 @@ def epoch_ms(*, stays: bool) -> float:
         return statistics.fmean(later - earlier for at in times for earlier, later in itertools.pairwise(at))
 
 
-def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A real MLflow server, and its address."""
+def start_server(folder: Path, records: str = "sqlite:///server.db") -> tuple[subprocess.Popen[bytes], str]:
+    """A real MLflow server on its records, and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-            *("--backend-store-uri", f"sqlite:///{folder}/server.db", "--workers", "1"),
+            *("--backend-store-uri", records, "--workers", "1"),
         ],
         cwd=folder,
         stdout=subprocess.DEVNULL,

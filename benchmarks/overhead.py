@@ -63,22 +63,22 @@ def trivial_job(params: Mapping[str, Any], gpu_fraction: float, shipment: None) 
         tune.report(Report(epoch, values=values, per_class=per_class).message())
 
 
-def drive(trials: int) -> int:
+def drive(trials: int, epochs: int) -> int:
     """The driver: a sweep in the current folder whose jobs are trivial."""
     from sweeps import driver, tuner
     from sweeps.settings import Sweep
 
     tuner.run_job = trivial_job
     settings = {"name": NAME, "trials": trials, "final_attack": "none", "references": "", "final_seeds": 1}
-    fixed = {"epochs": EPOCHS, "teacher.epochs": EPOCHS, "evaluate.every": EVERY}
+    fixed = {"epochs": epochs, "teacher.epochs": EPOCHS, "evaluate.every": EVERY}
     return driver.run_sweep(Sweep.new(settings, fixed))
 
 
-def watch(trials: int) -> list[Sample]:
+def watch(trials: int, epochs: int = EPOCHS) -> list[Sample]:
     """Run a driver to the end of its trials, and what it used on the way."""
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="ltsd-bench-") as folder:
-        command = [sys.executable, str(Path(__file__).absolute()), "--drive", str(trials)]
+        command = [sys.executable, str(Path(__file__).absolute()), "--drive", str(trials), str(epochs)]
         journal = Path(folder) / "runs" / NAME / JOURNAL_FILE
         with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
             done, read = 0, 0
@@ -120,10 +120,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", default="10,100,1000,5000", help="trials of the sweeps, comma-separated")
     parser.add_argument("--out", type=Path, default=RESULTS / "overhead.md", help="where the table goes")
-    parser.add_argument("--drive", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--drive", type=int, nargs=2, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.drive:
-        sys.exit(drive(flags.drive))
+        sys.exit(drive(*flags.drive))
     rows = [
         "| trials | ms a trial | driver's processor ms a trial | first tenth | last tenth | kB a trial | last half |",
         "|---|---|---|---|---|---|---|",

@@ -23,6 +23,7 @@ LOCK_TIMEOUT_S = 60.0
 PATIENCE_S = 60.0
 PAUSE_S = 1.0
 POSTGRES = "postgres"
+POSTGRES_PORT = 5432
 # A host that is gone is noticed within so many seconds, or milliseconds, instead of the system's quarter of an hour.
 WITHIN = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 20_000}
 INSTALL = "pip install -c constraints.txt -e '.[postgres]'"
@@ -176,7 +177,7 @@ def place_of_study(sweep: Sweep, say: Callable[[str], None] = lambda text: None)
     uri = sweep.settings.study_uri
     if not uri:
         return StudyFile(sweep.settings.folder.absolute())
-    return StudyDatabase(uri, f"{sweep.settings.name}-{sweep.identity}", say)
+    return StudyDatabase(uri, f"{sweep.settings.name}-{sweep.identity}".rstrip("-"), say)
 
 
 def check_stores(settings: Settings) -> None:
@@ -194,6 +195,16 @@ def check_stores(settings: Settings) -> None:
     for name, uri in settings.stores.items():
         if uri.startswith(POSTGRES):
             check_address(flag_of(name), uri)
+    if study and settings.tracking_uri.startswith(POSTGRES) and _database(study) == _database(settings.tracking_uri):
+        raise UserError(
+            f"--study-uri {without_password(study)}: MLflow writes to the same database, and both would keep the "
+            f"version of their tables in one place; give each a database of its own, made by `createdb`"
+        )
+
+
+def _database(uri: str) -> tuple[str | None, int, str | None]:
+    address = sqlalchemy.make_url(uri)
+    return address.host, address.port or POSTGRES_PORT, address.database
 
 
 def check_address(flag: str, uri: str) -> None:

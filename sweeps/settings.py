@@ -122,7 +122,8 @@ CHANGEABLE = (
 class Sweep:
     """A sweep as it was asked for: settings, and the knobs that the user fixed by dotted name.
 
-    `identity` is drawn when it begins and tells it from sweeps of the same name in other folders.
+    `identity` is drawn when it begins and tells it from sweeps of the same name in other folders, which may write to
+    the same databases; "" of one that began before there were any.
     """
 
     settings: Settings
@@ -243,7 +244,7 @@ class Sweep:
         try:
             content = json.loads(path.read_text())
             saved, known = Settings(**content["settings"]), content["fixed"]
-            identity = content.get("identity") or secrets.token_hex(4)
+            identity = content.get("identity", "")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
         now = {name: value for name, value in given.items() if name in CHANGEABLE}

@@ -1,7 +1,8 @@
 """The MLflow side, and the only file that imports mlflow: runs, metrics, pictures, the registered model.
 
-What MLflow holds is a view of the sweep's record. Runs are found by the tags `ltsd.sweep` and `ltsd.job`, and every
-point carries the time at which it was put on record, so that writing anything a second time changes nothing.
+What MLflow holds is a view of the sweep's record. Runs are found by the tags `ltsd.sweep`, `ltsd.identity` and
+`ltsd.job`, and every point carries the time at which it was put on record, so that writing anything a second time
+changes nothing.
 """
 
 import contextlib
@@ -64,13 +65,17 @@ STATUS: Mapping[Outcome | None, str] = {
 class MlflowView:
     """One MLflow run per job under one parent run per sweep."""
 
-    def __init__(self, uri: str, name: str, base: Config, splits: Splits, searched: Sequence[str]) -> None:
+    def __init__(
+        self, uri: str, name: str, identity: str, base: Config, splits: Splits, searched: Sequence[str]
+    ) -> None:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         # It shows the stack of every error of a database before it raises that, which the outbox tells in a line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._client = MlflowClient(tracking_uri=uri)
         self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, tuple(searched)
+        # A server may have sweeps of the same name from other folders; one that began before identities has none.
+        self._whose = {"ltsd.sweep": name} | ({"ltsd.identity": identity} if identity else {})
         self._experiment_id = ""
         self._ids: dict[str, str] = {}
         self._perhaps: set[str] = set()  # jobs that MLflow may have a run of, whether or not its answer came through
@@ -78,7 +83,8 @@ class MlflowView:
     @classmethod
     def of(cls, sweep: Sweep, splits: Splits, searched: Sequence[str]) -> Self:
         """The view of a sweep at its tracking URI."""
-        return cls(sweep.settings.tracking_uri, str(sweep.settings.name), sweep.base, splits, searched)
+        uri, name = sweep.settings.tracking_uri, str(sweep.settings.name)
+        return cls(uri, name, sweep.identity, sweep.base, splits, searched)
 
     def reach(self) -> None:
         """Find the experiment, where there is one, and change nothing.
@@ -208,7 +214,7 @@ class MlflowView:
         """The runs of the sweep, or of a job of it, the oldest first."""
         if not self._experiment_id:
             return []
-        wanted = {"ltsd.sweep": self._name} | ({"ltsd.job": job} if job else {})
+        wanted = self._whose | ({"ltsd.job": job} if job else {})
         clauses = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
         return list(
             self._client.search_runs(
@@ -225,7 +231,7 @@ class MlflowView:
         if found:
             self._client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0]
-        tags = {"ltsd.sweep": self._name, "ltsd.job": job, "ltsd.kind": kind} | versions()
+        tags = self._whose | {"ltsd.job": job, "ltsd.kind": kind} | versions()
         if kind == "trial":
             tags["ltsd.trial"] = str(int(job.rpartition("-")[2]))
         if kind != PARENT:

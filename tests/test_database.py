@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from mlflow import MlflowClient
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
@@ -74,6 +75,23 @@ def test_what_contradicts_the_journal_is_kept_under_another_name_and_no_other_sw
     one, aside, two = names(uri)
     assert (one, aside.split("-1.damaged-")[0], two) == ("night-1", "night", "night-2")
     assert optuna.load_study(study_name=aside, storage=uri).trials[0].intermediate_values[5] == 0.99
+
+
+@pytest.mark.slow
+def test_a_database_that_mlflow_has_is_refused_and_stays_mlflows(uri: str, tmp_path: Path) -> None:
+    """Both keep the version of their tables in a table of the same name."""
+    with pytest.raises(UserError, match="give each a database of its own"):
+        check_stores(Settings(study_uri=uri, tracking_uri=uri))
+    MlflowClient(uri).search_experiments()
+    version = sqlalchemy.text("SELECT version_num FROM alembic_version")
+    engine = sqlalchemy.create_engine(uri)
+    with engine.connect() as connection:
+        before = connection.execute(version).all()
+    with pytest.raises(UserError, match=r"Optuna cannot keep a study there .*give another database"):
+        Study.agreeing(recorded(tmp_path), StudyDatabase(uri, "night-1"), 0, SPACE, NopPruner())
+    with engine.connect() as connection:
+        assert connection.execute(version).all() == before
+    engine.dispose()
 
 
 @pytest.mark.slow

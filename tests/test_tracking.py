@@ -29,7 +29,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def view(uri: str, small: Config, splits: Splits, request: pytest.FixtureRequest, tmp_path: Path) -> MlflowView:
-    found = MlflowView(uri, request.node.name, small, splits, ["distill.temperature"])
+    found = MlflowView(uri, request.node.name, "1", small, splits, ["distill.temperature"])
     found.open()
     return found
 
@@ -128,6 +128,21 @@ def test_twins_strangers_and_what_was_never_measured_go(uri: str, view: MlflowVi
     assert next(run for run in runs_of(uri, view) if run.data.tags["ltsd.job"] == "trial-0000").info.run_id == (
         trial.info.run_id
     )
+
+
+def test_a_sweep_of_the_same_name_is_left_alone(
+    uri: str, view: MlflowView, record: Record, small: Config, splits: Splits, tmp_path: Path
+) -> None:
+    for key in record.jobs:
+        write(view, record, key)
+    view.close("FINISHED")
+    other = MlflowView(uri, view._name, "2", small, splits, ["distill.temperature"])
+    other.open()
+    (tmp_path / "other").mkdir()
+    nothing = Record.open(tmp_path / "other")
+    repair(other, nothing)
+    other.close("KILLED")
+    assert differences(other, nothing) == differences(view, record) == {}
 
 
 def test_a_group_without_classes_has_no_point(record: Record) -> None:

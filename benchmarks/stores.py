@@ -1,0 +1,91 @@
+"""What each store of a sweep carries, by itself, with one writer, as the driver is: operations a second."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.trial import TrialState, create_trial
+
+from ltsd.config import Config
+from ltsd.data import load_splits
+from sweeps.database import StudyPlace
+from sweeps.jobs import Job, Report
+from sweeps.record import Record
+from sweeps.searcher import OBJECTIVE, Study
+from sweeps.space import search_space
+from sweeps.tracking import MlflowView
+
+BASE = Config.preset("digits")
+TRAINED = [*(f"train/{name}" for name in ("loss", "balanced_loss", "kl_loss", "igdm_loss", "robust_acc", "lr"))]
+GROUPS = ("head", "medium", "tail", "worst_class")
+VALIDATED = [OBJECTIVE, "val/clean_acc", "val/tail_clean_acc", "val/fgsm_acc", *(f"val/{g}_robust_acc" for g in GROUPS)]
+OVER = 100
+PICTURE_BYTES, LARGE_BYTES = 66_000, 64_000_000
+
+
+def rate(act: Callable[[int], object], times: int) -> float:
+    """How often a second something can be done, one after the other."""
+    started = time.perf_counter()
+    for number in range(times):
+        act(number)
+    return times / (time.perf_counter() - started)
+
+
+def report(epoch: int) -> Report:
+    """An epoch with validation, as a trial of LTSD on ten classes reports it."""
+    values = {name: 1 / (epoch + number) for number, name in enumerate([*TRAINED, *VALIDATED], 1)}
+    return Report(epoch, values=values, per_class={"clean": [0.5] * 10, "robust": [0.25] * 10})
+
+
+def of_journal(folder: Path) -> dict[str, float]:
+    """Lines a second, each on the disk before the next."""
+    record, job = Record.open(folder), Job("trial", "trial-0000", BASE, "train", str(folder))
+    record.started(job, 0)
+    return {"reports": rate(lambda n: record.reported(job, report(n + 1)), 1000)}
+
+
+def of_study(place: StudyPlace, running: int) -> dict[str, float]:
+    """Operations a second on a study of which so many trials run, and some are over."""
+    space = search_space(BASE, 20.0, {})
+    study, sampler = Study(place, 0, space, NopPruner()), optuna.samplers.RandomSampler(seed=0)
+    drawn = optuna.create_study(sampler=sampler)
+    for number in range(OVER + running):
+        params = drawn.ask(dict(space)).params
+        state, value = (TrialState.COMPLETE, number / OVER) if number < OVER else (TrialState.RUNNING, None)
+        study.optuna.add_trial(create_trial(params=params, distributions=dict(space), state=state, value=value))
+    study.asked = OVER + running
+    asked: list[int] = []
+    return {
+        "asks": rate(lambda _: asked.append(study.ask().number), 10),
+        "reports": rate(lambda n: study.report(asked[n % 10], n + 1, 0.5), 200),
+        "ends": rate(lambda n: study.finish(asked[n], TrialState.COMPLETE, 0.5), 10),
+    }
+
+
+def of_mlflow(uri: str, folder: Path) -> dict[str, float]:
+    """Writes a second: runs begun, reports, runs ended with their pictures; and bytes a second of a large file."""
+    logged, record = 20, Record.open(folder)
+    view = MlflowView(uri, folder.name, "", BASE, load_splits(BASE.data), ["distill.temperature"])
+    view.open()
+    jobs = [Job("trial", f"trial-{number:04d}", BASE, "train", str(folder)) for number in range(logged)]
+    for job in jobs:
+        record.started(job, 0)
+        for epoch in range(1, 11):
+            record.reported(job, report(epoch))
+        job.pictures.mkdir(parents=True)
+        (job.pictures / "all.png").write_bytes(os.urandom(PICTURE_BYTES))
+    known = [record.jobs[job.key] for job in jobs]
+    found = {
+        "begins": rate(lambda n: view.start(known[n]), logged),
+        "reports": rate(lambda n: view.report(known[n % logged], known[0].epochs[n // logged + 1]), 10 * logged),
+    }
+    for job in jobs:
+        record.ended(job, "done", "")
+    found["ends"] = rate(lambda n: view.end(known[n]), logged)
+    large = folder / "large"
+    large.write_bytes(os.urandom(LARGE_BYTES))
+    found["bytes"] = LARGE_BYTES * rate(lambda n: view.finish({}, 0, [large], None), 1)
+    return found
