@@ -1,7 +1,8 @@
 """A network as attacks see it: of fixed weights, so that BatchNorm is part of the convolutions, in its own precision.
 
 An attack runs a network that stands still forwards and backwards many times over and asks for one gradient, that of the
-inputs. BatchNorm of running statistics is an affine map, and after a convolution it is a part of its weights.
+inputs. BatchNorm of running statistics is an affine map, and after a convolution it is a part of its weights. Where
+images are tiny, a convolution is a product with a matrix (`ltsd.models.dense`).
 """
 
 from typing import Self
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ltsd.models.dense import Dense, is_cheaper_dense
 from ltsd.models.network import Network
 
 
@@ -37,7 +39,10 @@ class Affine(nn.Module):
 
 
 class Folded(nn.Module):
-    """A convolution, and the BatchNorm in eval mode that follows it, if one does."""
+    """A convolution, and the BatchNorm in eval mode that follows it, if one does.
+
+    How it computes is decided, once for each size of images, when the first of that size come.
+    """
 
     def __init__(self, source: nn.Conv2d, norm: nn.BatchNorm2d | None, dtype: torch.dtype) -> None:
         super().__init__()
@@ -45,9 +50,16 @@ class Folded(nn.Module):
         self.norm = norm
         self.weight = torch.empty_like(source.weight, dtype=dtype, requires_grad=False)
         self.bias = None if norm is None else torch.empty_like(norm.bias, dtype=dtype, requires_grad=False)
+        self._dense: dict[torch.Size, Dense | None] = {}
 
     def refresh(self) -> None:
         """Take over what the convolution and the BatchNorm are now."""
+        self._fold()
+        for dense in self._dense.values():
+            if dense is not None:
+                dense.refresh(self.weight, self.bias)
+
+    def _fold(self) -> None:
         weight, norm = self.source.weight, self.norm
         if norm is None:
             self.weight.copy_(weight)
@@ -62,8 +74,20 @@ class Folded(nn.Module):
         self.bias.copy_(bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        conv = self.source
+        conv, size = self.source, inputs.shape[2:]
+        if size not in self._dense:
+            self._dense[size] = self._dense_for(inputs)
+        dense = self._dense[size]
+        if dense is not None:
+            return dense.forward(inputs)
         return torch.conv2d(inputs, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def _dense_for(self, inputs: Tensor) -> Dense | None:
+        if not is_cheaper_dense(self.source, inputs):
+            return None
+        dense = Dense(self.source, inputs.shape[2:], self.weight.dtype)
+        dense.refresh(self.weight, self.bias)
+        return dense
 
 
 class Frozen(nn.Module):

@@ -1,0 +1,69 @@
+"""A convolution of tiny images, written out as the matrix that it is: there a matrix product is faster."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SMALL_MATRIX = 2**15
+
+
+class Dense(nn.Module):
+    """What a convolution does to images of one size, as one product with a matrix; on a processor.
+
+    Entries of the matrix are copied from the weights row by row: a pixel that a tap of the kernel looks at has the
+    tap's weights, every other pixel a row of zeros.
+    """
+
+    def __init__(self, conv: nn.Conv2d, size: torch.Size, dtype: torch.dtype) -> None:
+        super().__init__()
+        taps = conv.weight[0, 0].numel()
+        tap = taps_between(conv, size)
+        channel = torch.arange(conv.out_channels)[:, None]
+        zeros = conv.out_channels * taps
+        self.rows = torch.where(tap < 0, zeros, channel * taps + tap).flatten()
+        self.size = output_size(conv, size)
+        self.table = torch.zeros(zeros + 1, conv.in_channels, dtype=dtype)
+        self.matrix = torch.empty(len(self.rows), conv.in_channels, dtype=dtype)
+        self.weight = self.matrix.view(len(tap) * conv.out_channels, -1)
+        self.bias: Tensor | None = None
+
+    def refresh(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Take over the convolution's weight [out, in, height, width] and bias [out]."""
+        self.table[:-1].copy_(weight.permute(0, 2, 3, 1).reshape(-1, weight.shape[1]))
+        torch.index_select(self.table, 0, self.rows, out=self.matrix)
+        self.bias = None if bias is None else bias.repeat(self.size.numel())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Images [B, in, H, W] of the size it was made for -> [B, out, H', W'], channels-last."""
+        pixels = inputs.permute(0, 2, 3, 1).reshape(len(inputs), -1)
+        outputs = F.linear(pixels, self.weight, self.bias)
+        return outputs.view(len(inputs), *self.size, -1).permute(0, 3, 1, 2)
+
+
+def is_cheaper_dense(conv: nn.Conv2d, inputs: Tensor) -> bool:
+    """Whether the product is the faster one: on a processor, where it multiplies no more often than the convolution,
+    padding counted, which is where the kernel has as many taps as the image pixels; and where the matrix is so small
+    that calls cost more than numbers, as it is for a grey image's first layer.
+    """
+    if inputs.device.type != "cpu" or conv.groups != 1 or isinstance(conv.padding, str):
+        return False
+    size = inputs.shape[2:]
+    entries = inputs[0].numel() * conv.out_channels * output_size(conv, size).numel()
+    return size.numel() <= conv.weight[0, 0].numel() or entries <= SMALL_MATRIX
+
+
+def output_size(conv: nn.Conv2d, size: torch.Size) -> torch.Size:
+    """[H', W'] of what the convolution gives for images of [H, W]."""
+    image = torch.empty(1, conv.in_channels, *size, device="meta")
+    kernel = torch.empty(conv.weight.shape, device="meta")
+    return F.conv2d(image, kernel, None, conv.stride, conv.padding, conv.dilation).shape[2:]
+
+
+def taps_between(conv: nn.Conv2d, size: torch.Size) -> Tensor:
+    """The tap of the kernel through which an output sees a pixel, -1 for none: int64 [H' * W', 1, H * W]."""
+    assert not isinstance(conv.padding, str)
+    numbers = torch.arange(1.0, size.numel() + 1).view(1, 1, *size)
+    seen = F.unfold(numbers, conv.kernel_size, conv.dilation, conv.padding, conv.stride)[0].t().long()
+    tap = torch.full((len(seen), size.numel() + 1), -1)
+    tap.scatter_(1, seen, torch.arange(seen.shape[1]).expand_as(seen))
+    return tap[:, None, 1:]
