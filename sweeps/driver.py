@@ -31,6 +31,7 @@ from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from sweeps import confirm, finals, report
 from sweeps.cluster import Cluster
+from sweeps.exchange import Exchange, exchange_of
 from sweeps.finals import Exams
 from sweeps.machine import Machines, OwnMachine
 from sweeps.outbox import Tracker
@@ -38,6 +39,7 @@ from sweeps.pictures import draw_sweep
 from sweeps.plan import Listener, Plan
 from sweeps.progress import Progress
 from sweeps.record import Record, open_mended
+from sweeps.safekeeping import Safe
 from sweeps.scheduler import rung_pruner, rungs
 from sweeps.searcher import Study
 from sweeps.settings import Sweep
@@ -58,6 +60,8 @@ def run_sweep(sweep: Sweep) -> int:
         UserError: what was asked for cannot be; nothing is left behind of a new sweep.
     """
     torch.set_num_threads(1)
+    exchange = exchange_of(sweep.settings)
+    exchange.begin(sweep.settings, is_new=sweep.is_new)
     machines = Cluster(sweep.settings) if sweep.settings.ray_address else OwnMachine(sweep.settings)
     splits = load_splits(sweep.base.data, check=True)
     space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
@@ -65,19 +69,20 @@ def run_sweep(sweep: Sweep) -> int:
         sweep.keep()
         for line in report.introduction(sweep, splits, machines, list(space)):
             progress.say(line)
-        record, mended = open_mended(sweep.settings.folder)
+        record, mended = open_mended(sweep.settings.folder, exchange)
         if mended:
             progress.say(mended)
-        settle_teachers(record)
+        settle_teachers(record, exchange)
         tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
-        with starting(sweep, tracker, record, machines, splits):
+        with starting(sweep, tracker, record, machines, splits, exchange):
             study = open_study(sweep, record, space, splits, progress)
-        plan = plan_of(sweep, record, study, splits, machines, (progress, tracker))
+        safe = Safe(exchange, sweep.settings.folder, progress.say)
+        plan = plan_of(sweep, record, study, splits, machines, exchange, (progress, tracker, safe))
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
         code, patience = 1, PATIENCE_INTERRUPTED_S
         try:
             with interrupted_by_signals() as came:
-                run_jobs(plan, machines, came)
+                run_jobs(plan, machines, exchange, came)
                 code = halted(sweep, plan.halted, progress) or conclude(sweep, record, study, tracker, progress)
             patience = PATIENCE_S
         except OSError as error:
@@ -88,11 +93,18 @@ def run_sweep(sweep: Sweep) -> int:
         finally:
             machines.stop()
             tracker.close({0: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED"), patience)
+            safe.close(patience)
     return code
 
 
 def plan_of(
-    sweep: Sweep, record: Record, study: Study, splits: Splits, machines: Machines, listeners: Sequence[Listener]
+    sweep: Sweep,
+    record: Record,
+    study: Study,
+    splits: Splits,
+    machines: Machines,
+    exchange: Exchange,
+    listeners: Sequence[Listener],
 ) -> Plan:
     """The jobs that the sweep's settings ask for, less those that are on record."""
     settings, base = sweep.settings, sweep.base
@@ -107,6 +119,7 @@ def plan_of(
         rungs=rungs(base.epochs, base.evaluate.every),
         exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack, settings.rows),
         machines=machines,
+        exchange=exchange,
         listeners=listeners,
     )
 
@@ -124,13 +137,15 @@ def open_study(
 
 
 @contextlib.contextmanager
-def starting(sweep: Sweep, tracker: Tracker, record: Record, machines: Machines, splits: Splits) -> Iterator[None]:
+def starting(
+    sweep: Sweep, tracker: Tracker, record: Record, machines: Machines, splits: Splits, exchange: Exchange
+) -> Iterator[None]:
     """Start MLflow and the machines beside what is done inside; where that fails, leave nothing of a new sweep."""
     try:
         with ThreadPoolExecutor(2) as pool:
             opened = pool.submit(tracker.open, record)
             yield
-            machines.start(sweep.settings.folder, splits)
+            machines.start(sweep.settings.folder, splits, exchange)
             opened.result()
     except UserError:
         machines.stop()
