@@ -6,6 +6,7 @@ a worker that was given up for lost, and lives, does not hide what its successor
 
 import contextlib
 import functools
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -86,7 +87,7 @@ class Bucket:
         path = PurePosixPath(name)
         folder = path.with_suffix("").as_posix()
         names = self._insist(lambda filesystem, root: _listed(filesystem, f"{root}/{folder}", FileType.File))
-        ranks = [int(PurePosixPath(found).stem) for found in names if PurePosixPath(found).suffix == path.suffix]
+        ranks = [int(rank) for rank, suffix in map(os.path.splitext, names) if rank.isdigit() and suffix == path.suffix]
         return [_object(name, rank) for rank in sorted(ranks, reverse=True)]
 
     def _insist(self, ask: Callable[..., Answer]) -> Answer:

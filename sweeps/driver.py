@@ -76,8 +76,8 @@ def run_sweep(sweep: Sweep) -> int:
         tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
         with starting(sweep, tracker, record, machines, splits, exchange):
             study = open_study(sweep, record, space, splits, progress)
-        safe = Safe(exchange, sweep.settings.folder, progress.say)
-        plan = plan_of(sweep, record, study, splits, machines, exchange, (progress, tracker, safe))
+        safes = [Safe(exchange, sweep.settings.folder, progress.say)] if sweep.settings.shared else []
+        plan = plan_of(sweep, record, study, splits, machines, exchange, (progress, tracker, *safes))
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
         code, patience = 1, PATIENCE_INTERRUPTED_S
         try:
@@ -93,7 +93,8 @@ def run_sweep(sweep: Sweep) -> int:
         finally:
             machines.stop()
             tracker.close({0: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED"), patience)
-            safe.close(patience)
+            for safe in safes:
+                safe.close(patience)
     return code
 
 
