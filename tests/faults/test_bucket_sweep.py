@@ -23,7 +23,9 @@ from sweeps.record import Record
 pytestmark = pytest.mark.slow
 RAY = Path(sys.executable).with_name("ray")
 SIZE = ("--num-gpus=0", "--object-store-memory=100000000", "--block", "--disable-usage-stats")
-FLAGS = (*SHORT, "--trials", "2", "--references", "at", "--epochs", "16", "--concurrency", "2")
+FLAGS = (*SHORT, "--trials", "2", "--references", "at", "--concurrency", "2")
+HEALTH = {"period_ms": 500, "timeout_ms": 1000, "failure_threshold": 4, "initial_delay_ms": 0}
+"""How often Ray looks after its nodes: a lost one is noticed within seconds."""
 
 
 class Cluster:
@@ -69,6 +71,7 @@ class Cluster:
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URI of a folder in a bucket."""
     environment = LOGIN | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment |= {f"RAY_health_check_{name}": str(value) for name, value in HEALTH.items()}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with s3_server(tmp_path) as address:
@@ -87,9 +90,6 @@ def test_nodes_that_share_a_bucket_alone_and_a_lost_node_and_a_lost_leader_cost_
     cluster = Cluster(tmp_path_factory.mktemp("c"), runs)
     try:
         cluster.boot_node()
-        refused = run_search(tmp_path, "--name", NAME, *FLAGS, "--ray-address", cluster.address)
-        assert refused.returncode == 2
-        assert f"it does not see {runs / NAME}" in refused.stderr
         sweep = Sweep(tmp_path, *FLAGS, "--ray-address", cluster.address, "--shared", shared)
         sweep.until("trial-0000 starts")
         time.sleep(2.0)
