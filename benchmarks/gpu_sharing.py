@@ -29,6 +29,7 @@ from ltsd import recorded
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.files import publishing
+from sweeps.exchange import SharedFolder
 from sweeps.machine import OwnMachine
 from sweeps.settings import Settings
 from sweeps.sharing import SECONDS, TRIALS, Load, Probe, load_of
@@ -40,7 +41,7 @@ def as_processes(config: Config) -> Iterator[Load]:
     """One load after another, of Ray's workers."""
     gpus = min(1, torch.cuda.device_count())
     machine = OwnMachine(Settings(gpus_per_trial="auto" if gpus else 0.0))
-    machine.start(Path(), load_splits(config.data))
+    machine.start(Path(), load_splits(config.data), SharedFolder())
     try:
         for trials in TRIALS:
             if trials <= (machine.processors_per_gpu() if gpus else machine.carries()):

@@ -27,10 +27,10 @@ STORAGE = "storage/runs"
 NAMES = {HOSTS: "three", 1: "one"}
 
 
-def waiting_job(params: Mapping[str, Any], gpu_fraction: float, shipment: None) -> None:
+def waiting_job(params: Mapping[str, Any], **rest: Any) -> None:
     """In place of `run_job`: a wait, and the reports of a job."""
     time.sleep(WAIT_S)
-    overhead.trivial_job(params, gpu_fraction, shipment)
+    overhead.trivial_job(params, **rest)
 
 
 def drive(name: str, trials: int) -> int:

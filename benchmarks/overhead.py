@@ -42,7 +42,7 @@ class Sample:
     memory: int
 
 
-def trivial_job(params: Mapping[str, Any], gpu_fraction: float, shipment: None) -> None:
+def trivial_job(params: Mapping[str, Any], gpu_fraction: float, shipment: None, exchange: object) -> None:
     """In place of `run_job`: the same reports, without the work."""
     from ray import tune
 

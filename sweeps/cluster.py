@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ltsd.data import Splits
 from ltsd.errors import UserError
+from sweeps.exchange import Exchange
 from sweeps.machine import QUIET, carried, share_asked
 from sweeps.settings import Settings
 from sweeps.shipping import Shipment, lacks_of_this_node
@@ -59,12 +60,12 @@ class Cluster:
                 f"cluster that `ray up` started, with its token in ~/.ray/auth_token"
             ) from None
 
-    def start(self, folder: Path, splits: Splits) -> None:
+    def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
         """Pack what jobs take along, and have every node look whether it has the rest."""
-        self.scratch = folder.absolute() / SCRATCH  # in sight of all nodes: workers look for it before they begin
+        self.scratch = folder.absolute() / SCRATCH
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()
-        self.shipment = Shipment.packed(folder, splits)
+        self.shipment = Shipment.packed(folder, splits, exchange)
         for node, lacks in look_over(alive_nodes(), self.shipment):
             if lacks:
                 raise UserError(f"node {node['NodeManagerAddress']} of the cluster cannot take part: {lacks}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from ltsd.config import Config
+from sweeps.exchange import Exchange
 from sweeps.jobs import Job, newest_checkpoint
 from sweeps.record import Record
 
@@ -28,13 +29,14 @@ def candidates(complete: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]
     return ranked[:count] + [trial for trial in ranked[count:] if trial.number == DEFAULTS]
 
 
-def confirmation_jobs(base: Config, trials: Sequence[FrozenTrial], folder: Path) -> list[Job]:
+def confirmation_jobs(base: Config, trials: Sequence[FrozenTrial], folder: Path, exchange: Exchange) -> list[Job]:
     """Each candidate on `SEEDS` seeds; on the trial's own seed its last checkpoint is only scored again."""
     jobs = []
     for trial in trials:
         config = base.override(trial.params)
+        own = Job("trial", f"trial-{trial.number:04d}", config, "train", str(folder))
+        exchange.bring_checkpoint(own)
         for seed in range(base.seed, base.seed + SEEDS):
-            own = Job("trial", f"trial-{trial.number:04d}", config, "train", str(folder))
             start = newest_checkpoint(own) if seed == base.seed else None
             key = f"{PREFIX}-{trial.number:04d}-s{seed}"
             jobs.append(Job("confirm", key, replace(config, seed=seed), "train", str(folder), resume=str(start or "")))

@@ -4,8 +4,9 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -33,6 +34,7 @@ from ltsd.errors import UserError
 from sweeps import confirm, finals, report
 from sweeps.cluster import Cluster
 from sweeps.database import check_stores, place_of_study
+from sweeps.exchange import Exchange, exchange_of
 from sweeps.finals import Exams
 from sweeps.machine import Machines, OwnMachine
 from sweeps.outbox import Tracker
@@ -40,6 +42,7 @@ from sweeps.pictures import draw_sweep
 from sweeps.plan import Listener, Plan
 from sweeps.progress import Progress
 from sweeps.record import Record, open_mended
+from sweeps.safekeeping import Safe
 from sweeps.scheduler import rung_pruner, rungs
 from sweeps.searcher import Study, first_line
 from sweeps.settings import AUTO, Sweep
@@ -62,6 +65,8 @@ def run_sweep(sweep: Sweep) -> int:
     """
     torch.set_num_threads(1)
     check_stores(sweep.settings)
+    exchange = exchange_of(sweep.settings)
+    exchange.begin(sweep.settings, is_new=sweep.is_new)
     machines = Cluster(sweep.settings) if sweep.settings.ray_address else OwnMachine(sweep.settings)
     splits = load_splits(sweep.base.data, check=True)
     space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
@@ -69,19 +74,21 @@ def run_sweep(sweep: Sweep) -> int:
         sweep.keep()
         for line in report.introduction(sweep, splits, machines, list(space)):
             progress.say(line)
-        record, mended = open_mended(sweep.settings.folder)
+        record, mended = open_mended(sweep.settings.folder, exchange)
         if mended:
             progress.say(mended)
-        settle_teachers(record)
+        settle_teachers(record, exchange)
         tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
-        with starting(sweep, tracker, record, machines, splits, progress):
+        start = partial(start_machines, sweep, machines, splits, exchange, progress)
+        with starting(sweep, tracker, record, machines, start):
             study = open_study(sweep, record, space, splits, progress)
-        plan = plan_of(sweep, record, study, splits, machines, (progress, tracker))
+        safes = [Safe(exchange, sweep.settings.folder, progress.say)] if sweep.settings.shared else []
+        plan = plan_of(sweep, record, study, splits, machines, exchange, (progress, tracker, *safes))
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
         code, patience = 1, PATIENCE_INTERRUPTED_S
         try:
             with interrupted_by_signals() as came:
-                run_jobs(plan, machines, came)
+                run_jobs(plan, machines, exchange, came)
                 code = halted(sweep, plan.halted, progress) or conclude(sweep, record, study, tracker, progress)
             patience = PATIENCE_S
         except (OSError, StorageInternalError) as error:
@@ -92,11 +99,19 @@ def run_sweep(sweep: Sweep) -> int:
         finally:
             machines.stop()
             tracker.close({0: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED"), patience)
+            for safe in safes:
+                safe.close(patience)
     return code
 
 
 def plan_of(
-    sweep: Sweep, record: Record, study: Study, splits: Splits, machines: Machines, listeners: Sequence[Listener]
+    sweep: Sweep,
+    record: Record,
+    study: Study,
+    splits: Splits,
+    machines: Machines,
+    exchange: Exchange,
+    listeners: Sequence[Listener],
 ) -> Plan:
     """The jobs that the sweep's settings ask for, less those that are on record."""
     settings, base = sweep.settings, sweep.base
@@ -111,6 +126,7 @@ def plan_of(
         rungs=rungs(base.epochs, base.evaluate.every),
         exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack, settings.rows),
         machines=machines,
+        exchange=exchange,
         listeners=listeners,
     )
 
@@ -128,18 +144,23 @@ def open_study(
     return study
 
 
+def start_machines(sweep: Sweep, machines: Machines, splits: Splits, exchange: Exchange, progress: Progress) -> None:
+    """Make the machines ready, and share out their GPUs where that is to be tried out."""
+    machines.start(sweep.settings.folder, splits, exchange)
+    if sweep.settings.gpus_per_trial == AUTO and machines.gpus_per_trial:
+        share_out(machines, sweep.base, progress.say)
+
+
 @contextlib.contextmanager
 def starting(
-    sweep: Sweep, tracker: Tracker, record: Record, machines: Machines, splits: Splits, progress: Progress
+    sweep: Sweep, tracker: Tracker, record: Record, machines: Machines, start: Callable[[], None]
 ) -> Iterator[None]:
     """Start MLflow and the machines beside what is done inside; where that fails, leave nothing of a new sweep."""
     try:
         with ThreadPoolExecutor(2) as pool:
             opened = pool.submit(tracker.open, record)
             yield
-            machines.start(sweep.settings.folder, splits)
-            if sweep.settings.gpus_per_trial == AUTO and machines.gpus_per_trial:
-                share_out(machines, sweep.base, progress.say)
+            start()
             opened.result()
     except UserError:
         machines.stop()

@@ -12,6 +12,10 @@ from ltsd.knobs import Value
 Kind = Literal["teacher", "trial", "confirm", "final"]
 Part = Literal["train", "complete"]
 BEGINS = "begins"
+FOLDERS = ("checkpoints", "pictures", "verdicts")
+"""Where in a sweep's folder its jobs keep files, each under its key."""
+PICTURES = ("learning_curves.png", "per_class.png", "attacked_images.png")
+"""What there may be in the folder of a job's pictures."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Job:
     def checkpoint(self) -> Path:
         """Where its latest checkpoint lies; see `newest_checkpoint`."""
         return Path(self.folder) / "checkpoints" / f"{self.key}.pt"
+
+    @property
+    def spare(self) -> Path:
+        """Where the checkpoint before that lies, while the job is not over."""
+        return self.checkpoint.with_suffix(".previous.pt")
 
     @property
     def pictures(self) -> Path:
@@ -94,13 +103,13 @@ _FIELDS = ("kind", "key", "part", "folder", "exam", "teacher", "resume")
 def keep_checkpoint(job: Job, save: Callable[[Path], None]) -> None:
     """Write the latest checkpoint of a job; the one before stays beside it, for when the latest is damaged."""
     if job.checkpoint.exists():
-        job.checkpoint.replace(_previous(job.checkpoint))
+        job.checkpoint.replace(job.spare)
     save(job.checkpoint)
 
 
 def newest_checkpoint(job: Job) -> Path | None:
     """The latest whole checkpoint of a job, else the one that it is to start from; None for a fresh start."""
-    for path in (job.checkpoint, _previous(job.checkpoint), *([Path(job.resume)] if job.resume else [])):
+    for path in (job.checkpoint, job.spare, *([Path(job.resume)] if job.resume else [])):
         try:
             load_checkpoint(path)
         except CheckpointError:
@@ -117,8 +126,4 @@ def history(checkpoint: Mapping[str, Any]) -> Iterator[Report]:
 
 def drop_previous_checkpoint(job: Job) -> None:
     """Remove the spare checkpoint of a job that is over."""
-    _previous(job.checkpoint).unlink(missing_ok=True)
-
-
-def _previous(checkpoint: Path) -> Path:
-    return checkpoint.with_suffix(".previous.pt")
+    job.spare.unlink(missing_ok=True)

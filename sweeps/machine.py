@@ -11,6 +11,7 @@ import torch
 
 from ltsd.data import Splits
 from ltsd.errors import UserError
+from sweeps.exchange import Exchange
 from sweeps.settings import AUTO, Settings
 from sweeps.shipping import Shipment
 
@@ -32,7 +33,7 @@ class Machines(Protocol):
     def scratch(self) -> Path | None:
         """The folder for Ray's own files, which nobody reads again; None for one of the system's."""
 
-    def start(self, folder: Path, splits: Splits) -> None:
+    def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
         """Make ready for the jobs of the sweep in a folder.
 
         Raises:
@@ -77,7 +78,7 @@ class OwnMachine:
         self.gpus_per_trial = share
         self._gpus, self._concurrency = gpus, concurrency
 
-    def start(self, folder: Path, splits: Splits) -> None:
+    def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
         """Start Ray with room for as many jobs as run at a time: the plan keeps one more ready."""
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(num_cpus=self._concurrency, include_dashboard=False, **QUIET)

@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from ltsd.config import Config
 from ltsd.methods import METHODS
 from sweeps import confirm, finals
+from sweeps.exchange import Exchange
 from sweeps.finals import Exams
 from sweeps.jobs import BEGINS, Job, Report, drop_previous_checkpoint
 from sweeps.machine import Machines
@@ -56,13 +57,14 @@ class Plan(Searcher):
         rungs: Sequence[int],
         exams: Exams,
         machines: Machines,
+        exchange: Exchange,
         listeners: Sequence[Listener],
     ) -> None:
         super().__init__()
         self._base, self._record, self._study, self._store, self._folder = base, record, study, store, folder
         self._confirmed = confirmed
         self._trials, self._rungs, self._exams, self._machines = trials, rungs, exams, machines
-        self._listeners = listeners
+        self._exchange, self._listeners = exchange, listeners
         self._running: dict[str, Running] = {}
         self._teachers_ready: set[str] = set()
         self._stages = [self._confirmations, self._finalists]
@@ -131,8 +133,10 @@ class Plan(Searcher):
     def _settle(self, running: Running, outcome: Outcome, reason: str) -> None:
         job = running.job
         self._take_up(running, running.last)
+        self._exchange.gather(job)
         self._record.ended(job, outcome, reason)
         drop_previous_checkpoint(job)
+        self._exchange.settle(job)
         if job.kind == "teacher" and outcome == "failed":
             self._give_up_students(job, reason)
         elif job.kind == "trial":
@@ -212,16 +216,19 @@ class Plan(Searcher):
         """The first job of a queue that can start, or the teacher that it waits for where nobody trains it yet."""
         in_training = {running.job.teacher for running in self._running.values() if running.job.kind == "teacher"}
         for job in queue:
-            if not job.teacher or self._is_ready(job.teacher):
-                queue.remove(job)
-                return job
-            if job.teacher not in in_training:
+            if job.teacher in in_training:
+                continue
+            if job.teacher and not self._is_ready(job.teacher):
                 return self._teacher_job(job)
+            queue.remove(job)
+            return job
         return None
 
     def _is_ready(self, teacher: str) -> bool:
-        if teacher not in self._teachers_ready and is_trained(Path(teacher)):
-            self._teachers_ready.add(teacher)
+        if teacher not in self._teachers_ready:
+            self._exchange.bring(Path(teacher))
+            if is_trained(Path(teacher)):
+                self._teachers_ready.add(teacher)
         return teacher in self._teachers_ready
 
     def _may_ask(self) -> bool:
@@ -232,7 +239,7 @@ class Plan(Searcher):
 
     def _confirmations(self) -> list[Job]:
         trials = confirm.candidates(self._study.trials(TrialState.COMPLETE), self._confirmed)
-        return self._not_done(confirm.confirmation_jobs(self._base, trials, self._folder))
+        return self._not_done(confirm.confirmation_jobs(self._base, trials, self._folder, self._exchange))
 
     def _finalists(self) -> list[Job]:
         number = confirm.chosen(confirm.scores(self._record))

@@ -19,6 +19,7 @@ from ltsd.checkpoint import load_checkpoint
 from ltsd.evaluate import overfits_catastrophically
 from ltsd.files import publishing
 from ltsd.knobs import Value
+from sweeps.exchange import Exchange
 from sweeps.jobs import Job, Report, history, newest_checkpoint
 from sweeps.settings import JOURNAL_FILE
 
@@ -169,7 +170,7 @@ class Record:
             known.result, known.measured = report, at
 
 
-def open_mended(folder: Path) -> tuple[Record, str]:
+def open_mended(folder: Path, exchange: Exchange) -> tuple[Record, str]:
     """The record, to be written on; what a damaged journal lost is taken from the checkpoints that have it.
 
     Returns:
@@ -179,17 +180,23 @@ def open_mended(folder: Path) -> tuple[Record, str]:
     if not record.damaged:
         return record, ""
     for known in record.jobs.values():
-        fill_from_checkpoint(record, known.job)
+        fill_from_checkpoint(record, known.job, exchange)
     lines = ", ".join(map(str, record.damaged))
     record.damaged = []
     return record, f"{folder / JOURNAL_FILE} was damaged in line {lines}: what it lost is taken from checkpoints"
 
 
-def fill_from_checkpoint(record: Record, job: Job) -> None:
+def fill_from_checkpoint(record: Record, job: Job, exchange: Exchange) -> None:
     """Put on record the epochs of a job that its newest checkpoint has and the record lacks."""
-    path = newest_checkpoint(job)
-    for report in history(load_checkpoint(path)) if path else ():
+    for report in epochs_kept(job, exchange):
         record.reported(job, report)
+
+
+def epochs_kept(job: Job, exchange: Exchange) -> list[Report]:
+    """The epochs that the newest whole checkpoint of a job has; none where there is none."""
+    with exchange.at_hand(job) as (here, _):
+        path = newest_checkpoint(here)
+        return list(history(load_checkpoint(path))) if path else []
 
 
 def _encode(event: Mapping[str, Any]) -> bytes:

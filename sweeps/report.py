@@ -30,7 +30,8 @@ def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Seq
     groups = class_groups(counts)
     how = f"drawn with {base.data.tail} tail at" if splits.simulated else "naturally at"
     work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(settings.rows)} compared"
-    yield f"sweep {settings.name}: {work} on {base.data.source}, in {settings.folder}"
+    shared = f", shared by {settings.shared}" if settings.shared else ""
+    yield f"sweep {settings.name}: {work} on {base.data.source}, in {settings.folder}{shared}"
     yield (
         f"data: {sum(counts)} training images, {max(counts)}…{min(counts)} a class, {how} imbalance ratio "
         f"{splits.imbalance_ratio:g}; {len(splits.val)} for validation, {len(splits.test)} for the final test; "

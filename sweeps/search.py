@@ -41,6 +41,10 @@ def read_flags(arguments: Sequence[str] | None) -> Sweep:
     add_flags(parser, Config(), ALIASES)
     parsed = parser.parse_known(arguments)
     given, fixed = values_set(parsed, Settings()), values_set(parsed, Config())
+    if parsed.resume and "shared" in given:
+        from sweeps.safekeeping import fetch  # takes seconds to import, as the driver does
+
+        fetch(given)
     return Sweep.resumed(given, fixed) if parsed.resume else Sweep.new(given, fixed)
 
 

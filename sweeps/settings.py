@@ -56,6 +56,11 @@ class Settings:
         "the Ray cluster to run on; auto: the one that this machine belongs to (default: none, this machine alone)",
     )
     storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
+    shared: str | None = knob(
+        None,
+        "s3://bucket/folder by which nodes exchange checkpoints, teachers and verdicts where they do not all see "
+        "--storage, which is then the driver's alone",
+    )
     tracking_uri: str = knob(
         "sqlite:///mlflow.db",
         "where MLflow keeps its records: the address of its server, or of a database, such as "

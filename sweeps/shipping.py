@@ -18,7 +18,7 @@ from ltsd.data.arrow import cache_folder
 from ltsd.data.sources import DECODED_FILES, read_decoded
 from ltsd.errors import UserError
 from ltsd.files import publishing
-from sweeps.settings import SETTINGS_FILE
+from sweeps.exchange import Exchange
 
 VERSIONED = ("ray", "torch", "torchvision", "numpy")
 
@@ -31,21 +31,23 @@ class NodeUnfitError(UserError):
 class Shipment:
     """What goes with every job of a sweep to whatever machine it runs on.
 
-    `versions` are those of the driver, `folder` is the sweep's; `images` are references to the decoded images, which
-    Ray brings to a machine once, `name` is that of their folder in its cache, and `fingerprint` tells them from others.
+    `versions` are those of the driver, `folder` is the sweep's, `exchange` what its files go through; `images` are
+    references to the decoded images, which Ray brings to a machine once, `name` is that of their folder in its cache,
+    and `fingerprint` tells them from others.
     """
 
     versions: dict[str, str]
     folder: str
+    exchange: Exchange
     name: str
     fingerprint: str
     images: tuple["ray.ObjectRef[np.ndarray]", ...]
 
     @classmethod
-    def packed(cls, folder: Path, splits: Splits) -> Self:
+    def packed(cls, folder: Path, splits: Splits, exchange: Exchange) -> Self:
         """What the jobs of the sweep in a folder take along; the images are put into Ray's store."""
         images = tuple(ray.put(np.fromfile(splits.folder / part, dtype=np.uint8)) for part in DECODED_FILES)
-        return cls(versions(), str(folder.absolute()), splits.folder.name, splits.fingerprint, images)
+        return cls(versions(), str(folder.absolute()), exchange, splits.folder.name, splits.fingerprint, images)
 
 
 def lacks_of_this_node(shipment: Shipment) -> str:
@@ -54,12 +56,7 @@ def lacks_of_this_node(shipment: Shipment) -> str:
     for name, wanted in shipment.versions.items():
         if own[name] != wanted:
             return f"it has {name} {own[name]}, the driver {wanted}; install the same on all nodes"
-    if not (Path(shipment.folder) / SETTINGS_FILE).exists():
-        return (
-            f"it does not see {shipment.folder}; give a --storage that all nodes share, such as a folder of an NFS "
-            f"server that is mounted under the same path everywhere"
-        )
-    return ""
+    return shipment.exchange.lacks(Path(shipment.folder))
 
 
 def received(shipment: Shipment) -> Path:

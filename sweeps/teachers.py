@@ -12,6 +12,7 @@ from ltsd.checkpoint import CheckpointError, load_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.teacher import teacher_config, teacher_gamma
+from sweeps.exchange import Exchange
 from sweeps.jobs import Job, Part
 from sweeps.record import Record, fill_from_checkpoint
 from sweeps.settings import TEACHERS
@@ -72,16 +73,20 @@ def is_trained(path: Path) -> bool:
     return True
 
 
-def settle_teachers(record: Record) -> None:
+def settle_teachers(record: Record, exchange: Exchange) -> None:
     """Put on record the end of teachers that lie in the store and whose driver was killed before it heard of that."""
-    for known in list(record.of_kind("teacher")):
-        if known.outcome is None and is_trained(Path(known.job.teacher)):
-            fill_from_checkpoint(record, known.job)
+    for known in [known for known in record.of_kind("teacher") if known.outcome is None]:
+        exchange.bring(Path(known.job.teacher))
+        if is_trained(Path(known.job.teacher)):
+            fill_from_checkpoint(record, known.job, exchange)
             record.ended(known.job, "done" if known.last_epoch == known.job.config.epochs else "reused", "")
 
 
 def training_lock(path: Path) -> FileLock:
-    """Held by whoever trains the teacher at `path`, in any process of the machine; freed if that process dies."""
+    """Held by whoever trains the teacher at `path`, in any process of the machine; freed if that process dies.
+
+    It keeps machines that exchange by a bucket from nothing: there two sweeps at a time may train the same teacher.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_suffix(".lock"))
 

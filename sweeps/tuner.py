@@ -10,6 +10,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from sweeps.exchange import Exchange
 from sweeps.machine import Machines
 from sweeps.plan import Plan
 from sweeps.scheduler import RungScheduler
@@ -19,7 +20,7 @@ from sweeps.trial import run_job
 LOOK_AT_RAY_EVERY_S = 5.0
 
 
-def run_jobs(plan: Plan, machines: Machines, signals: Sequence[int]) -> None:
+def run_jobs(plan: Plan, machines: Machines, exchange: Exchange, signals: Sequence[int]) -> None:
     """Have Ray Tune run what the plan gives until it gives no more, or one of `signals` comes.
 
     Nothing of Ray's own files is kept: the sweep's journal and checkpoints are the record. A worker that dies is
@@ -27,7 +28,7 @@ def run_jobs(plan: Plan, machines: Machines, signals: Sequence[int]) -> None:
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     gpus = machines.gpus_per_trial
-    trainable = tune.with_parameters(run_job, gpu_fraction=gpus, shipment=machines.shipment)
+    trainable = tune.with_parameters(run_job, gpu_fraction=gpus, shipment=machines.shipment, exchange=exchange)
     with tempfile.TemporaryDirectory(prefix="ltsd-tune-", dir=machines.scratch) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Iterator
 
-from ltsd.checkpoint import load_checkpoint
 from ltsd.data import load_splits
 from sweeps import agreement, confirm, finals, report
 from sweeps.database import check_stores, place_of_study
-from sweeps.jobs import history, newest_checkpoint
-from sweeps.record import JobRecord, Record, open_mended
+from sweeps.exchange import Exchange, exchange_of
+from sweeps.record import JobRecord, Record, epochs_kept, open_mended
 from sweeps.scheduler import rung_pruner
 from sweeps.searcher import Study, differences_of_study
 from sweeps.settings import JOURNAL_FILE, Sweep
@@ -29,6 +28,8 @@ class Views:
         self._space = search_space(base, splits.imbalance_ratio, sweep.fixed)
         self._view = MlflowView.of(sweep, splits, list(self._space))
         self._view.reach()
+        self._exchange = exchange_of(sweep.settings)
+        self._exchange.begin(sweep.settings, is_new=False)
 
     def differences(self) -> dict[str, list[str]]:
         """What the views have otherwise than the record, by job, or by file where it concerns no single job."""
@@ -40,7 +41,7 @@ class Views:
             ]
         parts = (
             differences_of_study(self._place, self.record),
-            differences_of_checkpoints(self.record),
+            differences_of_checkpoints(self.record, self._exchange),
             agreement.differences(self._view, self.record),
         )
         for part in parts:
@@ -50,7 +51,7 @@ class Views:
 
     def repair(self) -> Iterator[str]:
         """Bring study and MLflow in line with the record; says what was done."""
-        self.record, mended = open_mended(self._folder)
+        self.record, mended = open_mended(self._folder, self._exchange)
         yield mended or "the journal is whole"
         study, repaired = Study.agreeing(self.record, self._place, self._sweep.base.seed, self._space, rung_pruner())
         yield repaired or "the study agrees"
@@ -67,15 +68,14 @@ class Views:
         self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
 
 
-def differences_of_checkpoints(record: Record) -> dict[str, list[str]]:
+def differences_of_checkpoints(record: Record, exchange: Exchange) -> dict[str, list[str]]:
     """Jobs whose newest whole checkpoint has other epochs, or other values, than the record."""
-    found = {key: list(_told(known)) for key, known in record.jobs.items()}
+    found = {key: list(_told(known, exchange)) for key, known in record.jobs.items()}
     return {key: told for key, told in found.items() if told}
 
 
-def _told(known: JobRecord) -> Iterator[str]:
-    path = newest_checkpoint(known.job)
-    have = {} if path is None else {one.epoch: one.values for one in history(load_checkpoint(path))}
+def _told(known: JobRecord, exchange: Exchange) -> Iterator[str]:
+    have = {one.epoch: one.values for one in epochs_kept(known.job, exchange)}
     if known.epochs and not have:
         yield f"there is no whole checkpoint of it, and the journal has {known.last_epoch} epochs"
         return

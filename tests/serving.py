@@ -1,14 +1,18 @@
-"""A real MLflow server for tests."""
+"""Real servers for tests: MLflow, and one that speaks the language of S3."""
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+
+LOGIN = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "Tell-No-One", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 class Server:
@@ -46,3 +50,34 @@ class Server:
             os.killpg(self.process.pid, number)
         if number == signal.SIGKILL:
             self.process.wait(20)
+
+
+@contextlib.contextmanager
+def s3_server(folder: Path) -> Iterator[str]:
+    """Inside, moto plays S3 on this machine; yields its address, HOST:PORT."""
+    log = folder / "s3.log"
+    with log.open("w") as output:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | LOGIN)
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"http://(127\.0\.0\.1:\d+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield found[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def s3_uri(server: str, path: str) -> str:
+    """The address of an object or a folder, `bucket/path`, on such a server."""
+    return f"s3://{path}?endpoint_override={server}&scheme=http"
+
+
+def require_login(server: str, required: bool) -> None:
+    """Have the server refuse everybody whose keys it did not hand out, or nobody."""
+    count = b"0" if required else b"inf"
+    request = urllib.request.Request(f"http://{server}/moto-api/reset-auth", count, {"Content-Type": "text/plain"})
+    urllib.request.urlopen(request).close()

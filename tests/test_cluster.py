@@ -101,12 +101,13 @@ def test_who_does_not_know_the_token_is_told_where_it_belongs(
 
 def test_a_node_says_what_it_lacks(tmp_path: Path) -> None:
     import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
+    from sweeps.exchange import SharedFolder
     from sweeps.shipping import Shipment, lacks_of_this_node, versions
 
     assert sweeps.driver
-    wanted = Shipment(versions(), str(tmp_path), "images", "fingerprint", ())
+    wanted = Shipment(versions(), str(tmp_path), SharedFolder(), "images", "fingerprint", ())
     assert f"it does not see {tmp_path}" in lacks_of_this_node(wanted)
     (tmp_path / SETTINGS_FILE).touch()
     assert lacks_of_this_node(wanted) == ""
-    newer = Shipment(versions() | {"torch": "99.0"}, str(tmp_path), "images", "fingerprint", ())
+    newer = Shipment(versions() | {"torch": "99.0"}, str(tmp_path), SharedFolder(), "images", "fingerprint", ())
     assert f"it has torch {versions()['torch']}, the driver 99.0" in lacks_of_this_node(newer)

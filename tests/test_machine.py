@@ -11,13 +11,14 @@ from sweeps.settings import Settings
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_ray_has_room_for_as_many_jobs_as_run_at_a_time(concurrency: int, splits: Splits) -> None:
     import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
+    from sweeps.exchange import SharedFolder
     from sweeps.machine import OwnMachine
 
     assert sweeps.driver
     import ray
 
     machine = OwnMachine(Settings(concurrency=concurrency, gpus_per_trial=0.0))
-    machine.start(Path("runs"), splits)
+    machine.start(Path("runs"), splits, SharedFolder())
     try:
         assert ray.cluster_resources()["CPU"] == concurrency
     finally:

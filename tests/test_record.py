@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
+from sweeps.exchange import SharedFolder
 from sweeps.jobs import Job, Report, drop_previous_checkpoint, keep_checkpoint, newest_checkpoint
 from sweeps.record import Record, fill_from_checkpoint, open_mended
 from sweeps.settings import JOURNAL_FILE
@@ -124,7 +125,7 @@ def test_what_a_journal_lost_is_taken_from_the_checkpoint(tmp_path: Path) -> Non
     record = Record.open(tmp_path)
     assert record.damaged == [4]
     assert sorted(record.jobs["trial-0000"].epochs) == [1, 3]
-    fill_from_checkpoint(record, job(tmp_path))
+    fill_from_checkpoint(record, job(tmp_path), SharedFolder())
     assert Record.read(tmp_path).jobs["trial-0000"].epochs[2] == epoch(2)
 
 
@@ -184,7 +185,7 @@ def test_a_mended_record_has_what_the_checkpoint_had_and_is_whole(tmp_path: Path
     path.write_bytes(path.read_bytes().replace(b"0.52", b"0.92"))
     history = [{"epoch": n, "values": epoch(n).values, "per_class": epoch(n).per_class} for n in range(1, EPOCHS + 1)]
     save_checkpoint(job(tmp_path).checkpoint, {"history": history})
-    record, said = open_mended(tmp_path)
+    record, said = open_mended(tmp_path, SharedFolder())
     assert "was damaged in line 4" in said
     assert sorted(record.jobs["trial-0000"].epochs) == [1, 2, 3]
-    assert (record.damaged, open_mended(tmp_path)[1]) == ([], "")
+    assert (record.damaged, open_mended(tmp_path, SharedFolder())[1]) == ([], "")

@@ -1,11 +1,5 @@
 """Sources on S3, read from a server that speaks its language on this machine."""
 
-import os
-import re
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,28 +7,18 @@ import pyarrow as pa
 import pytest
 from imagesets import CIFAR10_COPY, FORMS, PNG, encoded, images_of, refusal, table_of
 from pyarrow.fs import LocalFileSystem, S3FileSystem, copy_files
+from serving import LOGIN, require_login, s3_server
+from serving import s3_uri as uri
 
 from ltsd.config import DataConfig
 from ltsd.data.sources import load_source
-
-LOGIN = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "Tell-No-One", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its address, HOST:PORT."""
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with log.open("w") as output:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | LOGIN)
-    deadline = time.monotonic() + 60
-    while not (found := re.search(r"http://(127\.0\.0\.1:\d+)", log.read_text())):
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
-    yield found[1]
-    process.kill()
-    process.wait()
+    with s3_server(tmp_path_factory.mktemp("s3")) as address:
+        yield address
 
 
 @pytest.fixture
@@ -45,10 +29,6 @@ def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> S3FileSystem:
     client = S3FileSystem(endpoint_override=server, scheme="http", region="us-east-1", allow_bucket_creation=True)
     client.create_dir("bucket")
     return client
-
-
-def uri(server: str, path: str) -> str:
-    return f"s3://{path}?endpoint_override={server}&scheme=http"
 
 
 def put(s3: S3FileSystem, path: str, table: pa.Table, form: str = "parquet") -> None:
@@ -101,19 +81,13 @@ def test_what_is_missing_or_wrong_on_s3_is_named(server: str, s3: S3FileSystem) 
     assert "folders of images are read from local disks" in refusal(uri(server, "bucket/words"))
 
 
-def requires_login(server: str, required: bool) -> None:
-    count = b"0" if required else b"inf"
-    request = urllib.request.Request(f"http://{server}/moto-api/reset-auth", count, {"Content-Type": "text/plain"})
-    urllib.request.urlopen(request).close()
-
-
 def test_a_login_that_is_wrong_is_told_and_not_shown(server: str, s3: S3FileSystem) -> None:
     put(s3, "bucket/closed.parquet", table_of([PNG], [0]))
-    requires_login(server, True)
+    require_login(server, True)
     try:
         said = refusal(uri(server, "bucket/closed.parquet"))
     finally:
-        requires_login(server, False)
+        require_login(server, False)
     assert "access is denied" in said
     assert "credentials are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in said
     assert "Tell-No-One" not in said
@@ -136,7 +110,7 @@ def test_a_uri_that_holds_credentials_is_refused_without_showing_them(source: st
 
 @pytest.mark.parametrize("source", ["https://example.org/a.parquet", "s3://bucket/a?endpont=1", "s3://a b/c"])
 def test_a_uri_that_nothing_reads_is_refused(source: str) -> None:
-    assert refusal(source).startswith(f"--data.source {source}: cannot be read (")
+    assert refusal(source).startswith(f"--data.source {source}: cannot be used (")
 
 
 @pytest.mark.slow

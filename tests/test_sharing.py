@@ -14,6 +14,7 @@ from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
 from sweeps import sharing
+from sweeps.exchange import SharedFolder
 from sweeps.machine import OwnMachine
 from sweeps.search import read_flags
 from sweeps.settings import Settings
@@ -36,7 +37,7 @@ def test_takes_the_last_number_of_trials_that_trains_enough_more_than_the_one_be
 @pytest.fixture
 def machine(splits: Splits) -> Iterator[OwnMachine]:
     machine = OwnMachine(Settings(concurrency=2, gpus_per_trial=0.0))
-    machine.start(Path("runs"), splits)
+    machine.start(Path("runs"), splits, SharedFolder())
     yield machine
     machine.stop()
 

@@ -11,6 +11,7 @@ from ltsd.checkpoint import save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.knobs import Value
+from sweeps.exchange import SharedFolder
 from sweeps.jobs import Job
 from sweeps.record import Outcome, Record
 from sweeps.teachers import TeacherStore, is_trained, settle_teachers
@@ -114,8 +115,8 @@ def test_a_teacher_that_was_stored_before_its_driver_heard_of_it_is_over(
     record = Record.open(tmp_path)
     for job in (stored, missing):
         record.started(job, 0)
-    settle_teachers(record)
-    settle_teachers(record)
+    settle_teachers(record, SharedFolder())
+    settle_teachers(record, SharedFolder())
     known = Record.read(tmp_path).jobs
     assert (known["teacher-stored"].outcome, known["teacher-stored"].last_epoch) == (outcome, epochs_of_its_own)
     assert known["teacher-missing"].outcome is None

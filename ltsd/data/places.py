@@ -9,6 +9,8 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSy
 
 from ltsd.errors import UserError
 
+FLAG = "--data.source"
+DENIALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN", "ExpiredToken")
 SPLIT_WORDS = {
     "train": ("train", "training"),
     "test": ("test", "testing", "validation", "valid", "val", "dev"),
@@ -55,14 +57,23 @@ def find_place(source: str) -> Place:
     """
     if "://" not in source:
         return _listed(source, LocalFileSystem(use_mmap=True), str(Path(source).expanduser().absolute()))
-    _refuse_credentials(source)
+    return _listed(source, *open_uri(source, FLAG))
+
+
+def open_uri(uri: str, flag: str) -> tuple[FileSystem, str]:
+    """The file system of a URI that a flag gave, and the path on it; see `find_place`.
+
+    Raises:
+        UserError: nothing reads such a URI, it names no bucket, or it holds credentials.
+    """
+    _refuse_credentials(uri, flag)
     try:
-        filesystem, root = FileSystem.from_uri(source)
+        filesystem, root = FileSystem.from_uri(uri)
     except (ArrowException, ImportError, OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
+        raise unusable(uri, flag, error) from error
     if not root:
-        raise UserError(f"--data.source {source}: names no bucket; give s3://bucket/folder")
-    return _listed(source, filesystem, root)
+        raise UserError(f"{flag} {uri}: names no bucket; give s3://bucket/folder")
+    return filesystem, root
 
 
 def _listed(source: str, filesystem: FileSystem, root: str) -> Place:
@@ -73,7 +84,7 @@ def _listed(source: str, filesystem: FileSystem, root: str) -> Place:
         is_file = found.type == FileType.File
         inside = [found] if is_file else filesystem.get_file_info(FileSelector(root, recursive=True))
     except (ArrowException, OSError, ValueError) as error:
-        raise _unreadable(source, error) from error
+        raise unusable(source, FLAG, error) from error
     files = sorted((file for file in inside if file.type == FileType.File), key=lambda file: str(file.path))
     return Place(source, filesystem, root, tuple(files))
 
@@ -86,29 +97,35 @@ def _missing(source: str, filesystem: FileSystem, root: str) -> UserError:
             f"or Arrow file or of an image folder"
         )
     if filesystem.get_file_info(bucket).type == FileType.NotFound:
-        return UserError(
-            f"--data.source {source}: there is no bucket {bucket!r}; a server other than Amazon's is given as "
-            f"?endpoint_override=HOST:PORT&scheme=http"
-        )
+        return no_bucket(source, FLAG, bucket)
     return UserError(f"--data.source {source}: the bucket {bucket!r} holds nothing named {key!r}")
 
 
-def _refuse_credentials(source: str) -> None:
-    """A source is written to journals and shown by MLflow: its URI is no place for secrets."""
-    scheme, _, rest = source.partition("://")
+def no_bucket(uri: str, flag: str, bucket: str) -> UserError:
+    """What is said of a URI whose bucket is not there."""
+    return UserError(
+        f"{flag} {uri}: there is no bucket {bucket!r}; a server other than Amazon's is given as "
+        f"?endpoint_override=HOST:PORT&scheme=http"
+    )
+
+
+def _refuse_credentials(uri: str, flag: str) -> None:
+    """A URI is written to journals and shown by MLflow: it is no place for secrets."""
+    scheme, _, rest = uri.partition("://")
     address, _, query = rest.partition("?")
     if ":" in address.rpartition("@")[0] or re.search(r"(?i)secret|passw|token|key|sig|sas", query):
         raise UserError(
-            f"--data.source {scheme}://…: the URI holds credentials, which would be written to the sweep's records; "
+            f"{flag} {scheme}://…: the URI holds credentials, which would be written to the sweep's records; "
             f"leave them out and set them in the environment, for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
 
 
-def _unreadable(source: str, error: Exception) -> UserError:
-    denied = "access is denied: " if "ACCESS_DENIED" in str(error) else ""
+def unusable(uri: str, flag: str, error: Exception) -> UserError:
+    """What is said of a URI that a file system refused."""
+    denied = "access is denied: " if any(denial in str(error) for denial in DENIALS) else ""
     remedy = (
         "; credentials are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-        if source.startswith("s3://")
+        if uri.startswith("s3://")
         else ""
     )
-    return UserError(f"--data.source {source}: cannot be read ({denied}{str(error).splitlines()[0]}){remedy}")
+    return UserError(f"{flag} {uri}: cannot be used ({denied}{str(error).splitlines()[0]}){remedy}")

@@ -35,6 +35,18 @@ def edited(group: str) -> dict[str, Any]:
     return config
 
 
+def with_a_bucket(config: dict[str, Any]) -> dict[str, Any]:
+    """The file with the line that lets the GPU machines at a bucket."""
+    line = "# IamInstanceProfile:"
+    text = FILE.read_text()
+    assert text.count(line) == 1
+    kinds = yaml.safe_load(text.replace(line, line.removeprefix("# ")))["available_node_types"]
+    profile = kinds["gpu"]["node_config"]["IamInstanceProfile"]
+    boto3.client("iam").create_instance_profile(InstanceProfileName=profile["Name"])
+    config["available_node_types"]["gpu"]["node_config"]["IamInstanceProfile"] = profile
+    return config
+
+
 def own_group(ec2: Any) -> str:
     """The security group that the head of the file tells to make."""
     group: str = ec2.create_security_group(GroupName="ltsd", Description="ltsd sweeps")["GroupId"]
@@ -65,7 +77,7 @@ def test_the_leader_is_on_demand_workers_are_spot_and_nothing_is_opened() -> Non
     ec2 = boto3.client("ec2", region_name=given["provider"]["region"])
     group = own_group(ec2)
     groups = ec2.describe_security_groups()["SecurityGroups"]
-    config = _bootstrap_config(edited(group), no_config_cache=True)
+    config = _bootstrap_config(with_a_bucket(edited(group)), no_config_cache=True)
     assert ec2.describe_security_groups()["SecurityGroups"] == groups
     assert config["head_node"]["IamInstanceProfile"]["Arn"].endswith("ray-autoscaler-v1")
 
@@ -81,8 +93,9 @@ def test_the_leader_is_on_demand_workers_are_spot_and_nothing_is_opened() -> Non
             tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
             assert tags["ray-cluster-name"] == config["cluster_name"]
             assert [one["GroupId"] for one in instance["SecurityGroups"]] == [group]
-            made[tags[TAG_RAY_USER_NODE_TYPE]] = (instance["InstanceType"], instance.get("InstanceLifecycle"))
-    assert made == {"leader": ("m6i.large", None), "gpu": ("g5.xlarge", "spot")}
+            profile = instance.get("IamInstanceProfile", {}).get("Arn", "").rpartition("/")[2]
+            made[tags[TAG_RAY_USER_NODE_TYPE]] = (instance["InstanceType"], instance.get("InstanceLifecycle"), profile)
+    assert made == {"leader": ("m6i.large", None, ""), "gpu": ("g5.xlarge", "spot", "ltsd")}
     volumes = ec2.describe_volumes()["Volumes"]
     assert [volume["Size"] for volume in volumes] == [150, 150]
     key = Path(config["auth"]["ssh_private_key"])
