@@ -28,12 +28,12 @@ def told(folder: Path) -> dict[str, Any]:
     return {"proposals": record.proposals, **jobs}
 
 
-def test_twenty_kills_at_random_lose_nothing_double_nothing_and_leave_nothing(tmp_path: Path) -> None:
+def test_kills_at_random_lose_nothing_double_nothing_and_leave_nothing(tmp_path: Path) -> None:
     draw, kinds = random.Random(7), ("worker",) * 6 + ("driver",) * 2 + ("raylet", "gcs")
-    outcome = under_fire(tmp_path, (*LONG, "--trials", "14"), itertools.islice(schedule(draw, kinds), 20), draw)
+    outcome = under_fire(tmp_path, (*LONG, "--trials", "10"), itertools.islice(schedule(draw, kinds), 14), draw)
     print(outcome)
     assert outcome.is_whole, outcome
-    assert outcome.kills.total() >= 15
+    assert outcome.kills.total() >= 10
     assert outcome.redone <= outcome.kills.total()
 
 
