@@ -52,6 +52,16 @@ def test_images_of_any_size_may_come_after_each_other_and_all_see_the_weights_of
             torch.testing.assert_close(folded(inputs), norm(conv(inputs)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_matrix_made_in_inference_mode_has_gradients_too() -> None:
+    folded, inputs = Folded(nn.Conv2d(4, 8, 3, padding=1, bias=False), None, torch.float32), torch.rand(3, 4, 2, 2)
+    with torch.no_grad():
+        folded.refresh()
+    with torch.inference_mode():
+        folded(inputs)
+    (gradient,) = torch.autograd.grad(folded(inputs.requires_grad_()).sum(), inputs)
+    assert gradient.abs().sum() > 0
+
+
 def test_a_matrix_is_chosen_on_a_processor_for_tiny_images_only() -> None:
     def chosen(size: int, device: str = "cpu", **kind: int) -> bool:
         return is_cheaper_dense(nn.Conv2d(32, 64, 3, padding=1, **kind), torch.empty(1, 32, size, size, device=device))

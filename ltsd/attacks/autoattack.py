@@ -8,6 +8,7 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+GRADIENT_FREE = "square"
 MEMBERS = {"standard": STANDARD, "apgd-ce+t": STANDARD[:2]}
 """The ensembles by name: only `standard`, complete and with its published steps, is called AutoAttack."""
 
@@ -59,7 +60,8 @@ def autoattack(
             runner.verbose = False
             runner.apgd.n_restarts = 1
             runner.fab.n_target_classes = runner.apgd_targeted.n_target_classes = targets
-            _, predicted = runner.run_standard_evaluation(inputs[rows], labels[rows], batch_size=batch_size)
+            with torch.inference_mode(member == GRADIENT_FREE):
+                _, predicted = runner.run_standard_evaluation(inputs[rows], labels[rows], batch_size=batch_size)
             standing = standing.clone()
             standing[rows] = predicted == labels[rows]
         yield member, standing

@@ -82,6 +82,7 @@ class Folded(nn.Module):
             return dense.forward(inputs)
         return torch.conv2d(inputs, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
+    @torch.inference_mode(False)  # what inference mode makes could not be part of a gradient later
     def _dense_for(self, inputs: Tensor) -> Dense | None:
         if not is_cheaper_dense(self.source, inputs):
             return None
