@@ -94,6 +94,18 @@ def test_a_job_goes_on_elsewhere_from_what_is_only_in_the_bucket(
     assert len(load_checkpoint(job.checkpoint)["history"]) == 5
 
 
+def test_a_file_of_one_machine_is_no_file_of_all(bucket: Bucket, tmp_path: Path) -> None:
+    """A teacher that an earlier sweep left on the leader's disk is trained again, or published by who has it."""
+    teacher, exchange = tmp_path / "teachers" / "0123.pt", SharedBucket(bucket, tmp_path)
+    save_checkpoint(teacher, {"history": []})
+    assert not exchange.bring(teacher)
+    exchange.publish(teacher, 4)
+    teacher.unlink()
+    assert exchange.bring(teacher)
+    assert load_checkpoint(teacher) == {"history": []}
+    assert not SharedBucket(bucket, tmp_path / "moved").bring(teacher)
+
+
 def test_a_worker_that_was_given_up_and_lives_does_not_hide_what_its_successor_did(
     bucket: Bucket, tmp_path: Path
 ) -> None:
