@@ -5,6 +5,7 @@ written and brought before it is read, under its path below the storage.
 """
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
@@ -12,6 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from filelock import FileLock, Timeout
+
+from ltsd.data.arrow import cache_folder
 from ltsd.errors import UserError
 from ltsd.files import publishing
 from sweeps.bucket import FLAG, Bucket
@@ -116,8 +120,8 @@ class SharedBucket:
     @contextlib.contextmanager
     def at_hand(self, job: Job) -> Iterator[tuple[Job, Exchange]]:
         """See `Exchange`; the files lie in a folder that is removed afterwards."""
-        with tempfile.TemporaryDirectory(prefix="ltsd-job-", ignore_cleanup_errors=True) as scratch:
-            here = replace(self, root=Path(scratch))
+        with scratch_folder() as scratch:
+            here = replace(self, root=scratch)
 
             def moved(path: str) -> str:
                 return str(here.root / self._name(Path(path))) if self._is_shared(Path(path)) else path
@@ -175,6 +179,25 @@ class SharedBucket:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder of this process alone, removed afterwards; what killed processes left here is removed first."""
+    base = cache_folder() / "jobs"
+    base.mkdir(parents=True, exist_ok=True)
+    with FileLock(base / "lock"):
+        for folder in (path for path in base.iterdir() if path.is_dir()):
+            with contextlib.suppress(Timeout, OSError), FileLock(folder / "lock", blocking=False):
+                shutil.rmtree(folder, ignore_errors=True)
+        own = Path(tempfile.mkdtemp(dir=base))
+        lock = FileLock(own / "lock")
+        lock.acquire()
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        lock.release()
 
 
 def exchange_of(settings: Settings) -> Exchange:
