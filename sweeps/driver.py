@@ -100,7 +100,7 @@ def run_sweep(sweep: Sweep) -> int:
             machines.stop()
             tracker.close({0: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED"), patience)
             for safe in safes:
-                safe.close(patience)
+                safe.close(PATIENCE_S if code == 0 else PATIENCE_INTERRUPTED_S)
     return code
 
 

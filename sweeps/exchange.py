@@ -5,6 +5,7 @@ written and brought before it is read, under its path below the storage.
 """
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
@@ -12,10 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from filelock import FileLock, Timeout
+
+from ltsd.data.arrow import cache_folder
 from ltsd.errors import UserError
 from ltsd.files import publishing
 from sweeps.bucket import FLAG, Bucket
-from sweeps.jobs import FOLDERS, PICTURES, Job
+from sweeps.jobs import FOLDERS, Job
 from sweeps.settings import SETTINGS_FILE, Settings
 
 
@@ -38,8 +42,8 @@ class Exchange(Protocol):
     def publish(self, path: Path, rank: int) -> None:
         """Have others see a file, as it is after so many steps: epochs, or parts of an exam."""
 
-    def bring(self, path: Path) -> None:
-        """Have the file that others see at `path`, where there is one."""
+    def bring(self, path: Path) -> bool:
+        """Have the file that others see at `path`; returns False where they see none, whatever lies there."""
 
     def bring_checkpoint(self, job: Job) -> None:
         """Have a job's latest checkpoint and the one before."""
@@ -75,8 +79,9 @@ class SharedFolder:
     def publish(self, path: Path, rank: int) -> None:
         """Nothing."""
 
-    def bring(self, path: Path) -> None:
-        """Nothing."""
+    def bring(self, path: Path) -> bool:
+        """See `Exchange`."""
+        return path.exists()
 
     def bring_checkpoint(self, job: Job) -> None:
         """Nothing."""
@@ -115,8 +120,8 @@ class SharedBucket:
     @contextlib.contextmanager
     def at_hand(self, job: Job) -> Iterator[tuple[Job, Exchange]]:
         """See `Exchange`; the files lie in a folder that is removed afterwards."""
-        with tempfile.TemporaryDirectory(prefix="ltsd-job-", ignore_cleanup_errors=True) as scratch:
-            here = replace(self, root=Path(scratch))
+        with scratch_folder() as scratch:
+            here = replace(self, root=scratch)
 
             def moved(path: str) -> str:
                 return str(here.root / self._name(Path(path))) if self._is_shared(Path(path)) else path
@@ -131,10 +136,9 @@ class SharedBucket:
         """See `Exchange`."""
         self.bucket.put(self._name(path), rank, path.read_bytes())
 
-    def bring(self, path: Path) -> None:
+    def bring(self, path: Path) -> bool:
         """See `Exchange`."""
-        if self._is_shared(path):
-            self._bring(path, [path])
+        return self._is_shared(path) and self._bring(path, [path])
 
     def bring_checkpoint(self, job: Job) -> None:
         """See `Exchange`."""
@@ -142,7 +146,8 @@ class SharedBucket:
 
     def gather(self, job: Job) -> None:
         """See `Exchange`."""
-        for path in (job.verdicts, *(job.pictures / name for name in PICTURES)):
+        pictures = (job.pictures / f"{name}.png" for name in self.bucket.folders(self._name(job.pictures)))
+        for path in (job.verdicts, *pictures):
             self.bring(path)
         if job.kind == "final":
             self.bring(job.checkpoint)
@@ -159,11 +164,14 @@ class SharedBucket:
                     if job not in jobs:
                         self.bucket.remove(f"{sweep}/{kind}/{job}")
 
-    def _bring(self, path: Path, states: list[Path]) -> None:
-        """Write the newest states of a file to `states`, as many as there are."""
+    def _bring(self, path: Path, states: list[Path]) -> bool:
+        """Write the newest states of a file to `states`, as many as there are; returns whether there are any."""
+        found = False
         for state, content in zip(states, self.bucket.newest(self._name(path)), strict=False):
             with publishing(state) as temporary:
                 temporary.write_bytes(content)
+            found = True
+        return found
 
     def _is_shared(self, path: Path) -> bool:
         """Not so of what was put on record before the storage was moved."""
@@ -171,6 +179,25 @@ class SharedBucket:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder of this process alone, removed afterwards; what killed processes left here is removed first."""
+    base = cache_folder() / "jobs"
+    base.mkdir(parents=True, exist_ok=True)
+    with FileLock(base / "lock"):
+        for folder in (path for path in base.iterdir() if path.is_dir()):
+            with contextlib.suppress(Timeout, OSError), FileLock(folder / "lock", blocking=False):
+                shutil.rmtree(folder, ignore_errors=True)
+        own = Path(tempfile.mkdtemp(dir=base))
+        lock = FileLock(own / "lock")
+        lock.acquire()
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        lock.release()
 
 
 def exchange_of(settings: Settings) -> Exchange:

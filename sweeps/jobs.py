@@ -14,8 +14,6 @@ Part = Literal["train", "complete"]
 BEGINS = "begins"
 FOLDERS = ("checkpoints", "pictures", "verdicts")
 """Where in a sweep's folder its jobs keep files, each under its key."""
-PICTURES = ("learning_curves.png", "per_class.png", "attacked_images.png")
-"""What there may be in the folder of a job's pictures."""
 
 
 @dataclass(frozen=True)

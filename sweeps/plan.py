@@ -225,10 +225,9 @@ class Plan(Searcher):
         return None
 
     def _is_ready(self, teacher: str) -> bool:
-        if teacher not in self._teachers_ready:
-            self._exchange.bring(Path(teacher))
-            if is_trained(Path(teacher)):
-                self._teachers_ready.add(teacher)
+        path = Path(teacher)
+        if teacher not in self._teachers_ready and self._exchange.bring(path) and is_trained(path):
+            self._teachers_ready.add(teacher)
         return teacher in self._teachers_ready
 
     def _may_ask(self) -> bool:

@@ -75,9 +75,9 @@ def is_trained(path: Path) -> bool:
 
 def settle_teachers(record: Record, exchange: Exchange) -> None:
     """Put on record the end of teachers that lie in the store and whose driver was killed before it heard of that."""
-    for known in [known for known in record.of_kind("teacher") if known.outcome is None]:
-        exchange.bring(Path(known.job.teacher))
-        if is_trained(Path(known.job.teacher)):
+    for known in list(record.of_kind("teacher")):
+        path = Path(known.job.teacher)
+        if known.outcome is None and exchange.bring(path) and is_trained(path):
             fill_from_checkpoint(record, known.job, exchange)
             record.ended(known.job, "done" if known.last_epoch == known.job.config.epochs else "reused", "")
 

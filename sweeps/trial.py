@@ -21,7 +21,7 @@ from ltsd.teacher import teacher_gamma, teacher_split
 from ltsd.train import validate
 from sweeps.bucket import UnreachableError
 from sweeps.exchange import Exchange
-from sweeps.jobs import BEGINS, PICTURES, Job, Report, keep_checkpoint, newest_checkpoint
+from sweeps.jobs import BEGINS, Job, Report, keep_checkpoint, newest_checkpoint
 from sweeps.portrait import keep_pictures
 from sweeps.shipping import NodeUnfitError, Shipment, received
 from sweeps.teachers import is_trained, training_lock
@@ -133,9 +133,8 @@ def _make_teacher(job: Job, splits: Splits, device: torch.device, exchange: Exch
 
 def _draw(job: Job, run: Run, splits: Splits, per_class: Mapping[str, list[float]], exchange: Exchange) -> None:
     keep_pictures(job, run, splits.val.to(run.data.rows.device), per_class)
-    for path in (job.pictures / name for name in PICTURES):
-        if path.exists():
-            exchange.publish(path, job.config.epochs)
+    for path in job.pictures.iterdir():
+        exchange.publish(path, job.config.epochs)
 
 
 def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:

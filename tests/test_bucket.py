@@ -94,6 +94,42 @@ def test_a_job_goes_on_elsewhere_from_what_is_only_in_the_bucket(
     assert len(load_checkpoint(job.checkpoint)["history"]) == 5
 
 
+HOLDS = """
+import os, signal
+from sweeps.exchange import scratch_folder
+with scratch_folder() as folder:
+    (folder / "night").mkdir()
+    print(folder)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_worker_left_is_removed_by_the_next_one(bucket: Bucket, tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-uc", HOLDS], capture_output=True, text=True, check=False)
+    left = Path(killed.stdout.strip())
+    assert (left / "night").exists()
+    exchange = SharedBucket(bucket, tmp_path)
+    with exchange.at_hand(trial(tmp_path)) as (_, first), exchange.at_hand(trial(tmp_path)) as (_, second):
+        assert not left.exists()
+        assert isinstance(first, SharedBucket)
+        assert isinstance(second, SharedBucket)
+        assert first.root.exists()
+        assert first.root != second.root
+    assert not first.root.exists()
+
+
+def test_a_file_of_one_machine_is_no_file_of_all(bucket: Bucket, tmp_path: Path) -> None:
+    """A teacher that an earlier sweep left on the leader's disk is trained again, or published by who has it."""
+    teacher, exchange = tmp_path / "teachers" / "0123.pt", SharedBucket(bucket, tmp_path)
+    save_checkpoint(teacher, {"history": []})
+    assert not exchange.bring(teacher)
+    exchange.publish(teacher, 4)
+    teacher.unlink()
+    assert exchange.bring(teacher)
+    assert load_checkpoint(teacher) == {"history": []}
+    assert not SharedBucket(bucket, tmp_path / "moved").bring(teacher)
+
+
 def test_a_worker_that_was_given_up_and_lives_does_not_hide_what_its_successor_did(
     bucket: Bucket, tmp_path: Path
 ) -> None:
