@@ -25,18 +25,19 @@ class Dense(nn.Module):
         self.table = torch.zeros(zeros + 1, conv.in_channels, dtype=dtype)
         self.matrix = torch.empty(len(self.rows), conv.in_channels, dtype=dtype)
         self.weight = self.matrix.view(len(tap) * conv.out_channels, -1)
-        self.bias: Tensor | None = None
+        self.bias = torch.zeros(self.size.numel(), conv.out_channels, dtype=dtype)
 
     def refresh(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Take over the convolution's weight [out, in, height, width] and bias [out]."""
+        """Take over the convolution's weight [out, in, height, width] and bias [out], to the memory that there is."""
         self.table[:-1].copy_(weight.permute(0, 2, 3, 1).reshape(-1, weight.shape[1]))
         torch.index_select(self.table, 0, self.rows, out=self.matrix)
-        self.bias = None if bias is None else bias.repeat(self.size.numel())
+        if bias is not None:
+            self.bias.copy_(bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [B, in, H, W] of the size it was made for -> [B, out, H', W'], channels-last."""
         pixels = inputs.permute(0, 2, 3, 1).reshape(len(inputs), -1)
-        outputs = F.linear(pixels, self.weight, self.bias)
+        outputs = F.linear(pixels, self.weight, self.bias.flatten())
         return outputs.view(len(inputs), *self.size, -1).permute(0, 3, 1, 2)
 
 
