@@ -48,8 +48,8 @@ stores included, over trials that do nothing.
 {cluster.epoch_s:.1f} s, a trial {minutes:.1f} minutes, and {hour:,.0f} end in an hour.
 
 **Extrapolated from both**: the load, seconds of work that a second brings (above 1 it cannot keep up), and the trials
-at a time at which it is 1. An ask gets slower with every trial that runs, since Optuna reads these three times for one; so the
-last column says too little for a study with 3,200 of them, and too much for one with 16.
+at a time at which it is 1. An ask gets slower with every trial that runs, since Optuna reads these three times for one;
+so the last column says too little for a study with 3,200 of them, and too much for one with 16.
 
 | store | carries a second | bytes a second | wanted a second | load | trials at a time |
 |---|---|---|---|---|---|
