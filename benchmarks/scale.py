@@ -28,9 +28,9 @@ from sweeps.database import StudyDatabase, StudyFile
 SHORT, LONG, TRIALS = 4, 40, 60
 Rates = Mapping[str, float]
 LIFTS = {
-    "driver": "several sweeps side by side, each with its driver, journal and study, in the same databases",
-    "MLflow": "--tracking-uri onto PostgreSQL without a server between; until it has caught up it holds up nothing",
-    "study": "--study-uri onto PostgreSQL, or fewer validations, --evaluate.every",
+    "study": "several sweeps side by side: a proposal reads every trial that runs, wherever the study lies",
+    "driver": "several sweeps side by side, each with its driver, journal and study, on hosts of their own",
+    "MLflow": "no server between, and several sweeps side by side; what lags behind holds up no trial",
     "journal": "a --storage that syncs faster",
 }
 INTRODUCTION = """# A sweep on 100 nodes with 8 GPUs each, on paper
@@ -48,7 +48,8 @@ stores included, over trials that do nothing.
 {cluster.epoch_s:.1f} s, a trial {minutes:.1f} minutes, and {hour:,.0f} end in an hour.
 
 **Extrapolated from both**: the load, seconds of work that a second brings (above 1 it cannot keep up), and the trials
-at a time at which it is 1.
+at a time at which it is 1. An ask gets slower with every trial that runs, since Optuna reads these three times for one;
+so the last column says too little for a study with 3,200 of them, and too much for one with 16.
 
 | store | carries a second | bytes a second | wanted a second | load | trials at a time |
 |---|---|---|---|---|---|
@@ -137,10 +138,14 @@ def load_of(title: str, rates: Rates, cluster: Cluster) -> float:
 def row(title: str, rates: Rates, cluster: Cluster) -> str:
     """A store: what it carries, what is wanted of it, and how many trials at a time it would carry."""
     wanted, load = cluster.wanted()[kind_of(title)], load_of(title, rates, cluster)
-    carries = ", ".join(f"{rates[name]:,.3g} {name}" for name in wanted)
-    wants = ", ".join(f"{count:,.3g} {name}" for name, count in wanted.items())
+    carries = ", ".join(f"{_short(rates[name])} {name}" for name in wanted)
+    wants = ", ".join(f"{_short(count)} {name}" for name, count in wanted.items())
     size = f"{rates['bytes'] / 1e6:.0f} MB" if "bytes" in rates else "–"
     return f"| {title} | {carries} | {size} | {wants} | {load:.2f} | {cluster.running / load:,.0f} |"
+
+
+def _short(count: float) -> str:
+    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
 
 
 def conclusion(found: Mapping[str, Rates], cluster: Cluster) -> str:
