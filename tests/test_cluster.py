@@ -89,6 +89,7 @@ def test_what_the_cluster_cannot_do_is_told_before_anything_begins(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_who_does_not_know_the_token_is_told_where_it_belongs(
     cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

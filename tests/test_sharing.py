@@ -42,6 +42,7 @@ def machine(splits: Splits) -> Iterator[OwnMachine]:
     machine.stop()
 
 
+@pytest.mark.slow
 def test_workers_train_as_the_trials_will_one_alone_and_then_two_at_a_time(
     machine: OwnMachine, small: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
