@@ -116,7 +116,7 @@ def ended_well(cluster: RayCluster, name: str, sweep: subprocess.Popen[bytes]) -
 def test_hosts_that_lose_power_or_their_link_and_one_that_comes_late_cost_no_trial(cluster: RayCluster) -> None:
     powerless, cut, newcomer = cluster.workers
     # Trials that take longer than a worker's start: shorter ones go to workers that are there already.
-    sweep = cluster.search("night", "--trials", "18", "--epochs", "100")
+    sweep = cluster.search("night", "--trials", "12", "--epochs", "80")
     for host in (powerless, cut):
         wait_until(f"{host.address} works", lambda host=host: bool(running_on(cluster.record("night"), host)), 120)
     powerless.pull_the_plug()
