@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from sweeps.exchange import Exchange
 from sweeps.machine import Machines
@@ -50,12 +51,22 @@ def run_jobs(plan: Plan, machines: Machines, exchange: Exchange, signals: Sequen
         tuner.fit()
 
 
-class Watch(tune.Callback):
-    """Sees that Ray still has a node: without one Tune would wait for ever for another. And that no signal was lost."""
+class Watch(TrialProgressCallback):
+    """Sees that Ray still has a node: without one Tune would wait for ever for another. And that no signal was lost.
+
+    It stands in the place of what prints a line for each job that is over, however quiet Tune is told to be.
+    """
 
     def __init__(self, signals: Sequence[int]) -> None:
+        super().__init__()
         self._signals = signals
         self._looked = time.monotonic()
+
+    def on_trial_result(self, *args: Any, **info: Any) -> None:
+        """Nothing: the sweep's own view shows it."""
+
+    def on_trial_error(self, *args: Any, **info: Any) -> None:
+        """Nothing: the plan counts it."""
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Called by Ray Tune when a job is over, of which it keeps to the end what nobody reads again."""

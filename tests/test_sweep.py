@@ -39,6 +39,7 @@ def test_ends_with_a_table_the_pictures_and_the_way_into_mlflow(folder: Path) ->
     for row in ("finalist", "AT-BSL", "AT "):
         assert f"| {row}" in said
     assert "539 images" in said
+    assert "run_job" not in said, "Ray speaks beside the sweep"
     assert "browse it: mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db" in said
     pictures = {path.name for path in (folder / "runs" / "small" / "pictures").glob("*.png")}
     assert pictures == {"scores.png", "importances.png", "parallel_coordinates.png", "finals.png", "trade_off.png"}

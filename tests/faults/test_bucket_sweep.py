@@ -23,7 +23,7 @@ from sweeps.record import Record
 pytestmark = pytest.mark.slow
 RAY = Path(sys.executable).with_name("ray")
 SIZE = ("--num-gpus=0", "--object-store-memory=100000000", "--block", "--disable-usage-stats")
-FLAGS = (*SHORT, "--trials", "2", "--references", "at", "--concurrency", "2")
+FLAGS = (*SHORT, "--trials", "2", "--epochs", "30", "--references", "at", "--concurrency", "2")
 HEALTH = {"period_ms": 500, "timeout_ms": 1000, "failure_threshold": 4, "initial_delay_ms": 0}
 """How often Ray looks after its nodes: a lost one is noticed within seconds."""
 
