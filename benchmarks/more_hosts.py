@@ -1,6 +1,6 @@
 """How many more trials do three hosts run than one? Hosts of namespaces on this machine, brought up by `ray up`.
 
-    python benchmarks/more_hosts.py       # results/more_hosts.md, about six minutes; root on Linux, see tests/cluster
+    python benchmarks/more_hosts.py       # results/more_hosts.md; root on Linux, see tests/cluster
 
 Each host carries one trial at a time. Trials wait for ten seconds and report made-up numbers, so that the processors of
 the one machine that all hosts share do not decide: what is measured is what placing, reporting and recording cost.

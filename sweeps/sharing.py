@@ -78,7 +78,7 @@ def best(loads: Sequence[Load]) -> Load:
 
 def share_out(machines: Machines, config: Config, say: Callable[[str], None]) -> None:
     """Give each trial the share of a GPU with which one trains most, and tell how much that is."""
-    say("trying out how many trials a GPU carries best, some 30 s for each number of them")
+    say(f"trying out how many trials a GPU carries best: {SECONDS:g} s each for up to {TRIALS[-1]}, and their start")
     loads: list[Load] = []
     for load in tried_out(config, machines.shipment, most=machines.processors_per_gpu()):
         loads.append(load)
