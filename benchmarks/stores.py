@@ -73,18 +73,21 @@ def of_mlflow(uri: str, folder: Path) -> dict[str, float]:
     jobs = [Job("trial", f"trial-{number:04d}", BASE, "train", str(folder)) for number in range(logged)]
     for job in jobs:
         record.started(job, 0)
-        for epoch in range(1, 11):
-            record.reported(job, report(epoch))
         job.pictures.mkdir(parents=True)
         (job.pictures / "all.png").write_bytes(os.urandom(PICTURE_BYTES))
     known = [record.jobs[job.key] for job in jobs]
+
+    def one_more(n: int) -> None:
+        record.reported(jobs[n % logged], report(n // logged + 1))
+        view.bring(known[n % logged])
+
     found = {
-        "begins": rate(lambda n: view.start(known[n]), logged),
-        "reports": rate(lambda n: view.report(known[n % logged], known[0].epochs[n // logged + 1]), 10 * logged),
+        "begins": rate(lambda n: view.bring(known[n]), logged),
+        "reports": rate(one_more, 10 * logged),
     }
     for job in jobs:
         record.ended(job, "done", "")
-    found["ends"] = rate(lambda n: view.end(known[n]), logged)
+    found["ends"] = rate(lambda n: view.bring(known[n]), logged)
     large = folder / "large"
     large.write_bytes(os.urandom(LARGE_BYTES))
     found["bytes"] = LARGE_BYTES * rate(lambda n: view.finish({}, 0, [large], None), 1)

@@ -47,6 +47,10 @@ class JobRecord:
     reason: str = ""
     ended: int = 0
 
+    def copy(self) -> Self:
+        """What is known now, for another thread to read."""
+        return dataclasses.replace(self, hosts=[*self.hosts], epochs=dict(self.epochs), reported=dict(self.reported))
+
     @property
     def last_epoch(self) -> int:
         """The latest epoch that was reported; 0 for none."""

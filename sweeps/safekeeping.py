@@ -26,23 +26,23 @@ class Safe:
         self._exchange, self._folder, self._say = exchange, folder.absolute(), say
         self._published = -1
         self._outbox = Outbox("the bucket", lambda error: isinstance(error, OSError), say)
-        self._outbox.put(self._publish_settings)
+        self._outbox.put(SETTINGS_FILE, self._publish_settings)
         self._outbox.start()
 
     def started(self, known: JobRecord) -> None:
         """See `Listener`."""
-        self._outbox.put(self._publish)
+        self._outbox.put(JOURNAL_FILE, self._publish)
 
     def reported(self, known: JobRecord, report: Report) -> None:
         """Nothing: its checkpoint is in the bucket."""
 
     def ended(self, known: JobRecord) -> None:
         """See `Listener`."""
-        self._outbox.put(self._publish)
+        self._outbox.put(JOURNAL_FILE, self._publish)
 
     def close(self, patience_s: float) -> None:
         """Publish the journal as it is, if that takes no longer."""
-        self._outbox.put(self._publish)
+        self._outbox.put(JOURNAL_FILE, self._publish)
         if self._outbox.close(patience_s):
             self._say("the bucket lacks the end of the journal; the sweep's folder has it, and a resume publishes it")
 

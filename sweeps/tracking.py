@@ -40,8 +40,8 @@ from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.runs import load_model
 from sweeps.addresses import without_password, without_secret
-from sweeps.jobs import Job, Report
-from sweeps.points import Point, best_and_final, expected, points
+from sweeps.jobs import Job
+from sweeps.points import Point, expected, points
 from sweeps.portrait import first_of_each_class
 from sweeps.record import JobRecord, Outcome
 from sweeps.settings import Sweep, data_name
@@ -50,7 +50,7 @@ from sweeps.space import TEACHER_GAMMA, searched_knobs
 VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 MAX_RUNS = 50_000
-METRICS_A_BATCH = 1000
+METRICS_A_BATCH = 900  # of the 1,000 metrics, parameters and tags that MLflow takes in a call
 PASSING = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)}
 PARENT = "sweep"
 STATUS: Mapping[Outcome | None, str] = {
@@ -78,6 +78,7 @@ class MlflowView:
         self._whose = {"ltsd.sweep": name} | ({"ltsd.identity": identity} if identity else {})
         self._experiment_id = ""
         self._ids: dict[str, str] = {}
+        self._told: dict[str, set[Point]] = {}  # what the runs have that still run
         self._perhaps: set[str] = set()  # jobs that MLflow may have a run of, whether or not its answer came through
 
     @classmethod
@@ -96,6 +97,7 @@ class MlflowView:
             experiment = self._client.get_experiment_by_name(self.experiment)
             self._experiment_id = experiment.experiment_id if experiment else ""
             self._perhaps = {run.data.tags["ltsd.job"] for run in self.runs()}
+            self._told = {}
 
     def open(self) -> None:
         """Find experiment and parent run, or create them; the parent is RUNNING from now on.
@@ -133,40 +135,37 @@ class MlflowView:
         self._log_data(parent, "validation", self._splits.val)
         self._log_data(parent, "test", self._splits.test)
 
-    def start(self, known: JobRecord) -> None:
-        """The run of a job, with its parameters, configuration and data."""
+    def bring(self, known: JobRecord) -> None:
+        """What is on record of a job and its run lacks, in as few calls as that takes."""
+        key, over = known.job.key, known.outcome is not None
+        params = {} if key in self._told else self._begin(known)
+        told = self._told.get(key, set())
+        lacking = [point for point in expected(known) if point not in told]
+        self._log(self._ids[key], lacking, params, _ending(known) if over else {})
+        self._told[key] = told.union(lacking)
+        if over:
+            self._end(known)
+
+    def _begin(self, known: JobRecord) -> dict[str, str]:
+        """The run of a job, with its configuration and data; returns its parameters, to be logged with what follows."""
         job = known.job
-        run = self._run(job.kind, job.key, job.key, known.started)
-        self._ids[job.key] = run.info.run_id
-        if not run.data.params:
-            params = [Param(name, value) for name, value in self.params_of(job).items()]
-            self._client.log_batch(run.info.run_id, params=params)
-        self._client.log_dict(run.info.run_id, job.config.flatten(), "config.json")
-        self._log_data(run.info.run_id, "training", self._split(job))
+        run_id = self._run(job.kind, job.key, job.key, known.started).info.run_id
+        self._ids[job.key] = run_id
+        self._client.log_dict(run_id, job.config.flatten(), "config.json")
+        self._log_data(run_id, "training", self._split(job))
+        return self.params_of(job)
 
-    def report(self, known: JobRecord, report: Report) -> None:
-        """What a worker measured, in one batch."""
-        at = known.reported[report.epoch] if report.phase == "train" else known.measured
-        self._log(self._ids[known.job.key], points(report.values, report.epoch, at))
-
-    def end(self, known: JobRecord) -> None:
-        """How a job ended, its best and final metrics, its pictures."""
-        run_id = self._ids[known.job.key]
-        tags = {
-            "ltsd.outcome": str(known.outcome),
-            "ltsd.reason": known.reason,
-            "ltsd.warning": known.warning,
-            "ltsd.host": ", ".join(dict.fromkeys(known.hosts)),
-        }
-        told = [RunTag(name, text) for name, text in tags.items() if text]
-        self._client.log_batch(run_id, _metrics(best_and_final(known)), tags=told)
+    def _end(self, known: JobRecord) -> None:
+        """The pictures of a job and how it ended."""
+        key = known.job.key
         if known.job.pictures.is_dir():
-            self._client.log_artifacts(run_id, str(known.job.pictures))
-        self._client.set_terminated(run_id, STATUS[known.outcome], known.ended)
+            self._client.log_artifacts(self._ids[key], str(known.job.pictures))
+        self._client.set_terminated(self._ids[key], STATUS[known.outcome], known.ended)
+        del self._told[key]
 
     def finish(self, metrics: Mapping[str, float], at: int, artifacts: Iterable[Path], model: Job | None) -> None:
         """How the sweep ended: its numbers and pictures on the parent run, the finalist's model."""
-        self._log(self._ids[PARENT], points(metrics, 0, at))
+        self._log(self._ids[PARENT], points(metrics, 0, at), {}, {})
         for path in artifacts:
             self._client.log_artifact(self._ids[PARENT], str(path))
         if model is not None:
@@ -181,13 +180,10 @@ class MlflowView:
 
     def write_again(self, known: JobRecord) -> None:
         """All that is on record of a job; what is there already stays as it is."""
-        self.start(known)
-        run_id = self._ids[known.job.key]
-        self._log(run_id, expected(known))
+        self.bring(known)
         if known.outcome is None:
-            self._client.set_terminated(run_id, STATUS[None])
-        else:
-            self.end(known)
+            self._client.set_terminated(self._ids[known.job.key], STATUS[None])
+            del self._told[known.job.key]
 
     def delete(self, run: Run) -> None:
         """Move a run to MLflow's bin."""
@@ -238,10 +234,11 @@ class MlflowView:
             tags["mlflow.parentRunId"] = self._ids[PARENT]
         return self._client.create_run(self._experiment_id, start_time=started, run_name=title, tags=tags)
 
-    def _log(self, run_id: str, values: Iterable[Point]) -> None:
-        metrics = _metrics(values)
-        for start in range(0, len(metrics), METRICS_A_BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_BATCH])
+    def _log(self, run_id: str, values: Iterable[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        metrics = [Metric(point.name, point.value, point.at, point.step) for point in values]
+        also = ([Param(*item) for item in params.items()], [RunTag(*item) for item in tags.items()])
+        for start in range(0, len(metrics) or 1, METRICS_A_BATCH):
+            self._client.log_batch(run_id, metrics[start : start + METRICS_A_BATCH], *also)
 
     def _split(self, job: Job) -> Split:
         return self._splits.train if job.part == "train" else self._splits.complete
@@ -285,8 +282,15 @@ class MlflowView:
             )
 
 
-def _metrics(values: Iterable[Point]) -> list[Metric]:
-    return [Metric(point.name, point.value, point.at, point.step) for point in values]
+def _ending(known: JobRecord) -> dict[str, str]:
+    """The tags that tell how a job ended."""
+    tags = {
+        "ltsd.outcome": str(known.outcome),
+        "ltsd.reason": known.reason,
+        "ltsd.warning": known.warning,
+        "ltsd.host": ", ".join(dict.fromkeys(known.hosts)),
+    }
+    return {name: text for name, text in tags.items() if text}
 
 
 def is_outage(error: Exception) -> bool:

@@ -52,14 +52,12 @@ def record(small: Config, tmp_path: Path) -> Record:
 
 
 def write(view: MlflowView, record: Record, key: str) -> None:
+    """As a sweep does: when the job begins, after each epoch, and when it is over."""
     known = record.jobs[key]
-    view.start(known)
-    for report in known.epochs.values():
-        view.report(known, report)
-    if known.result is not None:
-        view.report(known, known.result)
-    if known.outcome is not None:
-        view.end(known)
+    for epoch in range(1 + len(known.epochs)):
+        past = {number: report for number, report in known.epochs.items() if number <= epoch}
+        view.bring(replace(known, epochs=past, result=None, outcome=None))
+    view.bring(known)
 
 
 def runs_of(uri: str, view: MlflowView) -> Iterator[Run]:
@@ -94,8 +92,7 @@ def test_what_is_written_once_twice_or_repaired_is_the_same(uri: str, view: Mlfl
 
 def test_what_mlflow_lacks_is_told_and_written(view: MlflowView, record: Record) -> None:
     known = record.jobs["trial-0000"]
-    view.start(known)
-    view.report(known, known.epochs[1])
+    view.bring(replace(known, epochs={1: known.epochs[1]}, outcome=None))
     found = differences(view, record)
     assert sorted(found) == ["final-finalist-0000-s0", "sweep", "trial-0000", "trial-0001"]
     assert found["trial-0001"] == ["MLflow has 0 runs of it"]
