@@ -5,8 +5,8 @@
 
 The sweep is a real one: Ray, the Optuna study in its file, the journal, MLflow in sqlite. Only the training is
 replaced: a trial reports four epochs of made-up numbers, two of them validated, as fast as it can. The driver is
-watched from outside, once a second: processor time of all its threads, and resident memory. Ray's own processes do not
-count. Linux only.
+watched from outside, four times a second: processor time of all its threads, and resident memory. Ray's own processes
+do not count. Linux only.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from ltsd.files import publishing
 from sweeps.settings import JOURNAL_FILE
 
 EPOCHS, EVERY = 4, 2
+EVERY_S = 0.25
 NAME = "overhead"
 
 
@@ -83,7 +84,7 @@ def watch(trials: int, epochs: int = EPOCHS) -> list[Sample]:
         with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
             done, read = 0, 0
             while done < trials and process.poll() is None:
-                time.sleep(1)
+                time.sleep(EVERY_S)
                 if journal.exists():
                     with journal.open("rb") as file:
                         file.seek(read)
