@@ -29,10 +29,10 @@ from ltsd import recorded
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.files import publishing
-from sweeps.exchange import SharedFolder
-from sweeps.machine import OwnMachine
-from sweeps.settings import Settings
-from sweeps.sharing import SECONDS, TRIALS, Load, Probe, load_of
+from sweeps.journal.exchange import SharedFolder
+from sweeps.machines.machine import OwnMachine
+from sweeps.machines.sharing import SECONDS, TRIALS, Load, Probe, load_of
+from sweeps.settings.sweep import Settings
 
 MPS = "nvidia-cuda-mps-control"
 

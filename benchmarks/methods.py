@@ -21,7 +21,7 @@ from pathlib import Path
 from machine import RESULTS, hardware, versions
 
 from ltsd.files import publishing
-from sweeps.rows import rows_named, title_of
+from sweeps.settings.rows import rows_named, title_of
 
 ROOT = Path(__file__).parent.parent
 

@@ -20,7 +20,7 @@ import overhead
 from machine import RESULTS, hardware, versions
 
 from ltsd.files import publishing
-from sweeps.record import Record
+from sweeps.journal.record import Record
 
 HOSTS, TRIALS_A_HOST, WAIT_S = 3, 10, 10.0
 STORAGE = "storage/runs"
@@ -38,8 +38,9 @@ def drive(name: str, trials: int) -> int:
     os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
     from ray import cloudpickle
 
-    from sweeps import driver, tuner
-    from sweeps.settings import Sweep
+    from sweeps import driver
+    from sweeps.dispatch import tuner
+    from sweeps.settings.sweep import Sweep
 
     cloudpickle.register_pickle_by_value(overhead)
     tuner.run_job = waiting_job

@@ -27,7 +27,7 @@ from ltsd.losses import balanced_softmax, distillation, gradient_matching
 from ltsd.models import build_model
 from ltsd.teacher import teacher_split
 from ltsd.train import learning_rate, validate
-from sweeps.space import search_space
+from sweeps.study.space import search_space
 
 SCORE = "val/robust_acc"
 BASE = Config.preset("digits")

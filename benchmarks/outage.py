@@ -19,7 +19,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from sweeps.record import Record
+from sweeps.journal.record import Record
 
 SEARCH = Path(__file__).parent.parent / "sweeps" / "search.py"
 FLAGS = ("--name", "one", "--trials", "6", "--epochs", "30", "--teacher.epochs", "2", "--final-seeds", "1")

@@ -26,7 +26,7 @@ from machine import RESULTS, hardware, versions
 
 from ltsd.checkpoint import save_checkpoint
 from ltsd.files import publishing
-from sweeps.settings import JOURNAL_FILE
+from sweeps.settings.sweep import JOURNAL_FILE
 
 EPOCHS, EVERY = 4, 2
 EVERY_S = 0.25
@@ -47,8 +47,8 @@ def trivial_job(params: Mapping[str, Any], gpu_fraction: float, shipment: None, 
     """In place of `run_job`: the same reports, without the work."""
     from ray import tune
 
-    from sweeps.jobs import BEGINS, Job, Report
-    from sweeps.searcher import OBJECTIVE
+    from sweeps.journal.jobs import BEGINS, Job, Report
+    from sweeps.study.searcher import OBJECTIVE
 
     job = Job.of(params)
     tune.report(Report(0, BEGINS).message())
@@ -66,8 +66,9 @@ def trivial_job(params: Mapping[str, Any], gpu_fraction: float, shipment: None, 
 
 def drive(trials: int, epochs: int) -> int:
     """The driver: a sweep in the current folder whose jobs are trivial."""
-    from sweeps import driver, tuner
-    from sweeps.settings import Sweep
+    from sweeps import driver
+    from sweeps.dispatch import tuner
+    from sweeps.settings.sweep import Sweep
 
     tuner.run_job = trivial_job
     settings = {"name": NAME, "trials": trials, "final_attack": "none", "references": "", "final_seeds": 1}

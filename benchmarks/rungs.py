@@ -1,4 +1,4 @@
-"""How well does an early score preview the final one? The measurement behind sweeps/scheduler.py.
+"""How well does an early score preview the final one? The measurement behind sweeps/study/scheduler.py.
 
     python benchmarks/rungs.py                    # writes benchmarks/results/rungs.md and .png, about seven minutes
 
@@ -22,8 +22,8 @@ from ltsd.files import publishing
 from ltsd.knobs import Value
 from ltsd.runs import open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
-from sweeps.searcher import OBJECTIVE
-from sweeps.space import search_space
+from sweeps.study.searcher import OBJECTIVE
+from sweeps.study.space import search_space
 
 BASE = Config.preset("digits").override({"evaluate.every": 2})
 

@@ -23,7 +23,7 @@ from overhead import between, watch
 from stores import PICTURE_BYTES, TRAINED, VALIDATED, of_journal, of_mlflow, of_study
 
 from ltsd.files import publishing
-from sweeps.database import StudyDatabase, StudyFile
+from sweeps.study.database import StudyDatabase, StudyFile
 
 SHORT, LONG, TRIALS = 4, 40, 60
 Rates = Mapping[str, float]

@@ -11,12 +11,12 @@ from optuna.trial import TrialState, create_trial
 
 from ltsd.config import Config
 from ltsd.data import load_splits
-from sweeps.database import StudyPlace
-from sweeps.jobs import Job, Report
-from sweeps.record import Record
-from sweeps.searcher import OBJECTIVE, Study
-from sweeps.space import search_space
-from sweeps.tracking import MlflowView
+from sweeps.journal.jobs import Job, Report
+from sweeps.journal.record import Record
+from sweeps.study.database import StudyPlace
+from sweeps.study.searcher import OBJECTIVE, Study
+from sweeps.study.space import search_space
+from sweeps.tracking.view import MlflowView
 
 BASE = Config.preset("digits")
 TRAINED = [*(f"train/{name}" for name in ("loss", "balanced_loss", "kl_loss", "igdm_loss", "robust_acc", "lr"))]

@@ -24,9 +24,9 @@ from machine import RESULTS, hardware, versions
 
 from ltsd.config import Config
 from ltsd.files import publishing
-from sweeps.record import Record
-from sweeps.searcher import OBJECTIVE
-from sweeps.settings import JOURNAL_FILE
+from sweeps.journal.record import Record
+from sweeps.settings.sweep import JOURNAL_FILE
+from sweeps.study.searcher import OBJECTIVE
 
 HERE = Path(__file__).parent
 EPOCHS = Config.preset("digits").epochs

@@ -21,8 +21,8 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from ltsd.files import publishing
-from sweeps.sampler import RANDOM_TRIALS, SEEN, BoundedTPE
-from sweeps.scheduler import rung_pruner
+from sweeps.study.sampler import RANDOM_TRIALS, SEEN, BoundedTPE
+from sweeps.study.scheduler import rung_pruner
 
 NOISE = 0.1
 BEST = 10

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ltsd.flags import Parser, exit_code_of
-from sweeps.settings import Settings, Sweep
+from sweeps.settings.sweep import Settings, Sweep
 
 SHOWN = 5
 Differences = Mapping[str, Sequence[str]]

@@ -31,26 +31,26 @@ from optuna.exceptions import StorageInternalError
 
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
-from sweeps import confirm, finals, report
-from sweeps.cluster import Cluster
-from sweeps.database import check_stores, place_of_study
-from sweeps.exchange import Exchange, exchange_of
-from sweeps.finals import Exams
-from sweeps.machine import Machines, OwnMachine
-from sweeps.outbox import Tracker
-from sweeps.pictures import draw_sweep
-from sweeps.plan import Listener, Plan
-from sweeps.progress import Progress
-from sweeps.record import Record, open_mended
-from sweeps.safekeeping import Safe
-from sweeps.scheduler import rung_pruner, rungs
-from sweeps.searcher import Study, first_line
-from sweeps.settings import AUTO, Sweep
-from sweeps.sharing import share_out
-from sweeps.space import published_defaults, search_space
-from sweeps.teachers import TeacherStore, settle_teachers
-from sweeps.tracking import MlflowView
-from sweeps.tuner import run_jobs
+from sweeps.dispatch.plan import Listener, Plan
+from sweeps.dispatch.tuner import run_jobs
+from sweeps.findings import confirm, finals, report
+from sweeps.findings.finals import Exams
+from sweeps.findings.pictures import draw_sweep
+from sweeps.findings.progress import Progress
+from sweeps.journal.exchange import Exchange, exchange_of
+from sweeps.journal.record import Record, open_mended
+from sweeps.journal.safekeeping import Safe
+from sweeps.machines.cluster import Cluster
+from sweeps.machines.machine import Machines, OwnMachine
+from sweeps.machines.sharing import share_out
+from sweeps.settings.sweep import AUTO, Sweep
+from sweeps.study.database import check_stores, place_of_study
+from sweeps.study.scheduler import rung_pruner, rungs
+from sweeps.study.searcher import Study, first_line
+from sweeps.study.space import published_defaults, search_space
+from sweeps.tracking.tracker import Tracker
+from sweeps.tracking.view import MlflowView
+from sweeps.worker.teachers import TeacherStore, settle_teachers
 
 INTERRUPTED = 130
 PATIENCE_S = 60.0

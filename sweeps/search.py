@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from ltsd.config import Config
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
-from sweeps.settings import Settings, Sweep
-from sweeps.supervisor import supervised
+from sweeps.machines.supervisor import supervised
+from sweeps.settings.sweep import Settings, Sweep
 
 ALIASES = {"data": "data.source"}
 
@@ -42,7 +42,7 @@ def read_flags(arguments: Sequence[str] | None) -> Sweep:
     parsed = parser.parse_known(arguments)
     given, fixed = values_set(parsed, Settings()), values_set(parsed, Config())
     if parsed.resume and "shared" in given:
-        from sweeps.safekeeping import fetch  # takes seconds to import, as the driver does
+        from sweeps.journal.safekeeping import fetch  # takes seconds to import, as the driver does
 
         fetch(given)
     return Sweep.resumed(given, fixed) if parsed.resume else Sweep.new(given, fixed)

@@ -4,15 +4,16 @@ import time
 from collections.abc import Iterator
 
 from ltsd.data import load_splits
-from sweeps import agreement, confirm, finals, report
-from sweeps.database import check_stores, place_of_study
-from sweeps.exchange import Exchange, exchange_of
-from sweeps.record import JobRecord, Record, epochs_kept, open_mended
-from sweeps.scheduler import rung_pruner
-from sweeps.searcher import Study, differences_of_study
-from sweeps.settings import JOURNAL_FILE, Sweep
-from sweeps.space import search_space
-from sweeps.tracking import MlflowView
+from sweeps.findings import confirm, finals, report
+from sweeps.journal.exchange import Exchange, exchange_of
+from sweeps.journal.record import JobRecord, Record, epochs_kept, open_mended
+from sweeps.settings.sweep import JOURNAL_FILE, Sweep
+from sweeps.study.database import check_stores, place_of_study
+from sweeps.study.scheduler import rung_pruner
+from sweeps.study.searcher import Study, differences_of_study
+from sweeps.study.space import search_space
+from sweeps.tracking import agreement
+from sweeps.tracking.view import MlflowView
 
 
 class Views:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.addresses import given_again, without_password, without_secret
+from sweeps.settings.addresses import given_again, without_password, without_secret
 
 PLAIN = ("sqlite:///mlflow.db", "sqlite:////home/me@work/mlflow.db", "http://127.0.0.1:5000", "postgresql:///night")
 

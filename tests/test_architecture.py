@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,13 @@ def inside(*packages: str) -> list[str]:
     return sorted(module for module in SOURCES if with_packages(module) & set(packages))
 
 
+def room_of(name: str) -> str:
+    """`sweeps.study` of what is in that package; a file beside the packages is a room of its own."""
+    return ".".join(name.split(".")[:2])
+
+
 def test_the_imports_are_read() -> None:
-    assert "mlflow" in IMPORTS["sweeps.tracking"]
+    assert "mlflow" in IMPORTS["sweeps.tracking.view"]
     assert {"ray", "optuna", "torch", "ltsd.train"} <= reached_from("sweeps.driver")
 
 
@@ -66,17 +72,33 @@ def test_attacks_and_losses_know_nothing_of_the_configuration(module: str) -> No
 
 
 def test_the_search_space_knows_nothing_of_ray() -> None:
-    assert "ray" not in reached_from("sweeps.space")
+    assert "ray" not in reached_from("sweeps.study.space")
 
 
-def test_what_runs_in_a_worker_knows_nothing_of_mlflow() -> None:
-    assert not reached_from("sweeps.trial") & {"mlflow", "sweeps.tracking"}
+def test_no_imports_between_rooms_go_in_a_circle() -> None:
+    imports: dict[str, set[str]] = {}
+    for module in inside("sweeps"):
+        imports.setdefault(room_of(module), set()).update(map(room_of, IMPORTS[module]))
+    rooms = {room: (imported & imports.keys()) - {room} for room, imported in imports.items()}
+    assert "sweeps.journal" in rooms["sweeps.dispatch"]
+    TopologicalSorter(rooms).prepare()  # raises a CycleError, which names the circle
 
 
-def test_one_file_alone_imports_mlflow() -> None:
-    assert [module for module, names in IMPORTS.items() if any("mlflow" in with_packages(n) for n in names)] == [
-        "sweeps.tracking"
-    ]
+def test_no_room_knows_of_the_files_beside_the_rooms() -> None:
+    beside = {room_of(module) for module, path in SOURCES.items() if path.parent == ROOT / "sweeps"} - {"sweeps"}
+    rooms = {module: names for module, names in IMPORTS.items() if SOURCES[module].parent.parent == ROOT / "sweeps"}
+    assert "sweeps.driver" in beside
+    assert not [module for module, names in rooms.items() if names & beside]
+
+
+@pytest.mark.parametrize("module", inside("sweeps.worker"))
+def test_what_runs_in_a_worker_knows_nothing_of_mlflow(module: str) -> None:
+    assert not reached_from(module) & {"mlflow", "sweeps.tracking"}
+
+
+def test_one_room_alone_imports_mlflow() -> None:
+    importing = {module for module, names in IMPORTS.items() if any("mlflow" in with_packages(n) for n in names)}
+    assert {room_of(module) for module in importing} == {"sweeps.tracking"}
 
 
 def test_who_speaks_to_ray() -> None:
@@ -84,7 +106,16 @@ def test_who_speaks_to_ray() -> None:
     speak = sorted(module for module, names in IMPORTS.items() if any("ray" in with_packages(n) for n in names))
     assert speak == [
         f"sweeps.{name}"
-        for name in ("cluster", "machine", "plan", "scheduler", "sharing", "shipping", "trial", "tuner")
+        for name in (
+            "dispatch.plan",
+            "dispatch.tuner",
+            "machines.cluster",
+            "machines.machine",
+            "machines.sharing",
+            "study.scheduler",
+            "worker.shipping",
+            "worker.trial",
+        )
     ]
 
 

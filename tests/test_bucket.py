@@ -15,16 +15,16 @@ from pyarrow.fs import FileSelector, FileType, S3FileSystem
 from serving import LOGIN, require_login, s3_server, s3_uri
 from sweeping import SMALL, run_search
 
-import sweeps.bucket
+import sweeps.journal.bucket
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
 from ltsd.errors import UserError
-from sweeps.bucket import Bucket, UnreachableError
-from sweeps.exchange import SharedBucket
-from sweeps.jobs import Job, Report, keep_checkpoint, newest_checkpoint
-from sweeps.record import Record, epochs_kept
-from sweeps.safekeeping import Safe, restore
-from sweeps.settings import SETTINGS_FILE, Settings
+from sweeps.journal.bucket import Bucket, UnreachableError
+from sweeps.journal.exchange import SharedBucket
+from sweeps.journal.jobs import Job, Report, keep_checkpoint, newest_checkpoint
+from sweeps.journal.record import Record, epochs_kept
+from sweeps.journal.safekeeping import Safe, restore
+from sweeps.settings.sweep import SETTINGS_FILE, Settings
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3FileSystem]:
     """A client of the server, with an empty bucket named `bucket`; nobody is patient."""
     for name, value in LOGIN.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sweeps.bucket, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(sweeps.journal.bucket, "PATIENCE_S", 1.0)
     client = S3FileSystem(endpoint_override=server, scheme="http", region="us-east-1", allow_bucket_creation=True)
     client.create_dir("bucket")
     yield client
@@ -96,7 +96,7 @@ def test_a_job_goes_on_elsewhere_from_what_is_only_in_the_bucket(
 
 HOLDS = """
 import os, signal
-from sweeps.exchange import scratch_folder
+from sweeps.journal.exchange import scratch_folder
 with scratch_folder() as folder:
     (folder / "night").mkdir()
     print(folder)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from sweeping import SMALL, mlflow_runs, run_search
 
-from sweeps.record import Record
-from sweeps.settings import SETTINGS_FILE
+from sweeps.journal.record import Record
+from sweeps.settings.sweep import SETTINGS_FILE
 
 RAY = Path(sys.executable).with_name("ray")
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
@@ -102,8 +102,8 @@ def test_who_does_not_know_the_token_is_told_where_it_belongs(
 
 def test_a_node_says_what_it_lacks(tmp_path: Path) -> None:
     import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
-    from sweeps.exchange import SharedFolder
-    from sweeps.shipping import Shipment, lacks_of_this_node, versions
+    from sweeps.journal.exchange import SharedFolder
+    from sweeps.worker.shipping import Shipment, lacks_of_this_node, versions
 
     assert sweeps.driver
     wanted = Shipment(versions(), str(tmp_path), SharedFolder(), "images", "fingerprint", ())

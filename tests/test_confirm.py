@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.confirm import chosen
+from sweeps.findings.confirm import chosen
 
 
 @pytest.mark.parametrize(

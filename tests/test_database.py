@@ -16,10 +16,10 @@ from postgres import PASSWORD, Postgres
 from test_searcher import SPACE, recorded, told
 
 from ltsd.errors import UserError
-from sweeps import database
-from sweeps.database import StudyDatabase, StudyFile, check_stores, place_of_study
-from sweeps.searcher import Study, differences_of_study
-from sweeps.settings import Settings, Sweep
+from sweeps.settings.sweep import Settings, Sweep
+from sweeps.study import database
+from sweeps.study.database import StudyDatabase, StudyFile, check_stores, place_of_study
+from sweeps.study.searcher import Study, differences_of_study
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from ltsd.data import Splits
-from sweeps.settings import Settings
+from sweeps.settings.sweep import Settings
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_ray_has_room_for_as_many_jobs_as_run_at_a_time(concurrency: int, splits: Splits) -> None:
     import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
-    from sweeps.exchange import SharedFolder
-    from sweeps.machine import OwnMachine
+    from sweeps.journal.exchange import SharedFolder
+    from sweeps.machines.machine import OwnMachine
 
     assert sweeps.driver
     import ray

@@ -39,8 +39,8 @@ def test_one_file_and_one_line_give_flags_training_a_search_space_and_a_row(
     assert "alp epoch 3/3" in out
     space = (
         "from ltsd.config import Config\n"
-        "from sweeps.rows import title_of\n"
-        "from sweeps.space import search_space\n"
+        "from sweeps.settings.rows import title_of\n"
+        "from sweeps.study.space import search_space\n"
         "print(*search_space(Config().override({'method': 'alp'}), 20.0, ()), title_of('alp+awp'))\n"
     )
     assert run(tmp_path, "-c", space).split() == ["alp.weight", "optim.lr", "ALP", "+", "AWP"]

@@ -2,7 +2,7 @@
 
 import threading
 
-from sweeps.outbox import Outbox
+from sweeps.journal.outbox import Outbox
 
 
 class Place:

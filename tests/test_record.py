@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
-from sweeps.exchange import SharedFolder
-from sweeps.jobs import Job, Report, drop_previous_checkpoint, keep_checkpoint, newest_checkpoint
-from sweeps.record import Record, fill_from_checkpoint, open_mended
-from sweeps.settings import JOURNAL_FILE
+from sweeps.journal.exchange import SharedFolder
+from sweeps.journal.jobs import Job, Report, drop_previous_checkpoint, keep_checkpoint, newest_checkpoint
+from sweeps.journal.record import Record, fill_from_checkpoint, open_mended
+from sweeps.settings.sweep import JOURNAL_FILE
 
 EPOCHS = 3
 

@@ -7,7 +7,7 @@ import pytest
 from ltsd.config import Config
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
-from sweeps.rows import PLUGINS, VARIANTS, overrides, rows_named, title_of
+from sweeps.settings.rows import PLUGINS, VARIANTS, overrides, rows_named, title_of
 
 
 def test_all_is_every_method_and_the_variants_each_once() -> None:

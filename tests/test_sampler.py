@@ -11,7 +11,7 @@ from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.sampler import BEST, RANDOM_TRIALS, SEEN, BoundedTPE, seen
+from sweeps.study.sampler import BEST, RANDOM_TRIALS, SEEN, BoundedTPE, seen
 
 SPACE: dict[str, BaseDistribution] = {
     "optim.lr": FloatDistribution(0.01, 1.0, log=True),

@@ -2,7 +2,7 @@
 
 from ray.tune.experiment import Trial
 
-from sweeps.scheduler import RungScheduler
+from sweeps.study.scheduler import RungScheduler
 
 
 def test_what_waited_longest_is_next_and_a_job_whose_worker_died_waits_anew() -> None:

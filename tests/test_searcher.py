@@ -13,10 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ltsd.config import Config
 from ltsd.knobs import Value
-from sweeps.database import STUDY_FILE, StudyFile
-from sweeps.jobs import Job, Report
-from sweeps.record import Outcome, Record
-from sweeps.searcher import OBJECTIVE, Proposal, Study, differences_of_study
+from sweeps.journal.jobs import Job, Report
+from sweeps.journal.record import Outcome, Record
+from sweeps.study.database import STUDY_FILE, StudyFile
+from sweeps.study.searcher import OBJECTIVE, Proposal, Study, differences_of_study
 
 SPACE: Mapping[str, BaseDistribution] = {
     "distill.temperature": FloatDistribution(0.5, 8.0, log=True),

@@ -10,7 +10,7 @@ import pytest
 
 from ltsd.errors import UserError
 from ltsd.knobs import Value
-from sweeps.settings import LOCK_HOLDER_FILE, SETTINGS_FILE, Sweep, data_name
+from sweeps.settings.sweep import LOCK_HOLDER_FILE, SETTINGS_FILE, Sweep, data_name
 
 
 def begin(sweep: Sweep) -> None:

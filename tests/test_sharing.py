@@ -13,12 +13,12 @@ import sweeps.driver  # sets Ray's environment, which Ray reads when it is impor
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
-from sweeps import sharing
-from sweeps.exchange import SharedFolder
-from sweeps.machine import OwnMachine
+from sweeps.journal.exchange import SharedFolder
+from sweeps.machines import sharing
+from sweeps.machines.machine import OwnMachine
+from sweeps.machines.sharing import WORTH, Load, best, pays, tried_out
 from sweeps.search import read_flags
-from sweeps.settings import Settings
-from sweeps.sharing import WORTH, Load, best, pays, tried_out
+from sweeps.settings.sweep import Settings
 
 assert sweeps.driver
 

@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ltsd.config import Config
 from ltsd.knobs import Value
 from ltsd.methods import METHODS
-from sweeps.space import published_defaults, search_space
+from sweeps.study.space import published_defaults, search_space
 
 ALL_METHODS = pytest.mark.parametrize("method", METHODS)
 SOURCES = ("digits", "cifar10", "cifar100")

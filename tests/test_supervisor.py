@@ -18,7 +18,7 @@ def start(folder: Path, work: str) -> subprocess.Popen[str]:
     program = f"""
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from sweeps.supervisor import BeginAgainError, supervised
+from sweeps.machines.supervisor import BeginAgainError, supervised
 record = Path("record")
 def work(again):
     with record.open("a") as file:

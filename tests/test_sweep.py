@@ -17,7 +17,7 @@ from sweeping import SMALL, mlflow_runs, run_search
 from ltsd.checkpoint import load_checkpoint
 from ltsd.exam.verdicts import read_verdicts
 from ltsd.runs import load_model
-from sweeps.record import Record
+from sweeps.journal.record import Record
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from ltsd.checkpoint import save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.knobs import Value
-from sweeps.exchange import SharedFolder
-from sweeps.jobs import Job
-from sweeps.record import Outcome, Record
-from sweeps.teachers import TeacherStore, is_trained, settle_teachers
+from sweeps.journal.exchange import SharedFolder
+from sweeps.journal.jobs import Job
+from sweeps.journal.record import Outcome, Record
+from sweeps.worker.teachers import TeacherStore, is_trained, settle_teachers
 
 
 def store(splits: Splits) -> TeacherStore:

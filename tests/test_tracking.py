@@ -12,11 +12,11 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 
 from ltsd.config import Config
 from ltsd.data import Splits
-from sweeps.agreement import differences, repair
-from sweeps.jobs import Job, Report
-from sweeps.points import expected
-from sweeps.record import Record
-from sweeps.tracking import MlflowView, is_outage
+from sweeps.journal.jobs import Job, Report
+from sweeps.journal.record import Record
+from sweeps.tracking.agreement import differences, repair
+from sweeps.tracking.points import expected
+from sweeps.tracking.view import MlflowView, is_outage
 
 SCORES = {1: 0.25, 2: 0.75, 3: 0.5}
 

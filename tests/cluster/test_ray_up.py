@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hosts import PROJECT, VENV, Host, Lan, wait_until, what_is_missing
 
-from sweeps.record import JobRecord, Record
+from sweeps.journal.record import JobRecord, Record
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(what_is_missing()), reason=what_is_missing() or "all is there")]
 

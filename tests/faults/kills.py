@@ -21,8 +21,8 @@ from pathlib import Path
 import optuna
 from mlflow import MlflowClient
 
-from sweeps.record import Record
-from sweeps.settings import JOURNAL_FILE
+from sweeps.journal.record import Record
+from sweeps.settings.sweep import JOURNAL_FILE
 
 SWEEPS = Path(__file__).parent.parent.parent / "sweeps"
 NAME = "fire"

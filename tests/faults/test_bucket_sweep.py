@@ -18,7 +18,7 @@ from pyarrow.fs import S3FileSystem
 from serving import LOGIN, s3_server, s3_uri
 from sweeping import run_search
 
-from sweeps.record import Record
+from sweeps.journal.record import Record
 
 pytestmark = pytest.mark.slow
 RAY = Path(sys.executable).with_name("ray")

@@ -14,9 +14,9 @@ from kills import NAME, SHORT
 from sweeping import run_search
 
 from ltsd.checkpoint import MAGIC
-from sweeps.database import STUDY_FILE
-from sweeps.record import Record
-from sweeps.settings import JOURNAL_FILE
+from sweeps.journal.record import Record
+from sweeps.settings.sweep import JOURNAL_FILE
+from sweeps.study.database import STUDY_FILE
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from background import LONG, Sweep, audit
 from kills import KINDS, NAME, SHORT, descendants, kill, schedule, under_fire
 from sweeping import run_search
 
-from sweeps.record import Record
-from sweeps.settings import JOURNAL_FILE
+from sweeps.journal.record import Record
+from sweeps.settings.sweep import JOURNAL_FILE
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,1 @@
+"""Which job runs next, and Ray Tune, which runs it."""

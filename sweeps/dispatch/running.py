@@ -1,0 +1,44 @@
+"""A job that Ray has: what its workers said so far, and what that makes of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sweeps.journal.jobs import Job, Kind, Report
+from sweeps.journal.record import Outcome
+
+DEATHS = 5
+LAST_PHASES: Mapping[Kind, tuple[str, ...]] = {
+    "teacher": ("train", "reused"),
+    "trial": ("train",),
+    "confirm": ("confirmed",),
+    "final": ("examined",),
+}
+
+
+@dataclass
+class Running:
+    """A job that Ray has, and what its workers said so far.
+
+    `deaths` counts the workers in a row that died over it without a new epoch; `begun_after` is the epoch from which
+    the last one went on, `host` the machine it is on.
+    """
+
+    job: Job
+    last: Report = field(default_factory=lambda: Report(0))
+    begun: bool = False
+    is_poor: bool = False
+    deaths: int = 0
+    begun_after: int = -1
+    host: str = ""
+
+    def outcome(self) -> tuple[Outcome, str]:
+        """How the job ended, and why where it failed."""
+        if self.is_poor:
+            return "pruned", ""
+        if self.last.failure:
+            return "failed", self.last.failure
+        if self.deaths > DEATHS:
+            return "failed", f"{self.deaths} workers in a row died after epoch {self.last.epoch}"
+        if self.last.epoch < self.job.config.epochs or self.last.phase not in LAST_PHASES[self.job.kind]:
+            return "failed", f"it ended after epoch {self.last.epoch} of {self.job.config.epochs}"
+        return ("reused" if self.last.phase == "reused" else "done"), ""

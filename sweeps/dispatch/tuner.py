@@ -1,0 +1,91 @@
+"""Ray Tune: given the jobs of a plan, and watched."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
+
+from sweeps.dispatch.plan import Plan
+from sweeps.journal.exchange import Exchange
+from sweeps.machines.machine import Machines
+from sweeps.machines.supervisor import BeginAgainError
+from sweeps.study.scheduler import RungScheduler
+from sweeps.worker.trial import run_job
+
+LOOK_AT_RAY_EVERY_S = 5.0
+
+
+def run_jobs(plan: Plan, machines: Machines, exchange: Exchange, signals: Sequence[int]) -> None:
+    """Have Ray Tune run what the plan gives until it gives no more, or one of `signals` comes.
+
+    Nothing of Ray's own files is kept: the sweep's journal and checkpoints are the record. A worker that dies is
+    replaced; the plan counts how often.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    gpus = machines.gpus_per_trial
+    trainable = tune.with_parameters(run_job, gpu_fraction=gpus, shipment=machines.shipment, exchange=exchange)
+    with tempfile.TemporaryDirectory(prefix="ltsd-tune-", dir=machines.scratch) as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=plan,
+                scheduler=RungScheduler(plan.reported),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.config["job.key"]),
+            ),
+            run_config=tune.RunConfig(
+                name="jobs",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[Watch(signals)],
+                failure_config=tune.FailureConfig(max_failures=-1),
+            ),
+        )
+        tuner.fit()
+
+
+class Watch(TrialProgressCallback):
+    """Sees that Ray still has a node: without one Tune would wait for ever for another. And that no signal was lost.
+
+    It stands in the place of what prints a line for each job that is over, however quiet Tune is told to be.
+    """
+
+    def __init__(self, signals: Sequence[int]) -> None:
+        super().__init__()
+        self._signals = signals
+        self._looked = time.monotonic()
+
+    def on_trial_result(self, *args: Any, **info: Any) -> None:
+        """Nothing: the sweep's own view shows it."""
+
+    def on_trial_error(self, *args: Any, **info: Any) -> None:
+        """Nothing: the plan counts it."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Called by Ray Tune when a job is over, of which it keeps to the end what nobody reads again."""
+        run = trial.run_metadata
+        for kept in (trial.config, trial.evaluated_params, run.metric_analysis, run.metric_n_steps, run.last_result):
+            kept.clear()
+        trial.last_result.clear()  # without a last result it is what the worker said of itself when it began
+        trial.experiment_tag = ""
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Called by Ray Tune in each turn of its loop.
+
+        Raises:
+            KeyboardInterrupt: a signal came.
+            BeginAgainError: the node is dead.
+        """
+        if self._signals:
+            raise KeyboardInterrupt
+        if time.monotonic() - self._looked > LOOK_AT_RAY_EVERY_S:
+            self._looked = time.monotonic()
+            if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+                raise BeginAgainError

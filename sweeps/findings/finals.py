@@ -1,0 +1,135 @@
+"""What is compared at the end of a sweep, on which seeds, and the table that comes of it."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ltsd.config import Config
+from ltsd.files import publishing
+from sweeps.journal.jobs import Job
+from sweeps.journal.record import Record
+from sweeps.settings.rows import FINALIST, overrides, title_of
+
+COLUMNS = {
+    "clean": "test/clean_acc",
+    "tail clean": "test/tail_clean_acc",
+    "PGD-20": "test/pgd20_acc",
+    "head PGD-20": "test/head_robust_acc",
+    "medium PGD-20": "test/medium_robust_acc",
+    "tail PGD-20": "test/tail_robust_acc",
+    "worst class PGD-20": "test/worst_class_robust_acc",
+    "CW-20": "test/cw20_acc",
+    "LSA-20": "test/ls20_acc",
+    "corruption": "test/corruption_acc",
+    "tail corruption": "test/tail_corruption_acc",
+    "AutoAttack": "test/aa_acc",
+    "tail AA": "test/tail_aa_acc",
+    "APGD-CE+T": "test/apgd_ce_t_acc",
+}
+SHOWN = (
+    *("clean", "tail clean", "PGD-20", "tail PGD-20", "CW-20", "corruption"),
+    *("AutoAttack", "tail AA", "APGD-CE+T"),
+)
+"""What is shown at the end of a sweep; the table in its folder has every column."""
+
+
+@dataclass(frozen=True)
+class Exams:
+    """Which ensemble the finalist and the references are examined with, on how many seeds; which references."""
+
+    seeds: int
+    finalist: str
+    references: str
+    rows: tuple[str, ...]
+
+
+def finalist_jobs(trial: int, best: Config, exams: Exams, folder: Path) -> list[Job]:
+    """The configuration of the best trial, trained on the complete training set, once a seed."""
+    return _jobs(f"{FINALIST}-{trial:04d}", best, exams.seeds, exams.finalist, folder)
+
+
+def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
+    """The rows on the same splits and seeds, a seed of all before the next."""
+    by_row = [_jobs(row, base.override(overrides(row)), exams.seeds, exams.references, folder) for row in exams.rows]
+    return [job for of_seed in zip(*by_row, strict=True) for job in of_seed]
+
+
+def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path) -> list[Job]:
+    return [
+        Job("final", f"final-{row}-s{seed}", replace(config, seed=seed), "complete", str(folder), exam=exam)
+        for seed in range(config.seed, config.seed + seeds)
+    ]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A final run of one seed: what its exam said, and where the verdicts lie that it is made of."""
+
+    seed: int
+    exam: Mapping[str, Any]
+    verdicts: Path
+
+
+Results = dict[str, list[Examined]]
+
+
+def results(record: Record, chosen: int | None, rows: Sequence[str]) -> Results:
+    """The exams so far by row, in the order of the table; of the finalists only those of the trial that was chosen."""
+    keys = {f"{FINALIST}-{chosen:04d}": FINALIST} if chosen is not None else {}
+    keys |= {row: row for row in rows}
+    found: Results = {row: [] for row in keys.values()}
+    for known in sorted(record.of_kind("final"), key=lambda known: known.job.config.seed):
+        row = keys.get(known.job.key.removeprefix("final-").rpartition("-s")[0])
+        if row is not None and known.result is not None and known.result.exam is not None:
+            found[row].append(Examined(known.job.config.seed, known.result.exam, known.job.verdicts))
+    return {row: runs for row, runs in found.items() if runs}
+
+
+def are_in(results: Results, trials: int) -> bool:
+    """Whether there is what the sweep was for: a finalist or, where nothing was searched, rows to compare."""
+    return FINALIST in results if trials else bool(results)
+
+
+def finalist_model(record: Record, chosen: int | None) -> Job | None:
+    """The finalist's run of the first seed, whose model is the sweep's; None where it is not done."""
+    runs = [known.job for known in record.of_kind("final") if known.outcome == "done" and chosen is not None]
+    return next((job for job in runs if job.key.startswith(f"final-{FINALIST}-{chosen:04d}-s")), None)
+
+
+def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float] | None:
+    """Mean and standard deviation over seeds of a test metric; None where it was not measured."""
+    values = [run.exam["metrics"][metric] for run in runs if metric in run.exam["metrics"]]
+    if not values:
+        return None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
+    """Header and rows as text, percent, mean ± standard deviation over seeds; columns nobody has are left out."""
+    metrics = {title: COLUMNS[title] for title in titles}
+    columns = {
+        title: metric for title, metric in metrics.items() if any(summary(runs, metric) for runs in results.values())
+    }
+    rows = [["", *columns]]
+    for row, runs in results.items():
+        cells = [summary(runs, metric) for metric in columns.values()]
+        rows.append([title_of(row), *("–" if c is None else f"{100 * c[0]:.1f} ± {100 * c[1]:.1f}" for c in cells)])
+    return rows
+
+
+def write_table(parts: Sequence[str], folder: Path) -> Path:
+    """Keep tables and what there is to note of them as Markdown in the sweep's folder."""
+    path = folder / "table.md"
+    with publishing(path) as temporary:
+        temporary.write_text("\n".join(parts))
+    return path
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its columns aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines) + "\n"

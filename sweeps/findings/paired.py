@@ -1,0 +1,50 @@
+"""Rows against a baseline, image by image and seed by seed: how much better, and how sure that is."""
+
+from collections.abc import Sequence
+
+from ltsd.evaluate import Verdicts
+from ltsd.exam.comparison import paired_difference
+from ltsd.exam.verdicts import read_verdicts
+from sweeps.findings.finals import Examined, Results
+from sweeps.settings.rows import title_of
+
+COLUMNS = {
+    "clean": ("clean", ""),
+    "tail clean": ("clean", "tail"),
+    "PGD-20": ("pgd20", ""),
+    "tail": ("pgd20", "tail"),
+    "AutoAttack": ("square", ""),
+    "tail AA": ("square", "tail"),
+}
+"""Of each column the attack among the verdicts (`square` ends AutoAttack), and the group of classes."""
+SEED = 0
+
+
+def differences(results: Results, baseline: str) -> list[list[str]]:
+    """Header and rows as text: row minus baseline in points, with its 95% interval from a paired bootstrap.
+
+    Columns that the baseline was not examined for are left out, and so are rows without a seed of the baseline's;
+    nothing where there is no baseline.
+
+    Raises:
+        UserError: a file of verdicts is missing or damaged.
+    """
+    theirs = {run.seed: (run, read_verdicts(run.verdicts)[0]) for run in results.get(baseline, [])}
+    rows: list[list[str]] = []
+    for row, runs in results.items():
+        pairs = [(read_verdicts(run.verdicts)[0], *theirs[run.seed]) for run in runs if run.seed in theirs]
+        if row != baseline and pairs:
+            rows.append([title_of(row), *(_cell(pairs, *of) for of in COLUMNS.values())])
+    kept = [0, *(i for i in range(1, len(COLUMNS) + 1) if any(row[i] != "–" for row in rows))]
+    header = [f"minus {title_of(baseline)}", *COLUMNS]
+    return [[row[i] for i in kept] for row in [header, *rows]] if rows else []
+
+
+def _cell(pairs: Sequence[tuple[dict[str, Verdicts], Examined, dict[str, Verdicts]]], attack: str, group: str) -> str:
+    if not all(attack in ours and attack in theirs for ours, _, theirs in pairs):
+        return "–"
+    classes = pairs[0][1].exam["groups"][group] if group else None
+    found = paired_difference(
+        [ours[attack] for ours, _, _ in pairs], [theirs[attack] for _, _, theirs in pairs], classes=classes, seed=SEED
+    )
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

@@ -1,0 +1,143 @@
+"""The live view: which jobs run, at which epoch, the best so far, the time left."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sweeps.findings import confirm
+from sweeps.journal.jobs import Job, Report
+from sweeps.journal.record import JobRecord
+from sweeps.study.searcher import OBJECTIVE
+from sweeps.study.space import searched_knobs
+
+HEARTBEAT_S = 15.0
+
+
+class Progress:
+    """A `Listener` that shows a sweep: a table that redraws itself in a terminal, lines of text in a file.
+
+    The time left is estimated from what jobs of each kind took so far.
+    """
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._trials = 0
+        self._final_runs: Callable[[], int] = lambda: 0
+        self._ended = {"trial": 0, "confirm": 0, "final": 0, "teacher": 0}
+        self._running: dict[str, tuple[Job, Report | None, float]] = {}
+        self._best: tuple[float, str] | None = None
+        self._started = self._spoke = time.monotonic()
+        self._seconds_of: dict[str, list[float]] = {"trial": [], "confirm": [], "final": [], "teacher": []}
+        self._live = Live(console=self.console, refresh_per_second=2, get_renderable=self._table)
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def expect(self, trials: int, final_runs: Callable[[], int], finished: int) -> None:
+        """What is to come: so many trials in all, of which some are finished, and so many final runs."""
+        self._trials, self._final_runs = trials, final_runs
+        self._ended["trial"] = finished
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the table in a terminal, with the time since the start in a file."""
+        self._spoke = time.monotonic()
+        stamp = "" if self.console.is_terminal else f"[{_clock(self._spoke - self._started)}] "
+        self.console.print(stamp + text, markup=False)
+
+    def started(self, known: JobRecord) -> None:
+        """See `Listener`."""
+        job, since = known.job, known.last_epoch
+        self._running[job.key] = (job, None, time.monotonic())
+        if not self.console.is_terminal:
+            self.say(f"{job.key} starts  {_summary(job)}" + (f" (goes on after epoch {since})" if since else ""))
+
+    def reported(self, known: JobRecord, report: Report) -> None:
+        """See `Listener`."""
+        job = known.job
+        self._running[job.key] = (job, report, self._running[job.key][2])
+        score = report.values.get(OBJECTIVE)
+        if job.kind == "trial" and score is not None and report.epoch == job.config.epochs:
+            self._best = max(self._best or (score, job.key), (score, job.key))
+        if not self.console.is_terminal and time.monotonic() - self._spoke > HEARTBEAT_S:
+            running = ", ".join(f"{key} {_where(*state[:2])}" for key, state in self._running.items())
+            self.say(f"{self._headline()} | running: {running}")
+
+    def ended(self, known: JobRecord) -> None:
+        """See `Listener`."""
+        job = known.job
+        _, report, since = self._running.pop(job.key, (job, None, time.monotonic()))
+        self._ended[job.kind] += 1
+        self._seconds_of[job.kind].append(time.monotonic() - since)
+        score = "" if report is None else _score(report)
+        tail = "".join(f": {told}" for told in (known.reason, known.warning) if told)
+        self.say(f"{job.key} {known.outcome}{tail}  {score}")
+
+    def _headline(self) -> str:
+        best = "–" if self._best is None else f"{100 * self._best[0]:.1f}% ({self._best[1]})"
+        done = f"trials {self._ended['trial']}/{self._trials}"
+        finals = f"finals {self._ended['final']}/{self._final_runs()}"
+        left = self._seconds_left()
+        eta = "" if left is None else f", about {_clock(left)} left"
+        return f"{done}, {finals}, best {OBJECTIVE} {best}{eta}"
+
+    def _seconds_left(self) -> float | None:
+        trial = self._seconds_of["trial"]
+        if not trial:
+            return None
+        per_trial = sum(trial) / len(trial)
+        final = self._seconds_of["final"]
+        per_final = sum(final) / len(final) if final else 2 * per_trial
+        work = per_trial * (self._trials - self._ended["trial"])
+        work += per_final * (self._final_runs() - self._ended["final"])
+        running = sum(time.monotonic() - since for job, _, since in self._running.values() if job.kind != "teacher")
+        return max(0.0, work - running) / max(1, len(self._running))
+
+    def _table(self) -> Table:
+        table = Table(title=self._headline(), title_justify="left", expand=False)
+        for column in ("job", "where", "score", "knobs"):
+            table.add_column(column, no_wrap=column != "knobs")
+        for job, report, _ in self._running.values():
+            table.add_row(job.key, _where(job, report), "" if report is None else _score(report), _summary(job))
+        return table
+
+
+def _where(job: Job, report: Report | None) -> str:
+    if report is None:
+        return "starts"
+    if report.phase == "train":
+        return f"epoch {report.epoch}/{job.config.epochs}"
+    return report.phase
+
+
+def _score(report: Report) -> str:
+    names: dict[str, Callable[[float], str]] = dict.fromkeys(
+        (OBJECTIVE, confirm.SCORE, "test/pgd20_acc", "test/aa_acc"), lambda value: f"{100 * value:.1f}%"
+    )
+    return "  ".join(f"{name} {show(report.values[name])}" for name, show in names.items() if name in report.values)
+
+
+def _summary(job: Job) -> str:
+    config = job.config
+    if job.kind == "teacher":
+        return f"gamma={config.balance.teacher_gamma:g} seed={config.seed}"
+    known = config.flatten()
+    shown = {name.rpartition(".")[2]: known[name] for name in searched_knobs(config.method)}
+    knobs = " ".join(f"{name}={value:.2g}" for name, value in shown.items() if isinstance(value, float))
+    return f"{config.method} {knobs}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

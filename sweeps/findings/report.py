@@ -1,0 +1,187 @@
+"""What a sweep says in words: at its start, and at its end."""
+
+import shlex
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from optuna.trial import TrialState
+
+from ltsd.data import Splits
+from ltsd.data.longtail import class_groups
+from ltsd.errors import UserError
+from ltsd.precision import computes_in
+from sweeps.findings import confirm, finals
+from sweeps.findings.finals import Results
+from sweeps.findings.paired import differences
+from sweeps.journal.record import Record
+from sweeps.machines.machine import Machines
+from sweeps.settings.addresses import flag_of, given_again, without_password
+from sweeps.settings.rows import BASELINE, FINALIST
+from sweeps.settings.sweep import AUTO, Sweep
+from sweeps.study.searcher import Study
+
+
+def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Sequence[str]) -> Iterator[str]:
+    """What is about to happen, on what data, with what of the machine."""
+    settings, base = sweep.settings, sweep.base
+    counts = splits.complete.class_counts()
+    groups = class_groups(counts)
+    how = f"drawn with {base.data.tail} tail at" if splits.simulated else "naturally at"
+    work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(settings.rows)} compared"
+    shared = f", shared by {settings.shared}" if settings.shared else ""
+    yield f"sweep {settings.name}: {work} on {base.data.source}, in {settings.folder}{shared}"
+    yield (
+        f"data: {sum(counts)} training images, {max(counts)}…{min(counts)} a class, {how} imbalance ratio "
+        f"{splits.imbalance_ratio:g}; {len(splits.val)} for validation, {len(splits.test)} for the final test; "
+        + "; ".join(
+            f"{group}: {', '.join(splits.class_names[c] for c in classes)}" for group, classes in groups.items()
+        )
+    )
+    if not splits.simulated:
+        rarest = min(splits.val.class_counts())
+        yield f"data: validation has {rarest} image(s) of its rarest class; its score is that coarse"
+    share = f", {machines.gpus_per_trial:g} GPU each" if machines.gpus_per_trial else ""
+    share += " at first" if share and settings.gpus_per_trial == AUTO else ""
+    kind = computes_in(base.precision, torch.device("cuda" if machines.gpus_per_trial else "cpu"))
+    yield f"machine: {machines.carries()} trial(s) at a time, one thread each{share}, training in {kind}"
+    if settings.trials:
+        yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
+
+
+def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
+    """The numbers of the whole sweep: how its trials ended, its best, its finalist on the test set."""
+    values = {f"trials/{name}": float(count) for name, count in _states(study).items()}
+    values |= {f"teachers/{name}": float(count) for name, count in _teachers(record).items()}
+    best = study.best()
+    if best is not None and best.value is not None:
+        values |= {"best/robust_acc": best.value, "best/trial": float(best.number)}
+    for number, scores in confirm.scores(record).items():
+        values[f"confirm/trial_{number}"] = statistics.fmean(scores)
+    for metric in finals.COLUMNS.values():
+        found = finals.summary(results.get(FINALIST, []), metric)
+        if found is not None:
+            values |= {
+                f"final/{metric.removeprefix('test/')}": found[0],
+                f"final/{metric.removeprefix('test/')}_std": found[1],
+            }
+    return values
+
+
+def accuracies(sweep: Sweep, results: Results, titles: Iterable[str]) -> list[str]:
+    """What was found on the test set, in Markdown, in the columns of those titles."""
+    if not results:
+        return []
+    runs = [run for row in results.values() for run in row]
+    seeds = max(len(row) for row in results.values())
+    return [
+        f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, mean ± standard deviation of "
+        f"{seeds} seed(s); eps {sweep.base.attack.eps:.4g}:\n",
+        finals.markdown(finals.table(results, titles)),
+    ]
+
+
+def leads(results: Results) -> list[str]:
+    """The lead of every row over AT-BSL, in Markdown; nothing where it is not among the rows."""
+    try:
+        rows = differences(results, BASELINE)
+    except UserError as error:  # the accuracies are on record all the same
+        return [f"the leads over the baseline cannot be told: {error}\n"]
+    if not rows:
+        return []
+    return [
+        "the same test images, in points, with the 95% interval of a paired bootstrap over images and seeds:\n",
+        finals.markdown(rows),
+    ]
+
+
+def conclusion(
+    sweep: Sweep, record: Record, study: Study, results: Results, led: Sequence[str], paths: Sequence[Path]
+) -> Iterator[str]:
+    """How it ended: the tables, what failed, where the pictures are, how to open MLflow."""
+    if sweep.settings.trials:
+        yield f"trials: {', '.join(f'{count} {name}' for name, count in _states(study).items())}"
+    teachers = _teachers(record)
+    yield f"teachers: {teachers['done']} trained, {teachers['reused']} reused from the store"
+    for known in record.jobs.values():
+        if known.outcome == "failed":
+            yield f"failed: {known.job.key}: {known.reason}"
+    if sweep.settings.trials:
+        yield from _found(sweep, record, study)
+    if not finals.are_in(results, sweep.settings.trials):
+        return
+    yield "\n".join([*accuracies(sweep, results, finals.SHOWN), *led])
+    for known in record.of_kind("final"):
+        if known.warning:
+            yield f"doubtful: {known.job.key}: {known.warning}"
+    yield "pictures and table: " + " ".join(_relative(path) for path in paths)
+    yield f"browse it: {browse_command(sweep)}"
+
+
+def _found(sweep: Sweep, record: Record, study: Study) -> Iterator[str]:
+    """What the search found: the best trial, the confirmations, the finalist."""
+    best = study.best()
+    if best is None:
+        yield "no trial was completed, so there is no finalist; the reasons stand above"
+        return
+    attack = f"PGD-{sweep.base.evaluate.steps}"
+    yield f"best in the search: trial {best.number}, validation {attack} {100 * (best.value or 0):.1f}%"
+    confirmed = confirm.scores(record)
+    number = confirm.chosen(confirmed)
+    if number is None:
+        yield f"{choice(record)}; the reasons stand above"
+        return
+    ranked = sorted(confirmed.items(), key=lambda item: -statistics.fmean(item[1]))
+    told = ", ".join(f"trial {trial} {100 * statistics.fmean(values):.1f}%" for trial, values in ranked)
+    yield f"confirmed on {confirm.SEEDS} seeds, {attack} on the reserve: {told}"
+    params = study.trials()[number].params
+    yield f"{choice(record)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
+
+
+def choice(record: Record) -> str:
+    """Which trial is the finalist, and that it is the published defaults where it is."""
+    number = confirm.chosen(confirm.scores(record))
+    if number is None:
+        return "no trial was confirmed on other seeds, so there is no finalist"
+    if number == confirm.DEFAULTS:
+        return "finalist: trial 0, the published defaults, which nothing led by more than a standard error"
+    return f"finalist: trial {number}"
+
+
+def browse_command(sweep: Sweep) -> str:
+    """The one line that opens MLflow on this sweep."""
+    uri = sweep.settings.tracking_uri
+    if uri.startswith("http"):
+        return without_password(uri)
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(without_password(uri))}"
+
+
+def resume_command(sweep: Sweep) -> str:
+    """The command that goes on with this sweep."""
+    settings = sweep.settings
+    storage = "" if settings.storage == "runs" else f" --storage {shlex.quote(settings.storage)}"
+    logins = "".join(given_again(flag_of(name), uri) for name, uri in settings.stores.items())
+    return f"python sweeps/search.py --name {shlex.quote(str(settings.name))}{storage} --resume{logins}"
+
+
+def _teachers(record: Record) -> dict[str, int]:
+    outcomes = [known.outcome for known in record.of_kind("teacher")]
+    return {"done": outcomes.count("done"), "reused": outcomes.count("reused")}
+
+
+def _states(study: Study) -> dict[str, int]:
+    names = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed"}
+    counts = {name: len(study.trials(state)) for state, name in names.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,1 @@
+"""The one truth: jobs, what is on record of them, and their files, from node to node."""

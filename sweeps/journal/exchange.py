@@ -1,0 +1,207 @@
+"""What the machines of a sweep exchange: checkpoints, teachers, verdicts and pictures, in a folder or in a bucket.
+
+Everybody works on files of the own disk. Where that disk is no folder that all see, a file is published after it was
+written and brought before it is read, under its path below the storage.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+
+from ltsd.data.arrow import cache_folder
+from ltsd.errors import UserError
+from ltsd.files import publishing
+from sweeps.journal.bucket import FLAG, Bucket
+from sweeps.journal.jobs import FOLDERS, Job
+from sweeps.settings.sweep import SETTINGS_FILE, Settings
+
+
+class Exchange(Protocol):
+    """Between the machines of a sweep. What cannot be exchanged raises OSError, and halts the sweep."""
+
+    def begin(self, settings: Settings, *, is_new: bool) -> None:
+        """Look, on the driver's machine, whether a sweep can be begun or gone on with.
+
+        Raises:
+            UserError: it cannot.
+        """
+
+    def lacks(self, folder: Path) -> str:
+        """What this machine lacks to take part in the sweep in a folder, in a sentence; "" for nothing."""
+
+    def at_hand(self, job: Job) -> AbstractContextManager[tuple[Job, "Exchange"]]:
+        """Inside, a job whose checkpoints lie where its paths say, and the exchange for its files."""
+
+    def publish(self, path: Path, rank: int) -> None:
+        """Have others see a file, as it is after so many steps: epochs, or parts of an exam."""
+
+    def bring(self, path: Path) -> bool:
+        """Have the file that others see at `path`; returns False where they see none, whatever lies there."""
+
+    def bring_checkpoint(self, job: Job) -> None:
+        """Have a job's latest checkpoint and the one before."""
+
+    def gather(self, job: Job) -> None:
+        """Have in the sweep's folder what is shown of a job that is over, and the model of a final run."""
+
+    def settle(self, job: Job) -> None:
+        """Have others no longer see the spare checkpoint of a job that is over."""
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """An `Exchange` by a folder that all see: what is written there is exchanged."""
+
+    def begin(self, settings: Settings, *, is_new: bool) -> None:
+        """Nothing."""
+
+    def lacks(self, folder: Path) -> str:
+        """See `Exchange`."""
+        if (folder / SETTINGS_FILE).exists():
+            return ""
+        return (
+            f"it does not see {folder}; give a --storage that all nodes share, such as a folder of an NFS server that "
+            f"is mounted under the same path everywhere, or {FLAG} s3://bucket/folder"
+        )
+
+    @contextlib.contextmanager
+    def at_hand(self, job: Job) -> Iterator[tuple[Job, Exchange]]:
+        """See `Exchange`."""
+        yield job, self
+
+    def publish(self, path: Path, rank: int) -> None:
+        """Nothing."""
+
+    def bring(self, path: Path) -> bool:
+        """See `Exchange`."""
+        return path.exists()
+
+    def bring_checkpoint(self, job: Job) -> None:
+        """Nothing."""
+
+    def gather(self, job: Job) -> None:
+        """Nothing."""
+
+    def settle(self, job: Job) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class SharedBucket:
+    """An `Exchange` by a bucket; `root` is the folder of this machine that has what the bucket has."""
+
+    bucket: Bucket
+    root: Path
+
+    def begin(self, settings: Settings, *, is_new: bool) -> None:
+        """See `Exchange`."""
+        self.bucket.check()
+        if is_new and self.bucket.folders(str(settings.name)):
+            raise UserError(
+                f"--name {settings.name}: {self.bucket.uri} has a sweep of that name already; add --resume to go on "
+                f"with it, or give another name"
+            )
+
+    def lacks(self, folder: Path) -> str:
+        """See `Exchange`."""
+        try:
+            self.bucket.check()
+        except UserError as error:
+            return f"{error}"
+        return ""
+
+    @contextlib.contextmanager
+    def at_hand(self, job: Job) -> Iterator[tuple[Job, Exchange]]:
+        """See `Exchange`; the files lie in a folder that is removed afterwards."""
+        with scratch_folder() as scratch:
+            here = replace(self, root=scratch)
+
+            def moved(path: str) -> str:
+                return str(here.root / self._name(Path(path))) if self._is_shared(Path(path)) else path
+
+            job = replace(job, folder=moved(job.folder), teacher=moved(job.teacher), resume=moved(job.resume))
+            here.bring_checkpoint(job)
+            if job.resume:
+                here.bring(Path(job.resume))
+            yield job, here
+
+    def publish(self, path: Path, rank: int) -> None:
+        """See `Exchange`."""
+        self.bucket.put(self._name(path), rank, path.read_bytes())
+
+    def bring(self, path: Path) -> bool:
+        """See `Exchange`."""
+        return self._is_shared(path) and self._bring(path, [path])
+
+    def bring_checkpoint(self, job: Job) -> None:
+        """See `Exchange`."""
+        self._bring(job.checkpoint, [job.checkpoint, job.spare])
+
+    def gather(self, job: Job) -> None:
+        """See `Exchange`."""
+        pictures = (job.pictures / f"{name}.png" for name in self.bucket.folders(self._name(job.pictures)))
+        for path in (job.verdicts, *pictures):
+            self.bring(path)
+        if job.kind == "final":
+            self.bring(job.checkpoint)
+
+    def settle(self, job: Job) -> None:
+        """See `Exchange`."""
+        self.bucket.trim(self._name(job.checkpoint), 1)
+
+    def forget_others(self, sweep: str, jobs: Collection[str]) -> None:
+        """Remove what the bucket has of jobs of a sweep that are not among these."""
+        for kind in self.bucket.folders(sweep):
+            if kind in FOLDERS:
+                for job in self.bucket.folders(f"{sweep}/{kind}"):
+                    if job not in jobs:
+                        self.bucket.remove(f"{sweep}/{kind}/{job}")
+
+    def _bring(self, path: Path, states: list[Path]) -> bool:
+        """Write the newest states of a file to `states`, as many as there are; returns whether there are any."""
+        found = False
+        for state, content in zip(states, self.bucket.newest(self._name(path)), strict=False):
+            with publishing(state) as temporary:
+                temporary.write_bytes(content)
+            found = True
+        return found
+
+    def _is_shared(self, path: Path) -> bool:
+        """Not so of what was put on record before the storage was moved."""
+        return path.is_relative_to(self.root)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder of this process alone, removed afterwards; what killed processes left here is removed first."""
+    base = cache_folder() / "jobs"
+    base.mkdir(parents=True, exist_ok=True)
+    with FileLock(base / "lock"):
+        for folder in (path for path in base.iterdir() if path.is_dir()):
+            with contextlib.suppress(Timeout, OSError), FileLock(folder / "lock", blocking=False):
+                shutil.rmtree(folder, ignore_errors=True)
+        own = Path(tempfile.mkdtemp(dir=base))
+        lock = FileLock(own / "lock")
+        lock.acquire()
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        lock.release()
+
+
+def exchange_of(settings: Settings) -> Exchange:
+    """What the machines of a sweep exchange files by."""
+    if settings.shared is None:
+        return SharedFolder()
+    return SharedBucket(Bucket(settings.shared), Path(settings.storage).absolute())

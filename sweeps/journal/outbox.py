@@ -1,0 +1,81 @@
+"""What is written to places that may be away: in order, from a thread of its own, and again until it succeeds."""
+
+import threading
+import time
+from collections.abc import Callable
+
+GATHERED_S = 1.0
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 10.0
+
+
+class Outbox:
+    """Writes that wait, by what they are about. Each must be such that doing it twice is doing it once.
+
+    `is_outage` tells the errors that pass from those that stay: what it says no to is said aloud and left out.
+    """
+
+    def __init__(self, name: str, is_outage: Callable[[Exception], bool], say: Callable[[str], None]) -> None:
+        self._name, self._is_outage, self._say = name, is_outage, say
+        self._waiting: dict[str, Callable[[], None]] = {}
+        self._changed = threading.Condition()
+        self._closing, self._leaving = False, threading.Event()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to write what was put, and what will be."""
+        self._thread.start()
+
+    def put(self, about: str, write: Callable[[], None]) -> None:
+        """Have this written after all that was put before, or in the place of what waits about the same."""
+        with self._changed:
+            self._waiting[about] = write
+            self._changed.notify()
+
+    def close(self, patience_s: float) -> int:
+        """Write what is left, for so long at most; returns how many writes were not done."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(patience_s)
+        self._leaving.set()
+        return len(self._waiting)
+
+    def _work(self) -> None:
+        while batch := self._gather():
+            if not all(map(self._insist, batch)):
+                return
+
+    def _gather(self) -> list[str]:
+        """What there is to write, the oldest first, a moment after the first of it came; nothing where no more will."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            self._changed.wait_for(lambda: self._closing, GATHERED_S)
+            return list(self._waiting)
+
+    def _insist(self, about: str) -> bool:
+        """Do a write, however often it takes; returns False where the process left before it was done."""
+        pause, since = FIRST_PAUSE_S, time.monotonic()
+        while not self._write(about):
+            if pause == FIRST_PAUSE_S:
+                self._say(f"{self._name} does not answer; the sweep goes on and what it misses is kept for it")
+            if self._leaving.wait(pause):
+                return False
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        if pause > FIRST_PAUSE_S:
+            self._say(f"{self._name} answers again after {time.monotonic() - since:.0f} s")
+        return True
+
+    def _write(self, about: str) -> bool:
+        """Try to write what waits about something; returns False where it has to be tried again."""
+        write = self._waiting[about]
+        try:
+            write()
+        except Exception as error:
+            if self._is_outage(error):
+                return False
+            self._say(f"{self._name}: {error}")
+        with self._changed:
+            if self._waiting[about] is write:
+                del self._waiting[about]
+        return True

@@ -1,0 +1,217 @@
+"""The record of a sweep: what was proposed, taken up, measured and decided, in the order it happened.
+
+The journal in the sweep's folder is the one truth. Each event is a line that lies on the disk before anybody acts on
+it; Optuna's study, MLflow's runs, the table and the pictures are views, made again from it where they are lost.
+"""
+
+import dataclasses
+import errno
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from ltsd.checkpoint import load_checkpoint
+from ltsd.evaluate import overfits_catastrophically
+from ltsd.files import publishing
+from ltsd.knobs import Value
+from sweeps.journal.exchange import Exchange
+from sweeps.journal.jobs import Job, Report, history, newest_checkpoint
+from sweeps.settings.sweep import JOURNAL_FILE
+
+Outcome = Literal["done", "reused", "pruned", "failed"]
+
+
+@dataclass
+class JobRecord:
+    """All that is known of a job. Times are milliseconds since 1970; `outcome` is None while the job is not over.
+
+    `epochs` are its training reports by epoch, `result` the confirmation or exam that it ended with, `redone` counts
+    the epochs that were on record already when a worker took it up before them, `hosts` are the addresses of the
+    machines that took it up, in turn.
+    """
+
+    job: Job
+    started: int
+    redone: int = 0
+    hosts: list[str] = field(default_factory=list)
+    epochs: dict[int, Report] = field(default_factory=dict)
+    reported: dict[int, int] = field(default_factory=dict)
+    result: Report | None = None
+    measured: int = 0
+    outcome: Outcome | None = None
+    reason: str = ""
+    ended: int = 0
+
+    def copy(self) -> Self:
+        """What is known now, for another thread to read."""
+        return dataclasses.replace(self, hosts=[*self.hosts], epochs=dict(self.epochs), reported=dict(self.reported))
+
+    @property
+    def last_epoch(self) -> int:
+        """The latest epoch that was reported; 0 for none."""
+        return max(self.epochs, default=0)
+
+    @property
+    def warning(self) -> str:
+        """What is doubtful about its numbers: the first epoch of catastrophic overfitting, or the doubts of its
+        exam; "" for nothing.
+        """
+        for epoch, report in self.epochs.items():
+            fgsm, robust = report.values.get("val/fgsm_acc", 0.0), report.values.get("val/robust_acc", 0.0)
+            if overfits_catastrophically(fgsm, robust):
+                return f"catastrophic overfitting at epoch {epoch}: FGSM {100 * fgsm:.0f}%, PGD {100 * robust:.0f}%"
+        exam = self.result.exam if self.result is not None else None
+        return "; ".join(exam.get("doubts", ())) if exam is not None else ""
+
+
+class Record:
+    """A sweep's journal and what follows from it.
+
+    `damaged` are the numbers of lines whose checksum does not match. A line that a kill cut short is none: nobody had
+    acted on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.proposals: dict[int, dict[str, Value]] = {}
+        self.jobs: dict[str, JobRecord] = {}
+        self._path, self._file, self._size = path, -1, 0
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        events = [_decode(line) for line in lines]
+        self.damaged = [number for number, event in enumerate(events, 1) if event is None]
+        for event in filter(None, events):
+            self._take(event)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The record as its file has it now; another process may be writing on."""
+        return cls(folder / JOURNAL_FILE)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The record, for this process alone to write on; a damaged journal is kept beside one of its whole lines."""
+        path = folder / JOURNAL_FILE
+        record = cls(path)
+        content = path.read_bytes() if path.exists() else b""
+        whole = b"".join(line + b"\n" for line in content.split(b"\n")[:-1] if _decode(line) is not None)
+        if record.damaged:
+            path.replace(path.with_suffix(f".damaged-{time.time_ns()}"))
+        if record.damaged or whole != content or not path.exists():
+            with publishing(path) as temporary:
+                temporary.write_bytes(whole)
+        record._file, record._size = os.open(path, os.O_WRONLY | os.O_APPEND), len(whole)
+        return record
+
+    def proposed(self, number: int, params: Mapping[str, Value]) -> None:
+        """Optuna proposed a trial."""
+        if number not in self.proposals:
+            self._append({"what": "proposed", "trial": number, "params": dict(params)})
+
+    def started(self, job: Job, after: int, host: str = "") -> None:
+        """A worker on a host took up a job, from its beginning or after an epoch."""
+        self._append({"what": "started", "job": job.key, "after": after, "host": host, "params": job.params()})
+
+    def reported(self, job: Job, report: Report) -> bool:
+        """A worker measured something; returns whether it was news, which an epoch that was run again is not."""
+        known = self.jobs[job.key]
+        if not report.values or report == known.result or (report.phase == "train" and report.epoch in known.epochs):
+            return False
+        self._append({"what": "reported", "job": job.key, "report": dataclasses.asdict(report)})
+        return True
+
+    def ended(self, job: Job, outcome: Outcome, reason: str) -> None:
+        """A job is over."""
+        self._append({"what": "ended", "job": job.key, "outcome": outcome, "reason": reason})
+
+    def of_kind(self, kind: str) -> Iterator[JobRecord]:
+        """The jobs of a kind, in the order in which they were taken up first."""
+        return (known for known in self.jobs.values() if known.job.kind == kind)
+
+    def is_done(self, job: Job) -> bool:
+        """Whether a job ended as it should and need not run again."""
+        known = self.jobs.get(job.key)
+        return known is not None and known.outcome in ("done", "reused")
+
+    def _append(self, event: dict[str, Any]) -> None:
+        event = {"at": int(time.time() * 1000)} | event
+        line = _encode(event)
+        try:
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            os.fsync(self._file)
+        except OSError:
+            os.truncate(self._path, self._size)
+            raise
+        self._size += len(line)
+        self._take(event)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        what, at = event["what"], event["at"]
+        if what == "proposed":
+            self.proposals[event["trial"]] = event["params"]
+        elif what == "started":
+            job = Job.of(event["params"] | {"job.folder": str(self._path.parent.absolute())})
+            known = self.jobs.setdefault(job.key, JobRecord(job, at))
+            known.outcome = None
+            known.redone += max(0, known.last_epoch - event["after"])
+            known.hosts += filter(None, [event.get("host")])
+        elif event["job"] in self.jobs:
+            self._take_of_job(self.jobs[event["job"]], event, at)
+
+    @staticmethod
+    def _take_of_job(known: JobRecord, event: Mapping[str, Any], at: int) -> None:
+        if event["what"] == "ended":
+            known.outcome, known.reason, known.ended = event["outcome"], event["reason"], at
+            return
+        report = Report(**event["report"] | {"past": ()})
+        if report.phase == "train":
+            known.epochs[report.epoch], known.reported[report.epoch] = report, at
+        else:
+            known.result, known.measured = report, at
+
+
+def open_mended(folder: Path, exchange: Exchange) -> tuple[Record, str]:
+    """The record, to be written on; what a damaged journal lost is taken from the checkpoints that have it.
+
+    Returns:
+        The record, and what was mended; "" where nothing was.
+    """
+    record = Record.open(folder)
+    if not record.damaged:
+        return record, ""
+    for known in record.jobs.values():
+        fill_from_checkpoint(record, known.job, exchange)
+    lines = ", ".join(map(str, record.damaged))
+    record.damaged = []
+    return record, f"{folder / JOURNAL_FILE} was damaged in line {lines}: what it lost is taken from checkpoints"
+
+
+def fill_from_checkpoint(record: Record, job: Job, exchange: Exchange) -> None:
+    """Put on record the epochs of a job that its newest checkpoint has and the record lacks."""
+    for report in epochs_kept(job, exchange):
+        record.reported(job, report)
+
+
+def epochs_kept(job: Job, exchange: Exchange) -> list[Report]:
+    """The epochs that the newest whole checkpoint of a job has; none where there is none."""
+    with exchange.at_hand(job) as (here, _):
+        path = newest_checkpoint(here)
+        return list(history(load_checkpoint(path))) if path else []
+
+
+def _encode(event: Mapping[str, Any]) -> bytes:
+    text = json.dumps(event).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _decode(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None where its checksum does not match."""
+    checksum, _, text = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(text):
+        return None
+    event: dict[str, Any] = json.loads(text)
+    return event

@@ -1,0 +1,1 @@
+"""Where a sweep runs: on one machine or a cluster, how many trials a GPU carries, what begins it again."""

@@ -1,0 +1,111 @@
+"""The machine that a sweep is started on: what it carries, checked first; Ray, started on it for one sweep."""
+
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import torch
+
+from ltsd.data import Splits
+from ltsd.errors import UserError
+from sweeps.journal.exchange import Exchange
+from sweeps.settings.sweep import AUTO, Settings
+from sweeps.worker.shipping import Shipment
+
+WORKER_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1"}}
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": WORKER_ENVIRONMENT}
+
+
+class Machines(Protocol):
+    """Where jobs run, each on one processor."""
+
+    gpus_per_trial: float
+    """The share of a GPU that each job gets."""
+
+    @property
+    def shipment(self) -> Shipment | None:
+        """What jobs take along, if anything."""
+
+    @property
+    def scratch(self) -> Path | None:
+        """The folder for Ray's own files, which nobody reads again; None for one of the system's."""
+
+    def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
+        """Make ready for the jobs of the sweep in a folder.
+
+        Raises:
+            UserError: the sweep would fail half-way.
+        """
+
+    def stop(self) -> None:
+        """Leave."""
+
+    def carries(self) -> int:
+        """How many jobs run at a time, now."""
+
+    def processors_per_gpu(self) -> int:
+        """How many trials at a time the processors carry for each GPU."""
+
+    def has(self, host: str) -> bool:
+        """Whether a host is there still."""
+
+
+class OwnMachine:
+    """`Machines` that are the one the sweep is started on. Only who knows this Ray's token may talk to it.
+
+    Raises:
+        UserError: more is asked for than there is; what there is is said.
+    """
+
+    shipment: Shipment | None = None
+    scratch: Path | None = None
+
+    def __init__(self, settings: Settings) -> None:
+        cpus = len(os.sched_getaffinity(0))
+        gpus = torch.cuda.device_count()
+        share = share_asked(settings, gpus)
+        has = f"this machine has {cpus} processor(s) and {gpus} GPU(s)"
+        if share > gpus or (share > 1 and share % 1):
+            remedy = "leave the flag out, or give 0 to train on the processors" if not gpus else "give a share up to 1"
+            raise UserError(f"--gpus-per-trial {share:g} cannot be met: {has}; {remedy}")
+        fits = cpus if settings.gpus_per_trial == AUTO else carried(cpus, gpus, share)
+        concurrency = fits if settings.concurrency is None else settings.concurrency
+        if concurrency > fits:
+            raise UserError(f"--concurrency {concurrency} cannot be met: {has}, enough for {fits} trial(s) at a time")
+        self.gpus_per_trial = share
+        self._gpus, self._concurrency = gpus, concurrency
+
+    def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
+        """Start Ray with room for as many jobs as run at a time: the plan keeps one more ready."""
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        ray.init(num_cpus=self._concurrency, include_dashboard=False, **QUIET)
+
+    def stop(self) -> None:
+        """End Ray's processes and workers."""
+        ray.shutdown()
+
+    def carries(self) -> int:
+        """See `Machines`."""
+        return carried(self._concurrency, self._gpus, self.gpus_per_trial)
+
+    def processors_per_gpu(self) -> int:
+        """See `Machines`."""
+        return self._concurrency // self._gpus
+
+    def has(self, host: str) -> bool:
+        """See `Machines`."""
+        return True
+
+
+def share_asked(settings: Settings, most: float) -> float:
+    """The share of a GPU that is asked for, of machines with up to so many; a whole one before it is tried out."""
+    share = settings.gpus_per_trial
+    return (1.0 if most else 0.0) if share is None or isinstance(share, str) else share
+
+
+def carried(cpus: float, gpus: float, share: float) -> int:
+    """How many jobs of one processor and a share of a GPU a machine carries."""
+    return min(int(cpus), int(gpus / share + 1e-9)) if share else int(cpus)

@@ -1,0 +1,145 @@
+"""How many trials a GPU carries best: tried out, before a sweep begins, with workers that train as its trials do."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from ltsd.config import Config
+from ltsd.errors import UserError
+from ltsd.methods import METHODS
+from ltsd.models import build_model
+from ltsd.models.frozen import frozen
+from ltsd.recorded import WARM_STEPS, stepper_for
+from ltsd.state import TrainState
+from ltsd.train import train_epoch
+from sweeps.machines.machine import Machines
+from sweeps.worker.shipping import Shipment
+from sweeps.worker.trial import CONTEXT_BYTES, claim_device, splits_of
+
+TRIALS = (1, 2, 4, 8)
+WORTH = 1.1
+SECONDS = 10.0
+BATCHES = 50
+PLACED_WITHIN_S = 900.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many trials on one GPU: the images a second that all of them train, and the share of its memory that the
+    largest of them takes.
+    """
+
+    trials: int
+    images_per_s: float
+    memory: float
+
+
+def tried_out(config: Config, shipment: Shipment | None, *, most: int, gpus: int = 1) -> Iterator[Load]:
+    """Put more and more trials on one GPU, as long as that trains more, its memory holds them and `most` allows it.
+
+    Args:
+        config: of a trial of the sweep; an untrained network stands in for its teacher.
+        shipment: what workers take along to the nodes of a cluster.
+        most: as many trials at a time as there are processors for.
+        gpus: 1; or 0 for the same on the processors.
+
+    Raises:
+        UserError: not even one trial could be.
+    """
+    loads: list[Load] = []
+    for trials in TRIALS:
+        if trials > most or (loads and (trials * loads[0].memory > 1 or not pays(loads))):
+            return
+        try:
+            loads.append(load_of(config, shipment, trials, gpus))
+        except ray.exceptions.RayError as error:  # out of memory, or no machine has so many processors
+            if loads:
+                return
+            told = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise UserError(f"--gpus-per-trial auto: a trial on a GPU could not be tried out ({told})") from error
+        yield loads[-1]
+
+
+def pays(loads: Sequence[Load]) -> bool:
+    """Whether the last of some loads trains as much more than the one before as makes it worth the memory."""
+    return len(loads) < 2 or loads[-1].images_per_s >= WORTH * loads[-2].images_per_s
+
+
+def best(loads: Sequence[Load]) -> Load:
+    """The load to run a sweep with: the last that pays."""
+    return loads[-1] if pays(loads) else loads[-2]
+
+
+def share_out(machines: Machines, config: Config, say: Callable[[str], None]) -> None:
+    """Give each trial the share of a GPU with which one trains most, and tell how much that is."""
+    say(f"trying out how many trials a GPU carries best: {SECONDS:g} s each for up to {TRIALS[-1]}, and their start")
+    loads: list[Load] = []
+    for load in tried_out(config, machines.shipment, most=machines.processors_per_gpu()):
+        loads.append(load)
+        say(f"{load.trials} trial(s) on a GPU: {load.images_per_s:.0f} images/s, {load.memory:.0%} of its memory each")
+    machines.gpus_per_trial = 1 / best(loads).trials
+    say(f"machine: {machines.carries()} trial(s) at a time, {machines.gpus_per_trial:g} GPU each")
+
+
+class Probe:
+    """A worker that trains as a trial does, on BATCHES batches an epoch, and keeps nothing."""
+
+    def __init__(self, config: Config, gpu_fraction: float, shipment: Shipment | None) -> None:
+        self._device = claim_device(gpu_fraction)
+        splits = splits_of(config.data, shipment)
+        rows = splits.train.rows
+        spread = torch.linspace(0, len(rows) - 1, min(len(rows), BATCHES * config.optim.batch_size)).long()
+        self._config, self._data = config, splits.train.select(rows[spread]).to(self._device)
+        self._state = TrainState.fresh(config, splits.shape[0], self._data.num_classes, self._device)
+        self._state.student.train()
+        self._teacher = None
+        if METHODS[config.method].needs_teacher:
+            network = build_model(config.model, splits.shape[0], self._data.num_classes).to(self._device)
+            self._teacher = frozen(network.eval().requires_grad_(False), self._state.student.features.dtype)
+        self._stepper = stepper_for(config, self._data, self._teacher)
+        steps = 0
+        while steps <= WARM_STEPS:
+            steps += self._epoch() // config.optim.batch_size + 1
+
+    def memory(self) -> float:
+        """The share of the GPU's memory that this process takes."""
+        if self._device.type == "cpu":
+            return 0.0
+        total: int = torch.cuda.get_device_properties(self._device).total_memory
+        return float(torch.cuda.max_memory_reserved() + CONTEXT_BYTES) / total
+
+    def images_per_s(self, seconds: float) -> float:
+        """Train whole epochs, for so long at least."""
+        started, images = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds:
+            images += self._epoch()
+        return images / (time.perf_counter() - started)
+
+    def _epoch(self) -> int:
+        train_epoch(self._config, self._stepper, self._state, self._data, self._teacher).means()
+        size = min(self._config.optim.batch_size, len(self._data))
+        return len(self._data) // size * size
+
+
+def load_of(config: Config, shipment: Shipment | None, trials: int, gpus: int) -> Load:
+    """Put so many trials on one GPU, or with `gpus` 0 on the processors, and see what they train.
+
+    Raises:
+        RayError: they cannot be put there: no machine is large enough, or a worker fails.
+    """
+    group = placement_group([{"CPU": trials, "GPU": gpus} if gpus else {"CPU": trials}])
+    try:
+        ray.get(group.ready(), timeout=PLACED_WITHIN_S)
+        there = PlacementGroupSchedulingStrategy(group)
+        probe: Any = ray.remote(Probe).options(num_cpus=1, num_gpus=gpus / trials, scheduling_strategy=there)
+        probes = [probe.remote(config, gpus / trials, shipment) for _ in range(trials)]
+        memory = max(ray.get([one.memory.remote() for one in probes]))
+        return Load(trials, sum(ray.get([one.images_per_s.remote(SECONDS) for one in probes])), memory)
+    finally:
+        remove_placement_group(group)

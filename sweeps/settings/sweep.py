@@ -1,0 +1,276 @@
+"""What a sweep is, apart from the configuration of its runs; kept in its folder, so that it can be resumed."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from ltsd.config import Config
+from ltsd.errors import UserError
+from ltsd.files import publishing
+from ltsd.knobs import Value, knob
+from sweeps.settings.addresses import without_password
+from sweeps.settings.rows import rows_named
+
+SETTINGS_FILE = "sweep.json"
+JOURNAL_FILE = "journal.jsonl"
+LOCK_FILE = "lock"
+LOCK_HOLDER_FILE = "lock.holder"
+TEACHERS = "teachers"
+AUTO = "auto"
+ENSEMBLES = ("standard", "apgd-ce+t", "none")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The flags of `sweeps/search.py` that are not the configuration of a run."""
+
+    name: str | None = knob(None, "name of the sweep (default: data set, method and time)")
+    trials: int = knob(
+        16, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
+    )
+    concurrency: int | None = knob(
+        None,
+        "trials at a time (default: as many as the processors, or the GPUs by --gpus-per-trial, carry)",
+        at_least=1,
+    )
+    gpus_per_trial: float | str | None = knob(
+        None,
+        "share of a GPU for each trial; 0: none; auto: the share with which a GPU trains most, tried out with 1, 2, 4 "
+        "and 8 trials before the sweep begins (default: 1 where there is a GPU, else 0)",
+        at_least=0,
+        word=AUTO,
+    )
+    ray_address: str | None = knob(
+        None,
+        "the Ray cluster to run on; auto: the one that this machine belongs to (default: none, this machine alone)",
+    )
+    storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
+    shared: str | None = knob(
+        None,
+        "s3://bucket/folder by which nodes exchange checkpoints, teachers and verdicts where they do not all see "
+        "--storage, which is then the driver's alone",
+    )
+    tracking_uri: str = knob(
+        "sqlite:///mlflow.db",
+        "where MLflow keeps its records: the address of its server, or of a database, such as "
+        "postgresql://USER:PASSWORD@HOST/DATABASE",
+    )
+    study_uri: str | None = knob(
+        None,
+        "PostgreSQL database of the Optuna study, postgresql://USER:PASSWORD@HOST/DATABASE, which sweeps may share; "
+        "users and passwords are written down nowhere, so give the flag again with --resume (default, and where it is "
+        "'': the file study.db in the sweep's folder)",
+    )
+    confirm: int = knob(
+        1,
+        "best trials that are trained on two more seeds, with the published defaults, to choose the finalist",
+        at_least=1,
+    )
+    final_seeds: int = knob(3, "seeds on which the best configuration and the references are retrained", at_least=1)
+    references: str = knob(
+        "ltsd,at-bsl,at",
+        "rows beside the finalist, comma-separated: methods with their defaults, alone or with plug-ins, such as "
+        "ltsd+robustlt (awp, ema, robustlt, clean-teacher); all: every method and some variants",
+    )
+    final_attack: str = knob("standard", "AutoAttack of the finalist", choices=ENSEMBLES)
+    reference_attack: str = knob(
+        "apgd-ce+t", "AutoAttack of the reference rows; apgd-ce+t is its first half", choices=ENSEMBLES
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sweep."""
+        return Path(self.storage) / str(self.name)
+
+    @property
+    def stores(self) -> dict[str, str]:
+        """The addresses of what is written to, which may hold logins, by the names of their settings."""
+        named = {"tracking_uri": self.tracking_uri, "study_uri": self.study_uri}
+        return {name: uri for name, uri in named.items() if uri}
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The reference rows.
+
+        Raises:
+            UserError: one of them is none.
+        """
+        return rows_named(self.references)
+
+
+CHANGEABLE = (
+    "trials",
+    "references",
+    "confirm",
+    "final_seeds",
+    "concurrency",
+    "gpus_per_trial",
+    "ray_address",
+    "storage",
+    "tracking_uri",
+    "study_uri",
+)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as it was asked for: settings, and the knobs that the user fixed by dotted name.
+
+    `identity` is drawn when it begins and tells it from sweeps of the same name in other folders, which may write to
+    the same databases; "" of one that began before there were any.
+    """
+
+    settings: Settings
+    fixed: dict[str, Value]
+    is_new: bool = True
+    identity: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def base(self) -> Config:
+        """The configuration of every run before anything is searched."""
+        return Config.preset(str(self.fixed.get("data.source", "digits"))).override(self.fixed)
+
+    def on_record(self) -> int:
+        """How much is on record, in bytes of the journal."""
+        journal = self.settings.folder / JOURNAL_FILE
+        return journal.stat().st_size if journal.exists() else 0
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Inside, no other process works on this sweep; its folder is made where it is new.
+
+        The lock is the operating system's and ends with the process that holds it, however that ends.
+
+        Raises:
+            UserError: another process works on it; the storage cannot be written.
+        """
+        lock = self._acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _acquire(self) -> BaseFileLock:
+        folder = self.settings.folder
+        lock = FileLock(folder / LOCK_FILE, blocking=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=not self.is_new)
+            lock.acquire()
+            (folder / LOCK_HOLDER_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            for unfinished in folder.rglob(".*.tmp"):
+                unfinished.unlink()
+        except Timeout:
+            holder = (folder / LOCK_HOLDER_FILE).read_text()
+            raise UserError(
+                f"--name {self.settings.name}: {holder} works on this sweep; wait for it, or stop it first"
+            ) from None
+        except FileExistsError:
+            raise _taken(self.settings) from None
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return lock
+
+    def keep(self) -> None:
+        """Write the settings into the sweep's folder; addresses without user and password.
+
+        Raises:
+            UserError: the storage cannot be written.
+        """
+        stores = {name: without_password(uri) for name, uri in self.settings.stores.items()}
+        settings = dataclasses.asdict(self.settings) | stores
+        content = {"settings": settings, "fixed": self.fixed, "identity": self.identity}
+        try:
+            with publishing(self.settings.folder / SETTINGS_FILE) as temporary:
+                temporary.write_text(json.dumps(content, indent=1))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> UserError:
+        settings = self.settings
+        return UserError(
+            f"--storage {settings.storage}: {settings.folder} cannot be written ({error.strerror}); give a folder that "
+            f"can"
+        )
+
+    @classmethod
+    def new(cls, given: dict[str, Any], fixed: dict[str, Value]) -> Self:
+        """A sweep whose folder does not exist yet; `claimed` makes it.
+
+        Raises:
+            UserError: the name is taken or is no plain folder name; a knob is out of range; there is nothing to do.
+        """
+        settings = Settings(**given)
+        sweep = cls(settings, fixed)
+        if not settings.rows and not settings.trials:
+            raise UserError("--trials 0 compares the --references, and there are none; name some, or try more trials")
+        if settings.name is None:
+            what = sweep.base.method if settings.trials else "comparison"
+            name = f"{data_name(sweep.base.data.source)}-{what}-{time.strftime('%Y%m%d-%H%M%S')}"
+            settings = dataclasses.replace(settings, name=name)
+        name = str(settings.name)
+        if not re.fullmatch(r"[^\W_][\w.-]*", name, re.ASCII) or name == TEACHERS:
+            raise UserError(
+                f"--name {name}: must be letters, digits, '-', '_' and '.', begin with a letter or digit, and not be "
+                f"{TEACHERS!r}"
+            )
+        if settings.folder.exists():
+            raise _taken(settings)
+        return cls(settings, fixed)
+
+    @classmethod
+    def resumed(
+        cls, given: dict[str, Any], fixed: dict[str, Value], *, remedy: str = "leave --resume out to start it"
+    ) -> Self:
+        """A sweep as its folder tells it; of the flags given again only some may differ. `remedy` is what is said of a
+        sweep that does not exist.
+
+        Raises:
+            UserError: there is no such sweep, or a flag contradicts what it was started with.
+        """
+        asked = Settings(**given)
+        rows_named(asked.references)
+        if asked.name is None:
+            found = sorted(path.parent.name for path in Path(asked.storage).glob(f"*/{SETTINGS_FILE}"))
+            raise UserError(f"--resume needs --name; sweeps in {asked.storage}: {', '.join(found) or 'none'}")
+        path = asked.folder / SETTINGS_FILE
+        if not path.exists():
+            raise UserError(f"there is no sweep in {asked.folder}; {remedy}")
+        try:
+            content = json.loads(path.read_text())
+            saved, known = Settings(**content["settings"]), content["fixed"]
+            identity = content.get("identity", "")
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
+        now = {name: value for name, value in given.items() if name in CHANGEABLE}
+        base = cls(saved, known).base.flatten()
+        for name, value in [*given.items(), *fixed.items()]:
+            before = base[name] if name in fixed else getattr(saved, name)
+            if name not in now and value != before:
+                raise UserError(
+                    f"--{name.replace('_', '-')} {value}: the sweep was started with {before}; leave the flag out, or "
+                    f"start another sweep"
+                )
+        return cls(dataclasses.replace(saved, **now), known, is_new=False, identity=identity)
+
+
+def _taken(settings: Settings) -> UserError:
+    return UserError(
+        f"--name {settings.name}: {settings.folder} exists already; add --resume to go on with it, or give another name"
+    )
+
+
+def data_name(source: str) -> str:
+    """A short name of a source, fit for experiments, models and filters, whatever the folder is called."""
+    name = Path(source.partition("?")[0]).name.removesuffix(".parquet").removesuffix(".arrow")
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-._") or "data"

@@ -1,0 +1,1 @@
+"""Optuna's side: what is searched, what proposes and prunes, where the study lies."""

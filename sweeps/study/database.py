@@ -1,0 +1,229 @@
+"""Where a study lies: in a file of its sweep's folder, or in a PostgreSQL database that sweeps share."""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
+
+from ltsd.errors import UserError
+from sweeps.settings.addresses import flag_of, without_password, without_secret
+from sweeps.settings.sweep import Settings, Sweep
+
+STUDY_FILE = "study.db"
+LOCK_TIMEOUT_S = 60.0
+PATIENCE_S = 60.0
+PAUSE_S = 1.0
+POSTGRES = "postgres"
+POSTGRES_PORT = 5432
+# A host that is gone is noticed within so many seconds, or milliseconds, instead of the system's quarter of an hour.
+WITHIN = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 20_000}
+INSTALL = "pip install -c constraints.txt -e '.[postgres]'"
+
+
+class StudyPlace(Protocol):
+    """Where the study of a sweep lies; as text, how it is named in messages."""
+
+    @property
+    def study(self) -> str:
+        """The study's name there."""
+
+    def storage(self) -> RDBStorage:
+        """What Optuna reads and writes it through.
+
+        Raises:
+            UserError: a database that sweeps share does not answer.
+        """
+
+    def check(self) -> None:
+        """Raise an error where what lies there is damaged, as far as that can be seen before it is read."""
+
+    def set_aside(self, error: Exception) -> None:
+        """Keep what cannot be read, or contradicts the journal, under another name.
+
+        Raises:
+            UserError: the place itself is at fault, not what lies there.
+        """
+
+    def remove(self) -> None:
+        """Take the study of a sweep away that never began."""
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A sqlite file in the folder of its sweep."""
+
+    folder: Path
+    study: ClassVar[str] = "sweep"
+
+    def __str__(self) -> str:
+        return str(self.folder / STUDY_FILE)
+
+    def storage(self) -> RDBStorage:
+        """See `StudyPlace`."""
+        file = self.folder.absolute() / STUDY_FILE
+        return RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
+
+    def check(self) -> None:
+        """Have sqlite check the structure of the file, where there is one.
+
+        Raises:
+            sqlite3.DatabaseError: it is damaged.
+        """
+        file = self.folder / STUDY_FILE
+        if file.exists():
+            with contextlib.closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)) as connection:
+                verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+
+    def set_aside(self, error: Exception) -> None:
+        """See `StudyPlace`."""
+        for path in self.folder.glob(f"{STUDY_FILE}*"):
+            if ".damaged-" not in path.name:
+                path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+
+    def remove(self) -> None:
+        """Nothing: it goes with the folder."""
+
+
+@dataclass(frozen=True)
+class StudyDatabase:
+    """A study among others in a PostgreSQL database. `say` is told when that is away, and when it is back."""
+
+    uri: str
+    study: str
+    say: Callable[[str], None] = lambda text: None
+
+    def __str__(self) -> str:
+        return f"the study {self.study} in {without_password(self.uri)}"
+
+    def storage(self) -> RDBStorage:
+        """See `StudyPlace`. Connections that break later are made again, and waited for."""
+        check_address("--study-uri", self.uri)
+        try:
+            storage = RDBStorage(self.uri, engine_kwargs={"pool_pre_ping": True, "connect_args": WITHIN})
+        except Exception as error:  # an older or newer Optuna's tables, rights that are missing, and the like
+            raise self._unfit(error) from None
+        sqlalchemy.event.listen(storage.engine, "do_connect", Patience(self.say).connect)
+        return storage
+
+    def check(self) -> None:
+        """Nothing: PostgreSQL checks what it reads."""
+
+    def set_aside(self, error: Exception) -> None:
+        """See `StudyPlace`."""
+        if isinstance(error, StorageInternalError):
+            raise self._unfit(error.__cause__ or error) from None
+        rename = sqlalchemy.text("UPDATE studies SET study_name = :aside WHERE study_name = :name")
+        names = {"name": self.study, "aside": f"{self.study}.damaged-{time.time_ns()}"}
+        try:
+            with self.storage().engine.begin() as connection:
+                connection.execute(rename, names)
+        except SQLAlchemyError as failed:
+            raise self._unfit(failed) from None
+
+    def remove(self) -> None:
+        """See `StudyPlace`."""
+        with contextlib.suppress(KeyError, UserError, StorageInternalError):
+            optuna.delete_study(study_name=self.study, storage=self.storage())
+
+    def _unfit(self, error: BaseException) -> UserError:
+        return UserError(
+            f"--study-uri {without_password(self.uri)}: Optuna cannot keep a study there "
+            f"({without_secret(str(error), self.uri)[:200]}); give another database, or --study-uri '' for a file in "
+            f"the sweep's folder"
+        )
+
+
+class Patience:
+    """Connects to a database that was there before, for a minute where it is away; then that is an error."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._since: float | None = None
+
+    def connect(self, dialect: sqlalchemy.Dialect, entry: Any, arguments: Any, options: Any) -> Any:
+        """Called by SQLAlchemy for a new connection."""
+        while True:
+            try:
+                connection = dialect.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                if self._since is None:
+                    self._since = time.monotonic()
+                    self._say(f"the study's database does not answer; it is waited for, {PATIENCE_S:.0f} s at most")
+                if time.monotonic() - self._since > PATIENCE_S:
+                    raise
+                time.sleep(PAUSE_S)
+            else:
+                if self._since is not None:
+                    self._say(f"the study's database answers again after {time.monotonic() - self._since:.0f} s")
+                self._since = None
+                return connection
+
+
+def place_of_study(sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> StudyPlace:
+    """Where the study of a sweep lies by its settings. In a database it bears the sweep's name and identity, since
+    sweeps in other folders may bear the same name.
+    """
+    uri = sweep.settings.study_uri
+    if not uri:
+        return StudyFile(sweep.settings.folder.absolute())
+    return StudyDatabase(uri, f"{sweep.settings.name}-{sweep.identity}".rstrip("-"), say)
+
+
+def check_stores(settings: Settings) -> None:
+    """See that the databases answer that a sweep's settings name; MLflow would look for its own for minutes.
+
+    Raises:
+        UserError: one does not, or it is none that a study can lie in.
+    """
+    study = settings.study_uri
+    if study and not study.startswith(POSTGRES):
+        raise UserError(
+            f"--study-uri {without_password(study)}: must be a PostgreSQL database, "
+            f"postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or '' for a file in the sweep's folder"
+        )
+    for name, uri in settings.stores.items():
+        if uri.startswith(POSTGRES):
+            check_address(flag_of(name), uri)
+    if study and settings.tracking_uri.startswith(POSTGRES) and _database(study) == _database(settings.tracking_uri):
+        raise UserError(
+            f"--study-uri {without_password(study)}: MLflow writes to the same database, and both would keep the "
+            f"version of their tables in one place; give each a database of its own, made by `createdb`"
+        )
+
+
+def _database(uri: str) -> tuple[str | None, int, str | None]:
+    address = sqlalchemy.make_url(uri)
+    return address.host, address.port or POSTGRES_PORT, address.database
+
+
+def check_address(flag: str, uri: str) -> None:
+    """Connect to a PostgreSQL database once.
+
+    Raises:
+        UserError: the address cannot be read, its driver is not installed, or nothing there lets us in.
+    """
+    shown = f"{flag} {without_password(uri)}"
+    try:
+        engine = sqlalchemy.create_engine(uri, connect_args=WITHIN)
+        with contextlib.closing(engine.raw_connection()):
+            pass
+        engine.dispose()
+    except ImportError as error:
+        raise UserError(f"{shown}: its driver is not installed ({error}); {INSTALL}") from None
+    except Exception as error:  # of SQLAlchemy where it cannot read the address, of the driver where it cannot connect
+        reason = " ".join(without_secret(str(error), uri).split())[:200]
+        raise UserError(
+            f"{shown}: PostgreSQL does not let us in there ({reason}); start the server, and give the flag as "
+            f"postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or keep the password in ~/.pgpass"
+        ) from None

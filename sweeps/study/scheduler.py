@@ -1,0 +1,52 @@
+"""The rungs: at which epochs a trial is compared with the others, and what Ray is told of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from optuna.pruners import BasePruner, MedianPruner
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+
+from sweeps.journal.jobs import REPORT, Report
+
+RUNG_FRACTIONS = (0.6, 0.75)
+WARM_TRIALS = 4
+OVER = (Trial.TERMINATED, Trial.ERROR)
+
+
+def rungs(epochs: int, every: int) -> list[int]:
+    """The validated epochs nearest above the rung fractions, below the last epoch.
+
+    Early rungs are no preview: see benchmarks/results/rungs.md, which measures the rank correlation of the
+    score at each epoch with the final score.
+    """
+    validated = range(every, epochs, every)
+    found = {next((e for e in validated if e >= part * epochs), 0) for part in RUNG_FRACTIONS}
+    return sorted(found - {0})
+
+
+def rung_pruner() -> BasePruner:
+    """At a rung, stop what is below the median of the earlier trials there, once there are a few."""
+    return MedianPruner(n_startup_trials=WARM_TRIALS, n_warmup_steps=0)
+
+
+class RungScheduler(FIFOScheduler):
+    """First come, first served; passes each report to `reported`, which says whether the trial goes on."""
+
+    def __init__(self, reported: Callable[[str, Report], bool]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reported = reported
+        self._live: list[Trial] = []
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Called by Ray for a job that is to run, and again where its worker died."""
+        self._live = [one for one in self._live if one is not trial and one.status not in OVER] + [trial]
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Called by Ray at every event: what waited longest. Ray by itself looks through all jobs there ever were."""
+        return next((trial for trial in self._live if trial.status == Trial.PENDING), None)
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Called by Ray for every report, before anything else hears of it."""
+        goes_on = self._reported(trial.trial_id, result[REPORT])
+        return self.CONTINUE if goes_on else self.STOP

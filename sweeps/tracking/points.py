@@ -1,0 +1,49 @@
+"""What is measured of a job, point by point: what MLflow should have of it, no more and no less."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from sweeps.journal.record import JobRecord
+
+
+class Point(NamedTuple):
+    """A measurement: the metric, the epoch, the value, and when it was put on record, in milliseconds since 1970."""
+
+    name: str
+    step: int
+    value: float
+    at: int
+
+
+def points(values: Mapping[str, float], step: int, at: int) -> Iterator[Point]:
+    """The measurements of a step; a group without classes has none."""
+    return (Point(name, step, float(value), at) for name, value in values.items() if value == value)
+
+
+def expected(known: JobRecord) -> Iterator[Point]:
+    """Every measurement that MLflow should have of a job."""
+    for epoch, report in known.epochs.items():
+        yield from points(report.values, epoch, known.reported[epoch])
+    if known.result is not None:
+        yield from points(known.result.values, known.result.epoch, known.measured)
+    if known.outcome is not None:
+        yield from best_and_final(known)
+
+
+def wanted(known: JobRecord) -> Counter[tuple[str, int, float]]:
+    """What is expected of a job, as name, step and value."""
+    return Counter((point.name, point.step, point.value) for point in expected(known))
+
+
+def best_and_final(known: JobRecord) -> Iterator[Point]:
+    """`best/*`: the validation metrics of the epoch with the highest robust accuracy; `final/*`: of the last one."""
+    validated = {epoch: report.values for epoch, report in known.epochs.items() if "val/robust_acc" in report.values}
+    if not validated or known.outcome == "failed":
+        return
+    last, at = known.last_epoch, known.reported[known.last_epoch]
+    best = max(validated, key=lambda epoch: validated[epoch]["val/robust_acc"])
+    yield Point("best/epoch", last, float(best), at)
+    for prefix, epoch in (("best", best), ("final", max(validated))):
+        values = {name: value for name, value in validated[epoch].items() if name.startswith("val/")}
+        yield from points({f"{prefix}/{name.removeprefix('val/')}": v for name, v in values.items()}, last, at)

@@ -1,0 +1,309 @@
+"""What MLflow has of a sweep: runs, metrics, pictures, the registered model.
+
+What MLflow holds is a view of the sweep's record. Runs are found by the tags `ltsd.sweep`, `ltsd.identity` and
+`ltsd.job`, and every point carries the time at which it was put on record, so that writing anything a second time
+changes nothing.
+"""
+
+import contextlib
+import functools
+import importlib.metadata
+import io
+import json
+import logging
+import os
+import subprocess
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# It would print the address of every run that ends, with the password that is in it.
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+
+import mlflow
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as Run  # part of what this room says to others
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
+
+from ltsd.config import Config
+from ltsd.data import Splits
+from ltsd.data.batches import Split
+from ltsd.errors import UserError
+from ltsd.runs import load_model
+from sweeps.journal.jobs import Job
+from sweeps.journal.record import JobRecord, Outcome
+from sweeps.settings.addresses import without_password, without_secret
+from sweeps.settings.sweep import Sweep, data_name
+from sweeps.study.space import TEACHER_GAMMA, searched_knobs
+from sweeps.tracking.points import Point, expected, points
+from sweeps.worker.portrait import first_of_each_class
+
+VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+MAX_RUNS = 50_000
+METRICS_A_BATCH = 900  # of the 1,000 metrics, parameters and tags that MLflow takes in a call
+PASSING = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)}
+PARENT = "sweep"
+STATUS: Mapping[Outcome | None, str] = {
+    "done": "FINISHED",
+    "reused": "FINISHED",
+    "pruned": "FINISHED",
+    "failed": "FAILED",
+    None: "KILLED",
+}
+
+
+class MlflowView:
+    """One MLflow run per job under one parent run per sweep."""
+
+    def __init__(
+        self, uri: str, name: str, identity: str, base: Config, splits: Splits, searched: Sequence[str]
+    ) -> None:
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.ERROR)
+        # It shows the stack of every error of a database before it raises that, which the outbox tells in a line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        self._client = MlflowClient(tracking_uri=uri)
+        self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, tuple(searched)
+        # A server may have sweeps of the same name from other folders; one that began before identities has none.
+        self._whose = {"ltsd.sweep": name} | ({"ltsd.identity": identity} if identity else {})
+        self._experiment_id = ""
+        self._ids: dict[str, str] = {}
+        self._told: dict[str, set[Point]] = {}  # what the runs have that still run
+        self._perhaps: set[str] = set()  # jobs that MLflow may have a run of, whether or not its answer came through
+
+    @classmethod
+    def of(cls, sweep: Sweep, splits: Splits, searched: Sequence[str]) -> Self:
+        """The view of a sweep at its tracking URI."""
+        uri, name = sweep.settings.tracking_uri, str(sweep.settings.name)
+        return cls(uri, name, sweep.identity, sweep.base, splits, searched)
+
+    def reach(self) -> None:
+        """Find the experiment, where there is one, and change nothing.
+
+        Raises:
+            UserError: nothing usable answers at the tracking URI.
+        """
+        with self._answering():
+            experiment = self._client.get_experiment_by_name(self.experiment)
+            self._experiment_id = experiment.experiment_id if experiment else ""
+            self._perhaps = {run.data.tags["ltsd.job"] for run in self.runs()}
+            self._told = {}
+
+    def open(self) -> None:
+        """Find experiment and parent run, or create them; the parent is RUNNING from now on.
+
+        Raises:
+            UserError: nothing usable answers at the tracking URI.
+        """
+        self.reach()
+        with self._answering():
+            if not self._experiment_id:
+                self._experiment_id = self._client.create_experiment(self.experiment, tags=TRAINING)
+            self._ids[PARENT] = self._run(PARENT, PARENT, self._name).info.run_id
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            reason = without_secret(str(error), self._uri)[:160]
+            raise UserError(
+                f"--tracking-uri {without_password(self._uri)}: MLflow does not answer there ({reason}); start the "
+                f"server, or leave the flag out to keep the records in ./mlflow.db"
+            ) from None
+
+    @property
+    def experiment(self) -> str:
+        """The MLflow experiment of a data set."""
+        return f"ltsd-{data_name(self._base.data.source)}"
+
+    def describe_sweep(self) -> None:
+        """The parent run's configuration and data."""
+        parent = self._ids[PARENT]
+        self._client.log_dict(parent, self._base.flatten(), "config.json")
+        self._log_data(parent, "training", self._splits.complete)
+        self._log_data(parent, "validation", self._splits.val)
+        self._log_data(parent, "test", self._splits.test)
+
+    def bring(self, known: JobRecord) -> None:
+        """What is on record of a job and its run lacks, in as few calls as that takes."""
+        key, over = known.job.key, known.outcome is not None
+        params = {} if key in self._told else self._begin(known)
+        told = self._told.get(key, set())
+        lacking = [point for point in expected(known) if point not in told]
+        self._log(self._ids[key], lacking, params, _ending(known) if over else {})
+        self._told[key] = told.union(lacking)
+        if over:
+            self._end(known)
+
+    def _begin(self, known: JobRecord) -> dict[str, str]:
+        """The run of a job, with its configuration and data; returns its parameters, to be logged with what follows."""
+        job = known.job
+        run_id = self._run(job.kind, job.key, job.key, known.started).info.run_id
+        self._ids[job.key] = run_id
+        self._client.log_dict(run_id, job.config.flatten(), "config.json")
+        self._log_data(run_id, "training", self._split(job))
+        return self.params_of(job)
+
+    def _end(self, known: JobRecord) -> None:
+        """The pictures of a job and how it ended."""
+        key = known.job.key
+        if known.job.pictures.is_dir():
+            self._client.log_artifacts(self._ids[key], str(known.job.pictures))
+        self._client.set_terminated(self._ids[key], STATUS[known.outcome], known.ended)
+        del self._told[key]
+
+    def finish(self, metrics: Mapping[str, float], at: int, artifacts: Iterable[Path], model: Job | None) -> None:
+        """How the sweep ended: its numbers and pictures on the parent run, the finalist's model."""
+        self._log(self._ids[PARENT], points(metrics, 0, at), {}, {})
+        for path in artifacts:
+            self._client.log_artifact(self._ids[PARENT], str(path))
+        if model is not None:
+            self._register(model)
+
+    def close(self, status: str) -> None:
+        """End the parent with `status`, and every run of the sweep that still runs, whoever left it."""
+        self._client.set_terminated(self._ids[PARENT], status)
+        for run in self.runs():
+            if run.info.status == "RUNNING":
+                self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def write_again(self, known: JobRecord) -> None:
+        """All that is on record of a job; what is there already stays as it is."""
+        self.bring(known)
+        if known.outcome is None:
+            self._client.set_terminated(self._ids[known.job.key], STATUS[None])
+            del self._told[known.job.key]
+
+    def delete(self, run: Run) -> None:
+        """Move a run to MLflow's bin."""
+        self._client.delete_run(run.info.run_id)
+
+    def points_of(self, run: Run) -> Counter[tuple[str, int, float]]:
+        """The measurements of a run, as name, step and value."""
+        return Counter(
+            (name, point.step, point.value)
+            for name in run.data.metrics
+            for point in self._client.get_metric_history(run.info.run_id, name)
+        )
+
+    def params_of(self, job: Job) -> dict[str, str]:
+        """What a run shows as its parameters: of the knobs that are searched those that its job reads; of a final run
+        its method and all that a sweep of that would search.
+        """
+        flat = job.config.flatten()
+        knobs = (TEACHER_GAMMA,) if job.kind == "teacher" else searched_knobs(job.config.method)
+        names = ("method", *knobs) if job.kind == "final" else [name for name in self._searched if name in knobs]
+        return {name: str(flat[name]) for name in names}
+
+    def runs(self, job: str = "") -> list[Run]:
+        """The runs of the sweep, or of a job of it, the oldest first."""
+        if not self._experiment_id:
+            return []
+        wanted = self._whose | ({"ltsd.job": job} if job else {})
+        clauses = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
+        return list(
+            self._client.search_runs(
+                [self._experiment_id], clauses, max_results=MAX_RUNS, order_by=["attributes.start_time"]
+            )
+        )
+
+    def _run(self, kind: str, job: str, title: str, started: int | None = None) -> Run:
+        """The run of a job, found by its tags or created; where a slow server made it twice, the first one stays."""
+        found = self.runs(job) if job in self._perhaps else []
+        self._perhaps.add(job)
+        for twin in found[1:]:
+            self._client.delete_run(twin.info.run_id)
+        if found:
+            self._client.update_run(found[0].info.run_id, status="RUNNING")
+            return found[0]
+        tags = self._whose | {"ltsd.job": job, "ltsd.kind": kind} | versions()
+        if kind == "trial":
+            tags["ltsd.trial"] = str(int(job.rpartition("-")[2]))
+        if kind != PARENT:
+            tags["mlflow.parentRunId"] = self._ids[PARENT]
+        return self._client.create_run(self._experiment_id, start_time=started, run_name=title, tags=tags)
+
+    def _log(self, run_id: str, values: Iterable[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        metrics = [Metric(point.name, point.value, point.at, point.step) for point in values]
+        also = ([Param(*item) for item in params.items()], [RunTag(*item) for item in tags.items()])
+        for start in range(0, len(metrics) or 1, METRICS_A_BATCH):
+            self._client.log_batch(run_id, metrics[start : start + METRICS_A_BATCH], *also)
+
+    def _split(self, job: Job) -> Split:
+        return self._splits.train if job.part == "train" else self._splits.complete
+
+    def _log_data(self, run_id: str, context: str, split: Split) -> None:
+        counts = dict(zip(self._splits.class_names, split.class_counts(), strict=True))
+        data = Dataset(
+            name=f"{data_name(self._base.data.source)}-{context}",
+            digest=self._splits.fingerprint[:36],
+            source_type="ltsd",
+            source=json.dumps({"source": self._base.data.source}),
+            profile=json.dumps({"images": len(split), "class_counts": counts}),
+        )
+        inputs = [DatasetInput(data, [InputTag("mlflow.data.context", context)])]
+        self._client.log_inputs(run_id, datasets=inputs)
+
+    def _register(self, job: Job) -> None:
+        """Log the model of a final run, opened by `mlflow.pyfunc.load_model` anywhere, and register it."""
+        model, _ = load_model(job.checkpoint, torch.device("cpu"))
+        inputs, _ = first_of_each_class(self._splits.val)
+        with torch.no_grad():
+            signature = infer_signature(inputs.numpy(), model(inputs).numpy())
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_experiment(experiment_id=self._experiment_id)
+        run = self.runs(job.key)[0]
+        if self._client.search_model_versions(f"name = '{self.experiment}' and run_id = '{run.info.run_id}'"):
+            return
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stderr(io.StringIO()),
+            mlflow.start_run(run_id=run.info.run_id),
+        ):
+            mlflow.pytorch.log_model(
+                model,
+                name="model",
+                signature=signature,
+                input_example=inputs.numpy(),
+                serialization_format="pt2",
+                registered_model_name=self.experiment,
+                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "mlflow")],
+            )
+
+
+def _ending(known: JobRecord) -> dict[str, str]:
+    """The tags that tell how a job ended."""
+    tags = {
+        "ltsd.outcome": str(known.outcome),
+        "ltsd.reason": known.reason,
+        "ltsd.warning": known.warning,
+        "ltsd.host": ", ".join(dict.fromkeys(known.hosts)),
+    }
+    return {name: text for name, text in tags.items() if text}
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether what failed may succeed later: the server is away or busy, its disk is full."""
+    return isinstance(error, OSError) or (isinstance(error, MlflowException) and error.error_code in PASSING)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Tags that tell which code ran: the git commit where there is one, and the packages' versions."""
+    tags = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if commit.returncode == 0:
+        tags["mlflow.source.git.commit"] = commit.stdout.strip()
+    return tags

@@ -1,0 +1,50 @@
+"""The pictures of a job, drawn by the worker that has its model: its curves, its classes, attacked images.
+
+They lie beside its checkpoint, and MLflow is given them: a driver of many trials has no time to draw.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ltsd import pictures
+from ltsd.data.batches import Split
+from ltsd.files import publishing
+from ltsd.runs import Run
+from sweeps.journal.jobs import Job
+
+GRID_IMAGES = 10
+
+
+def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequence[float]]) -> None:
+    """Draw a finished job.
+
+    Args:
+        val: where the attacked images are from, one of each class.
+        per_class: recalls by attack, the last that were measured; may be empty.
+    """
+    history, names = run.state.history, run.class_names
+    figures: dict[str, Figure] = {
+        "learning_curves": pictures.learning_curves([one.epoch for one in history], [one.values for one in history])
+    }
+    if per_class:
+        figures["per_class"] = pictures.class_bars(per_class, run.data.class_counts(), names)
+    attack = job.config.attack
+    inputs, labels = first_of_each_class(val)
+    model = run.state.model.eval()
+    figures["attacked_images"] = pictures.attack_grid(
+        model, inputs, labels, names, eps=attack.eps, step_size=attack.step, steps=20
+    )
+    job.pictures.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        with publishing(job.pictures / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png")
+
+
+def first_of_each_class(split: Split) -> tuple[Tensor, Tensor]:
+    """The first image of each of the first ten classes: inputs [N, C, H, W], labels [N]."""
+    labels = split.labels[split.rows]
+    positions = [(labels == c).nonzero()[0] for c in range(min(GRID_IMAGES, split.num_classes))]
+    return split.take(torch.cat(positions))

@@ -1,0 +1,92 @@
+"""What jobs take along to other machines, and what these have to have: the code, the storage, the images."""
+
+import functools
+import hashlib
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import ray
+from filelock import FileLock
+
+import ltsd
+import sweeps
+from ltsd.data import Splits
+from ltsd.data.arrow import cache_folder
+from ltsd.data.sources import DECODED_FILES, read_decoded
+from ltsd.errors import UserError
+from ltsd.files import publishing
+from sweeps.journal.exchange import Exchange
+
+VERSIONED = ("ray", "torch", "torchvision", "numpy")
+
+
+class NodeUnfitError(UserError):
+    """The machine that a job came to lacks something that all have to have."""
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What goes with every job of a sweep to whatever machine it runs on.
+
+    `versions` are those of the driver, `folder` is the sweep's, `exchange` what its files go through; `images` are
+    references to the decoded images, which Ray brings to a machine once, `name` is that of their folder in its cache,
+    and `fingerprint` tells them from others.
+    """
+
+    versions: dict[str, str]
+    folder: str
+    exchange: Exchange
+    name: str
+    fingerprint: str
+    images: tuple["ray.ObjectRef[np.ndarray]", ...]
+
+    @classmethod
+    def packed(cls, folder: Path, splits: Splits, exchange: Exchange) -> Self:
+        """What the jobs of the sweep in a folder take along; the images are put into Ray's store."""
+        images = tuple(ray.put(np.fromfile(splits.folder / part, dtype=np.uint8)) for part in DECODED_FILES)
+        return cls(versions(), str(folder.absolute()), exchange, splits.folder.name, splits.fingerprint, images)
+
+
+def lacks_of_this_node(shipment: Shipment) -> str:
+    """What this machine lacks for the jobs of a sweep, in a sentence; "" for nothing."""
+    own = versions()
+    for name, wanted in shipment.versions.items():
+        if own[name] != wanted:
+            return f"it has {name} {own[name]}, the driver {wanted}; install the same on all nodes"
+    return shipment.exchange.lacks(Path(shipment.folder))
+
+
+def received(shipment: Shipment) -> Path:
+    """The folder of this machine where the images lie decoded; the first job of a machine writes them there.
+
+    Raises:
+        NodeUnfitError: something else lies there, or the machine lacks what a job has to have.
+    """
+    if lacks := lacks_of_this_node(shipment):
+        raise NodeUnfitError(f"a node of the cluster cannot take part: {lacks}")
+    folder = cache_folder() / shipment.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        for part, image in zip(DECODED_FILES, shipment.images, strict=True):
+            if not (folder / part).exists():
+                with publishing(folder / part) as temporary:
+                    ray.get(image).tofile(temporary)
+    found = read_decoded(folder).fingerprint
+    if found != shipment.fingerprint:
+        raise NodeUnfitError(f"{folder} of a node has other images than the driver ({found}); delete it there")
+    return folder
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """What has to be the same on all machines; of this project a digest of its sources."""
+    digest = hashlib.sha256()
+    for package in (Path(ltsd.__file__).parent, Path(sweeps.__file__).parent):
+        for path in sorted(package.rglob("*.py")):
+            digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    packages = {name: version(name) for name in VERSIONED}
+    return {"Python": platform.python_version(), **packages, "this project at": digest.hexdigest()[:12]}

@@ -1,0 +1,101 @@
+"""The teacher store: teachers are addressed by everything that shapes them, trained once and shared by all sweeps."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+import ltsd
+from ltsd.checkpoint import CheckpointError, load_checkpoint
+from ltsd.config import Config
+from ltsd.data import Splits
+from ltsd.teacher import teacher_config, teacher_gamma
+from sweeps.journal.exchange import Exchange
+from sweeps.journal.jobs import Job, Part
+from sweeps.journal.record import Record, fill_from_checkpoint
+from sweeps.settings.sweep import TEACHERS
+
+STAGE_SOURCES = (
+    "precision.py",
+    "recorded.py",
+    "state.py",
+    "step.py",
+    "train.py",
+    "teacher.py",
+    "attacks/*.py",
+    "data/augment.py",
+    "data/batches.py",
+    "data/longtail.py",
+    "methods/at.py",
+    "methods/method.py",
+    "methods/natural.py",
+    "models/*.py",
+)
+
+
+class TeacherStore:
+    """A folder of teachers, `<digest>.pt` each, beside the sweeps of one storage."""
+
+    def __init__(self, storage: Path, splits: Splits) -> None:
+        self._folder = storage.absolute() / TEACHERS
+        self._splits = splits
+        self._code = _stage_code()
+
+    def job(self, student: Config, part: Part, folder: Path) -> Job:
+        """The job that makes the teacher of a student; equal teachers give equal jobs."""
+        config = teacher_config(student, teacher_gamma(student, self._splits.imbalance_ratio))
+        digest = self._digest(config, part)
+        path = self._folder / f"{digest}.pt"
+        return Job("teacher", f"teacher-{digest[:12]}", config, part, str(folder), teacher=str(path))
+
+    def _digest(self, config: Config, part: Part) -> str:
+        rows = (self._splits.train if part == "train" else self._splits.complete).rows
+        shaping = config.flatten() | {
+            "data.source": self._splits.fingerprint,
+            "rows": hashlib.sha256(rows.numpy().tobytes()).hexdigest(),
+            "code": self._code,
+            "torch": torch.__version__,
+        }
+        return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def is_trained(path: Path) -> bool:
+    """Whether a whole teacher lies at `path`; a damaged one is removed, so that it is trained anew."""
+    if not path.exists():
+        return False
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        path.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def settle_teachers(record: Record, exchange: Exchange) -> None:
+    """Put on record the end of teachers that lie in the store and whose driver was killed before it heard of that."""
+    for known in list(record.of_kind("teacher")):
+        path = Path(known.job.teacher)
+        if known.outcome is None and exchange.bring(path) and is_trained(path):
+            fill_from_checkpoint(record, known.job, exchange)
+            record.ended(known.job, "done" if known.last_epoch == known.job.config.epochs else "reused", "")
+
+
+def training_lock(path: Path) -> FileLock:
+    """Held by whoever trains the teacher at `path`, in any process of the machine; freed if that process dies.
+
+    It keeps machines that exchange by a bucket from nothing: there two sweeps at a time may train the same teacher.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_suffix(".lock"))
+
+
+def _stage_code() -> str:
+    """The version of the code that shapes a teacher: the SHA-256 of its source files."""
+    package = Path(ltsd.__file__).parent
+    digest = hashlib.sha256()
+    for pattern in STAGE_SOURCES:
+        for path in sorted(package.glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,173 @@
+"""What runs inside a Ray worker: job -> the same train() as everywhere -> a checkpoint and tune.report each epoch."""
+
+import errno
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from ltsd.config import DataConfig
+from ltsd.data import Splits, load_splits
+from ltsd.errors import UserError
+from ltsd.exam import ExamResult, examine
+from ltsd.precision import device_of
+from ltsd.runs import Run, load_model, open_run
+from ltsd.state import EpochMetrics
+from ltsd.teacher import teacher_gamma, teacher_split
+from ltsd.train import validate
+from sweeps.journal.bucket import UnreachableError
+from sweeps.journal.exchange import Exchange
+from sweeps.journal.jobs import BEGINS, Job, Report, keep_checkpoint, newest_checkpoint
+from sweeps.worker.portrait import keep_pictures
+from sweeps.worker.shipping import NodeUnfitError, Shipment, received
+from sweeps.worker.teachers import is_trained, training_lock
+
+CONTEXT_BYTES = 600 * 2**20
+"""What CUDA takes of a GPU for a process beside its tensors: an estimate, with room to spare."""
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+
+
+def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment | None, exchange: Exchange) -> None:
+    """Run one job to its end, with a `Report` when it begins, after every epoch and every part of an exam.
+
+    What it makes is published before it is reported.
+
+    A job that raises is reported as failed; one whose process dies is begun again by Ray, from its last checkpoint.
+    """
+    try:
+        device = claim_device(gpu_fraction)
+        with exchange.at_hand(Job.of(params)) as (job, own):
+            splits = splits_of(job.config.data, shipment)
+            if job.kind == "teacher":
+                _make_teacher(job, splits, device, own)
+            else:
+                _make(job, splits, device, own)
+    except Exception as error:  # whatever it is, the sweep goes on and its record says why this job did not
+        told = str(error) if isinstance(error, UserError | UnreachableError) else f"{type(error).__name__}: {error}"
+        gone = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
+        halts = gone or isinstance(error, NodeUnfitError | UnreachableError)
+        tune.report(Report(0, failure=told.strip(), halts=halts).message())
+
+
+def _make(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -> None:
+    run = _begin(job, splits, device, exchange)
+    _train(job, run, exchange)
+    measured = run.state.history[-1].per_class
+    if job.kind == "confirm":
+        measured = _confirm(job, run, splits)
+    elif job.kind == "final":
+        measured = _examine(job, run, splits, exchange)
+    _draw(job, run, splits, measured, exchange)
+
+
+def claim_device(gpu_fraction: float) -> torch.device:
+    """One thread on the CPU, or the GPU with this trial's share of its memory and no more: who runs out fails alone."""
+    torch.set_num_threads(1)
+    if 0 < gpu_fraction < 1:
+        beside = CONTEXT_BYTES / torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(0.0, gpu_fraction - beside))
+    return device_of(gpu=gpu_fraction > 0)
+
+
+def splits_of(data: DataConfig, shipment: Shipment | None) -> Splits:
+    """The images of a job, those of the last one where they are the same."""
+    return _splits(data, received(shipment) if shipment else None)
+
+
+@functools.lru_cache(maxsize=1)
+def _splits(data: DataConfig, folder: Path | None) -> Splits:
+    return load_splits(data, folder=folder)
+
+
+def _begin(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -> Run:
+    """Open the run, from its last checkpoint where there is one, and report what that one knows already."""
+    data = splits.train if job.part == "train" else splits.complete
+    val = splits.val if job.part == "train" else None
+    teacher = None
+    if job.kind == "teacher":
+        data = teacher_split(data, teacher_gamma(job.config, splits.imbalance_ratio), job.config.seed)
+    elif job.teacher:
+        exchange.bring(Path(job.teacher))
+        teacher, _ = load_model(Path(job.teacher), device)
+    run = open_run(job.config, splits, data, val, device, teacher=teacher, resume=newest_checkpoint(job))
+    past = tuple(_report(metrics) for metrics in run.state.history)
+    tune.report(Report(len(past), BEGINS, past=past, host=host()).message())
+    return run
+
+
+def host() -> str:
+    """The address of this machine, as Ray tells it."""
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def _train(job: Job, run: Run, exchange: Exchange) -> None:
+    for metrics in run.epochs():
+        keep_checkpoint(job, run.save)
+        exchange.publish(job.checkpoint, metrics.epoch)
+        tune.report(_report(metrics).message())
+
+
+def _report(metrics: EpochMetrics) -> Report:
+    return Report(metrics.epoch, values=metrics.values, per_class=metrics.per_class)
+
+
+def _make_teacher(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -> None:
+    """Train the teacher unless another process has, or does so now; it appears in the store whole."""
+    path = Path(job.teacher)
+    with training_lock(path):
+        exchange.bring(path)
+        if is_trained(path):
+            tune.report(Report(job.config.epochs, "reused").message())
+            return
+        run = _begin(job, splits, device, exchange)
+        _train(job, run, exchange)
+        _draw(job, run, splits, run.state.history[-1].per_class, exchange)
+        run.save(path)
+        exchange.publish(path, job.config.epochs)
+
+
+def _draw(job: Job, run: Run, splits: Splits, per_class: Mapping[str, list[float]], exchange: Exchange) -> None:
+    keep_pictures(job, run, splits.val.to(run.data.rows.device), per_class)
+    for path in job.pictures.iterdir():
+        exchange.publish(path, job.config.epochs)
+
+
+def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
+    """Score the finished model on the reserve; returns the recalls."""
+    model = run.state.model.eval().requires_grad_(False)
+    reserve = splits.reserve.to(run.data.rows.device)
+    values, per_class = validate(job.config, model, reserve, run.data.class_counts(), "confirm")
+    tune.report(Report(job.config.epochs, "confirmed", values=values, per_class=per_class).message())
+    return per_class
+
+
+def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str, list[float]]:
+    """Read the test set: once, on the finished model; what a worker before this one got done is not done again.
+
+    Returns:
+        The recalls by attack.
+    """
+    model = run.state.model.eval().requires_grad_(False)
+    test = splits.test.to(run.data.rows.device)
+    results: list[ExamResult] = []
+    counts = run.data.class_counts()
+    exchange.bring(job.verdicts)
+    for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.verdicts):
+        exchange.publish(job.verdicts, len(result.verdicts))
+        tune.report(Report(job.config.epochs, done).message())
+        results.append(result)
+    result = results[-1]
+    report = Report(
+        job.config.epochs,
+        "examined",
+        values=result.values(),
+        per_class=result.per_class(),
+        exam=result.as_json(),
+    )
+    tune.report(report.message())
+    return result.per_class()
