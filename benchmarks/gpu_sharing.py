@@ -32,7 +32,7 @@ from ltsd.files import publishing
 from sweeps.journal.exchange import SharedFolder
 from sweeps.machines.machine import OwnMachine
 from sweeps.machines.sharing import SECONDS, TRIALS, Load, Probe, load_of
-from sweeps.settings.sweep import Settings
+from sweeps.settings.flags import Settings
 
 MPS = "nvidia-cuda-mps-control"
 

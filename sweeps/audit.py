@@ -12,7 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ltsd.flags import Parser, exit_code_of
-from sweeps.settings.sweep import Settings, Sweep
+from sweeps.settings.flags import Settings
+from sweeps.settings.sweep import Sweep
 
 SHOWN = 5
 Differences = Mapping[str, Sequence[str]]

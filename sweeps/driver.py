@@ -43,7 +43,8 @@ from sweeps.journal.safekeeping import Safe
 from sweeps.machines.cluster import Cluster
 from sweeps.machines.machine import Machines, OwnMachine
 from sweeps.machines.sharing import share_out
-from sweeps.settings.sweep import AUTO, Sweep
+from sweeps.settings.flags import AUTO
+from sweeps.settings.sweep import Sweep
 from sweeps.study.database import check_stores, place_of_study
 from sweeps.study.scheduler import rung_pruner, rungs
 from sweeps.study.searcher import Study, first_line

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from ltsd.config import Config
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from sweeps.machines.supervisor import supervised
-from sweeps.settings.sweep import Settings, Sweep
+from sweeps.settings.flags import Settings
+from sweeps.settings.sweep import Sweep
 
 ALIASES = {"data": "data.source"}
 

@@ -24,7 +24,8 @@ from sweeps.journal.exchange import SharedBucket
 from sweeps.journal.jobs import Job, Report, keep_checkpoint, newest_checkpoint
 from sweeps.journal.record import Record, epochs_kept
 from sweeps.journal.safekeeping import Safe, restore
-from sweeps.settings.sweep import SETTINGS_FILE, Settings
+from sweeps.settings.flags import Settings
+from sweeps.settings.sweep import SETTINGS_FILE
 
 
 @pytest.fixture(scope="module")

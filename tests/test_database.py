@@ -16,7 +16,8 @@ from postgres import PASSWORD, Postgres
 from test_searcher import SPACE, recorded, told
 
 from ltsd.errors import UserError
-from sweeps.settings.sweep import Settings, Sweep
+from sweeps.settings.flags import Settings
+from sweeps.settings.sweep import Sweep
 from sweeps.study import database
 from sweeps.study.database import StudyDatabase, StudyFile, check_stores, place_of_study
 from sweeps.study.searcher import Study, differences_of_study

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ltsd.data import Splits
-from sweeps.settings.sweep import Settings
+from sweeps.settings.flags import Settings
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

@@ -18,7 +18,7 @@ from sweeps.machines import sharing
 from sweeps.machines.machine import OwnMachine
 from sweeps.machines.sharing import WORTH, Load, best, pays, tried_out
 from sweeps.search import read_flags
-from sweeps.settings.sweep import Settings
+from sweeps.settings.flags import Settings
 
 assert sweeps.driver
 

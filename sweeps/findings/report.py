@@ -18,8 +18,9 @@ from sweeps.findings.paired import differences
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
 from sweeps.settings.addresses import flag_of, given_again, without_password
+from sweeps.settings.flags import AUTO
 from sweeps.settings.rows import BASELINE, FINALIST
-from sweeps.settings.sweep import AUTO, Sweep
+from sweeps.settings.sweep import Sweep
 from sweeps.study.searcher import Study
 
 

@@ -20,7 +20,8 @@ from ltsd.errors import UserError
 from ltsd.files import publishing
 from sweeps.journal.bucket import FLAG, Bucket
 from sweeps.journal.jobs import FOLDERS, Job
-from sweeps.settings.sweep import SETTINGS_FILE, Settings
+from sweeps.settings.flags import Settings
+from sweeps.settings.sweep import SETTINGS_FILE
 
 
 class Exchange(Protocol):

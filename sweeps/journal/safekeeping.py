@@ -16,7 +16,8 @@ from sweeps.journal.exchange import Exchange, SharedBucket, exchange_of
 from sweeps.journal.jobs import Report
 from sweeps.journal.outbox import Outbox
 from sweeps.journal.record import JobRecord, Record
-from sweeps.settings.sweep import JOURNAL_FILE, SETTINGS_FILE, Settings
+from sweeps.settings.flags import Settings
+from sweeps.settings.sweep import JOURNAL_FILE, SETTINGS_FILE
 
 
 class Safe:

@@ -14,7 +14,7 @@ from ltsd.data import Splits
 from ltsd.errors import UserError
 from sweeps.journal.exchange import Exchange
 from sweeps.machines.machine import QUIET, carried, share_asked
-from sweeps.settings.sweep import Settings
+from sweeps.settings.flags import Settings
 from sweeps.worker.shipping import Shipment, lacks_of_this_node
 
 LOOK_EVERY_S = 2.0

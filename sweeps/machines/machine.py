@@ -12,7 +12,7 @@ import torch
 from ltsd.data import Splits
 from ltsd.errors import UserError
 from sweeps.journal.exchange import Exchange
-from sweeps.settings.sweep import AUTO, Settings
+from sweeps.settings.flags import AUTO, Settings
 from sweeps.worker.shipping import Shipment
 
 WORKER_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1"}}

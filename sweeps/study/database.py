@@ -16,7 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ltsd.errors import UserError
 from sweeps.settings.addresses import flag_of, without_password, without_secret
-from sweeps.settings.sweep import Settings, Sweep
+from sweeps.settings.flags import Settings
+from sweeps.settings.sweep import Sweep
 
 STUDY_FILE = "study.db"
 LOCK_TIMEOUT_S = 60.0

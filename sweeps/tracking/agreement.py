@@ -1,8 +1,10 @@
 """MLflow held against the record, run by run and point by point, and brought in line with it."""
 
+from mlflow.entities import Run
+
 from sweeps.journal.record import JobRecord, Record
 from sweeps.tracking.points import wanted
-from sweeps.tracking.view import PARENT, STATUS, MlflowView, Run
+from sweeps.tracking.view import PARENT, STATUS, MlflowView
 
 
 def differences(view: MlflowView, record: Record) -> dict[str, list[str]]:

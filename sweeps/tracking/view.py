@@ -6,48 +6,32 @@ changes nothing.
 """
 
 import contextlib
-import functools
-import importlib.metadata
-import io
-import json
 import logging
-import os
-import subprocess
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# It would print the address of every run that ends, with the password that is in it.
-os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-
-import mlflow
-import torch
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.entities import Run as Run  # part of what this room says to others
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
 
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.runs import load_model
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Outcome
 from sweeps.settings.addresses import without_password, without_secret
 from sweeps.settings.sweep import Sweep, data_name
 from sweeps.study.space import TEACHER_GAMMA, searched_knobs
+from sweeps.tracking.datasets import dataset_input
+from sweeps.tracking.model import register
 from sweeps.tracking.points import Point, expected, points
+from sweeps.tracking.tags import ending, versions
 from sweeps.worker.portrait import first_of_each_class
 
-VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd")
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 MAX_RUNS = 50_000
 METRICS_A_BATCH = 900  # of the 1,000 metrics, parameters and tags that MLflow takes in a call
@@ -141,7 +125,7 @@ class MlflowView:
         params = {} if key in self._told else self._begin(known)
         told = self._told.get(key, set())
         lacking = [point for point in expected(known) if point not in told]
-        self._log(self._ids[key], lacking, params, _ending(known) if over else {})
+        self._log(self._ids[key], lacking, params, ending(known) if over else {})
         self._told[key] = told.union(lacking)
         if over:
             self._end(known)
@@ -169,7 +153,8 @@ class MlflowView:
         for path in artifacts:
             self._client.log_artifact(self._ids[PARENT], str(path))
         if model is not None:
-            self._register(model)
+            inputs, _ = first_of_each_class(self._splits.val)
+            register(self._uri, self.runs(model.key)[0], self.experiment, model, inputs)
 
     def close(self, status: str) -> None:
         """End the parent with `status`, and every run of the sweep that still runs, whoever left it."""
@@ -244,66 +229,10 @@ class MlflowView:
         return self._splits.train if job.part == "train" else self._splits.complete
 
     def _log_data(self, run_id: str, context: str, split: Split) -> None:
-        counts = dict(zip(self._splits.class_names, split.class_counts(), strict=True))
-        data = Dataset(
-            name=f"{data_name(self._base.data.source)}-{context}",
-            digest=self._splits.fingerprint[:36],
-            source_type="ltsd",
-            source=json.dumps({"source": self._base.data.source}),
-            profile=json.dumps({"images": len(split), "class_counts": counts}),
-        )
-        inputs = [DatasetInput(data, [InputTag("mlflow.data.context", context)])]
-        self._client.log_inputs(run_id, datasets=inputs)
-
-    def _register(self, job: Job) -> None:
-        """Log the model of a final run, opened by `mlflow.pyfunc.load_model` anywhere, and register it."""
-        model, _ = load_model(job.checkpoint, torch.device("cpu"))
-        inputs, _ = first_of_each_class(self._splits.val)
-        with torch.no_grad():
-            signature = infer_signature(inputs.numpy(), model(inputs).numpy())
-        mlflow.set_tracking_uri(self._uri)
-        mlflow.set_experiment(experiment_id=self._experiment_id)
-        run = self.runs(job.key)[0]
-        if self._client.search_model_versions(f"name = '{self.experiment}' and run_id = '{run.info.run_id}'"):
-            return
-        with (
-            warnings.catch_warnings(action="ignore"),
-            contextlib.redirect_stderr(io.StringIO()),
-            mlflow.start_run(run_id=run.info.run_id),
-        ):
-            mlflow.pytorch.log_model(
-                model,
-                name="model",
-                signature=signature,
-                input_example=inputs.numpy(),
-                serialization_format="pt2",
-                registered_model_name=self.experiment,
-                pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "mlflow")],
-            )
-
-
-def _ending(known: JobRecord) -> dict[str, str]:
-    """The tags that tell how a job ended."""
-    tags = {
-        "ltsd.outcome": str(known.outcome),
-        "ltsd.reason": known.reason,
-        "ltsd.warning": known.warning,
-        "ltsd.host": ", ".join(dict.fromkeys(known.hosts)),
-    }
-    return {name: text for name, text in tags.items() if text}
+        data = dataset_input(self._base.data.source, self._splits, split, context)
+        self._client.log_inputs(run_id, datasets=[data])
 
 
 def is_outage(error: Exception) -> bool:
     """Whether what failed may succeed later: the server is away or busy, its disk is full."""
     return isinstance(error, OSError) or (isinstance(error, MlflowException) and error.error_code in PASSING)
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Tags that tell which code ran: the git commit where there is one, and the packages' versions."""
-    tags = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if commit.returncode == 0:
-        tags["mlflow.source.git.commit"] = commit.stdout.strip()
-    return tags

@@ -1,0 +1,88 @@
+"""The settings of a sweep: the flags that are not of the configuration of its runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltsd.knobs import knob
+from sweeps.settings.rows import rows_named
+
+AUTO = "auto"
+ENSEMBLES = ("standard", "apgd-ce+t", "none")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The flags of `sweeps/search.py` that are not the configuration of a run."""
+
+    name: str | None = knob(None, "name of the sweep (default: data set, method and time)")
+    trials: int = knob(
+        16, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
+    )
+    concurrency: int | None = knob(
+        None,
+        "trials at a time (default: as many as the processors, or the GPUs by --gpus-per-trial, carry)",
+        at_least=1,
+    )
+    gpus_per_trial: float | str | None = knob(
+        None,
+        "share of a GPU for each trial; 0: none; auto: the share with which a GPU trains most, tried out with 1, 2, 4 "
+        "and 8 trials before the sweep begins (default: 1 where there is a GPU, else 0)",
+        at_least=0,
+        word=AUTO,
+    )
+    ray_address: str | None = knob(
+        None,
+        "the Ray cluster to run on; auto: the one that this machine belongs to (default: none, this machine alone)",
+    )
+    storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
+    shared: str | None = knob(
+        None,
+        "s3://bucket/folder by which nodes exchange checkpoints, teachers and verdicts where they do not all see "
+        "--storage, which is then the driver's alone",
+    )
+    tracking_uri: str = knob(
+        "sqlite:///mlflow.db",
+        "where MLflow keeps its records: the address of its server, or of a database, such as "
+        "postgresql://USER:PASSWORD@HOST/DATABASE",
+    )
+    study_uri: str | None = knob(
+        None,
+        "PostgreSQL database of the Optuna study, postgresql://USER:PASSWORD@HOST/DATABASE, which sweeps may share; "
+        "users and passwords are written down nowhere, so give the flag again with --resume (default, and where it is "
+        "'': the file study.db in the sweep's folder)",
+    )
+    confirm: int = knob(
+        1,
+        "best trials that are trained on two more seeds, with the published defaults, to choose the finalist",
+        at_least=1,
+    )
+    final_seeds: int = knob(3, "seeds on which the best configuration and the references are retrained", at_least=1)
+    references: str = knob(
+        "ltsd,at-bsl,at",
+        "rows beside the finalist, comma-separated: methods with their defaults, alone or with plug-ins, such as "
+        "ltsd+robustlt (awp, ema, robustlt, clean-teacher); all: every method and some variants",
+    )
+    final_attack: str = knob("standard", "AutoAttack of the finalist", choices=ENSEMBLES)
+    reference_attack: str = knob(
+        "apgd-ce+t", "AutoAttack of the reference rows; apgd-ce+t is its first half", choices=ENSEMBLES
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sweep."""
+        return Path(self.storage) / str(self.name)
+
+    @property
+    def stores(self) -> dict[str, str]:
+        """The addresses of what is written to, which may hold logins, by the names of their settings."""
+        named = {"tracking_uri": self.tracking_uri, "study_uri": self.study_uri}
+        return {name: uri for name, uri in named.items() if uri}
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The reference rows.
+
+        Raises:
+            UserError: one of them is none.
+        """
+        return rows_named(self.references)
