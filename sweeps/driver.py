@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,8 @@ from optuna.exceptions import StorageInternalError
 
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
-from sweeps.dispatch.plan import Listener, Plan
+from sweeps.dispatch.dispatcher import Dispatcher
+from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
 from sweeps.findings import confirm, finals, report
 from sweeps.findings.finals import Exams
@@ -84,13 +85,15 @@ def run_sweep(sweep: Sweep) -> int:
         with starting(sweep, tracker, record, machines, start):
             study = open_study(sweep, record, space, splits, progress)
         safes = [Safe(exchange, sweep.settings.folder, progress.say)] if sweep.settings.shared else []
-        plan = plan_of(sweep, record, study, splits, machines, exchange, (progress, tracker, *safes))
+        plan = plan_of(sweep, record, study, splits, machines, exchange)
+        compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
+        dispatcher = Dispatcher(plan, record, study, compared_at, machines, exchange, (progress, tracker, *safes))
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
         code, patience = 1, PATIENCE_INTERRUPTED_S
         try:
             with interrupted_by_signals() as came:
-                run_jobs(plan, machines, exchange, came)
-                code = halted(sweep, plan.halted, progress) or conclude(sweep, record, study, tracker, progress)
+                run_jobs(dispatcher, machines, exchange, came)
+                code = halted(sweep, dispatcher.halted, progress) or conclude(sweep, record, study, tracker, progress)
             patience = PATIENCE_S
         except (OSError, StorageInternalError) as error:
             code = halted(sweep, first_line(error.__cause__ or error), progress)
@@ -112,7 +115,6 @@ def plan_of(
     splits: Splits,
     machines: Machines,
     exchange: Exchange,
-    listeners: Sequence[Listener],
 ) -> Plan:
     """The jobs that the sweep's settings ask for, less those that are on record."""
     settings, base = sweep.settings, sweep.base
@@ -124,11 +126,9 @@ def plan_of(
         settings.folder.absolute(),
         trials=settings.trials,
         confirmed=settings.confirm,
-        rungs=rungs(base.epochs, base.evaluate.every),
         exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack, settings.rows),
         machines=machines,
         exchange=exchange,
-        listeners=listeners,
     )
 
 

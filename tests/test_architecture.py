@@ -107,7 +107,7 @@ def test_who_speaks_to_ray() -> None:
     assert speak == [
         f"sweeps.{name}"
         for name in (
-            "dispatch.plan",
+            "dispatch.dispatcher",
             "dispatch.tuner",
             "machines.cluster",
             "machines.machine",

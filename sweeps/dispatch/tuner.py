@@ -1,4 +1,4 @@
-"""Ray Tune: given the jobs of a plan, and watched."""
+"""Ray Tune: given the jobs of a sweep, and watched."""
 
 import logging
 import tempfile
@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 
-from sweeps.dispatch.plan import Plan
+from sweeps.dispatch.dispatcher import Dispatcher
 from sweeps.journal.exchange import Exchange
 from sweeps.machines.machine import Machines
 from sweeps.machines.supervisor import BeginAgainError
@@ -21,11 +21,11 @@ from sweeps.worker.trial import run_job
 LOOK_AT_RAY_EVERY_S = 5.0
 
 
-def run_jobs(plan: Plan, machines: Machines, exchange: Exchange, signals: Sequence[int]) -> None:
-    """Have Ray Tune run what the plan gives until it gives no more, or one of `signals` comes.
+def run_jobs(dispatcher: Dispatcher, machines: Machines, exchange: Exchange, signals: Sequence[int]) -> None:
+    """Have Ray Tune run what the dispatcher gives until it gives no more, or one of `signals` comes.
 
     Nothing of Ray's own files is kept: the sweep's journal and checkpoints are the record. A worker that dies is
-    replaced; the plan counts how often.
+    replaced; the dispatcher counts how often.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     gpus = machines.gpus_per_trial
@@ -34,8 +34,8 @@ def run_jobs(plan: Plan, machines: Machines, exchange: Exchange, signals: Sequen
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
             tune_config=tune.TuneConfig(
-                search_alg=plan,
-                scheduler=RungScheduler(plan.reported),
+                search_alg=dispatcher,
+                scheduler=RungScheduler(dispatcher.reported),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["job.key"]),
@@ -66,7 +66,7 @@ class Watch(TrialProgressCallback):
         """Nothing: the sweep's own view shows it."""
 
     def on_trial_error(self, *args: Any, **info: Any) -> None:
-        """Nothing: the plan counts it."""
+        """Nothing: the dispatcher counts it."""
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Called by Ray Tune when a job is over, of which it keeps to the end what nobody reads again."""

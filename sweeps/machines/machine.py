@@ -79,7 +79,7 @@ class OwnMachine:
         self._gpus, self._concurrency = gpus, concurrency
 
     def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
-        """Start Ray with room for as many jobs as run at a time: the plan keeps one more ready."""
+        """Start Ray with room for as many jobs as run at a time: the dispatcher keeps one more ready."""
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(num_cpus=self._concurrency, include_dashboard=False, **QUIET)
 

@@ -1,0 +1,172 @@
+"""Ray asks for work here, and tells here what became of it: first it is put on record, then others hear of it."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from sweeps.dispatch.plan import Plan
+from sweeps.dispatch.running import DEATHS, Running
+from sweeps.journal.exchange import Exchange
+from sweeps.journal.jobs import BEGINS, Job, Report, drop_previous_checkpoint
+from sweeps.journal.record import JobRecord, Outcome, Record
+from sweeps.machines.machine import Machines
+from sweeps.study.searcher import OBJECTIVE, STATES, Study, first_line, trial_number
+
+
+class Listener(Protocol):
+    """Somebody who is told what happens to jobs, once it is on record: the live view, the MLflow side."""
+
+    def started(self, known: JobRecord) -> None:
+        """A worker took up a job."""
+
+    def reported(self, known: JobRecord, report: Report) -> None:
+        """A worker reported."""
+
+    def ended(self, known: JobRecord) -> None:
+        """A job is over."""
+
+
+class Dispatcher(Searcher):
+    """Gives Ray the jobs of a plan, and settles them. `rungs` are the epochs at which a trial is compared with others.
+
+    `halted` tells why the sweep cannot go on as it is; "" while it can.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        record: Record,
+        study: Study,
+        rungs: Sequence[int],
+        machines: Machines,
+        exchange: Exchange,
+        listeners: Sequence[Listener],
+    ) -> None:
+        super().__init__()
+        self._plan, self._record, self._study, self._rungs = plan, record, study, rungs
+        self._machines, self._exchange, self._listeners = machines, exchange, listeners
+        self._running: dict[str, Running] = {}
+        self.halted = ""
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next job for Ray: its parameters, None while there is none, FINISHED after the last."""
+        if self.halted:
+            return str(Searcher.FINISHED)
+        if len(self._running) > self._machines.carries():
+            return None
+        with self._halting():
+            job = self._plan.next([running.job for running in self._running.values()])
+            if job is None:
+                return None if self._running or self._plan.waits else str(Searcher.FINISHED)
+            self._running[trial_id] = Running(job)
+            return job.params()
+        return str(Searcher.FINISHED)
+
+    def reported(self, trial_id: str, report: Report) -> bool:
+        """Keep what a worker reported; returns whether the job goes on.
+
+        What cannot be kept is not acknowledged: where the disk is full or gone, the sweep halts as it is.
+        """
+        running = self._running[trial_id]
+        if report.halts:
+            self.halted = self.halted or report.failure
+        with self._halting():
+            return not self.halted and self._take(running, report)
+        return False
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Settle a job that Ray says is over."""
+        running = self._running.pop(trial_id)
+        with self._halting():
+            if not self.halted:
+                self._settle(running, *running.outcome())
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: `reported` has heard of it already."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles its arguments into a snapshot that is never read."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study and the sweep's folder are the record, not Ray's snapshot."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+    @contextlib.contextmanager
+    def _halting(self) -> Iterator[None]:
+        """Inside, what cannot be written halts the sweep: it ends as it is, and can be resumed."""
+        try:
+            yield
+        except (OSError, StorageInternalError) as error:
+            self.halted = first_line(error.__cause__ or error)
+
+    def _settle(self, running: Running, outcome: Outcome, reason: str) -> None:
+        job = running.job
+        self._take_up(running, running.last)
+        self._exchange.gather(job)
+        self._record.ended(job, outcome, reason)
+        drop_previous_checkpoint(job)
+        self._exchange.settle(job)
+        if job.kind == "teacher" and outcome == "failed":
+            for student in self._plan.strike(job.teacher):
+                self._give_up(student, f"its teacher failed ({reason})")
+        elif job.kind == "trial":
+            self._study.finish(trial_number(job), STATES[outcome], running.last.values.get(OBJECTIVE))
+        for listener in self._listeners:
+            listener.ended(self._record.jobs[job.key])
+
+    def _take(self, running: Running, report: Report) -> bool:
+        self._take_up(running, report)
+        known = self._record.jobs[running.job.key]
+        before = known.last_epoch
+        for one in (*report.past, *([] if report.phase == BEGINS else [report])):
+            self._keep(running, one)
+        running.last = report.past[-1] if report.past else report
+        if report.phase == BEGINS and not self._may_begin(running, report.host, before):
+            return False
+        if running.job.kind == "trial" and running.last.epoch in self._rungs and running.last.epoch == known.last_epoch:
+            running.is_poor = self._study.is_poor(trial_number(running.job))
+        return not (running.is_poor or report.failure)
+
+    def _take_up(self, running: Running, report: Report) -> None:
+        if report.phase == BEGINS or not running.begun:
+            running.begun = True
+            self._record.started(running.job, report.epoch if report.phase == BEGINS else 0, report.host)
+            for listener in self._listeners:
+                listener.started(self._record.jobs[running.job.key])
+
+    def _keep(self, running: Running, report: Report) -> None:
+        """Have the report on the disk first, then tell those who act on it."""
+        job = running.job
+        news = self._record.reported(job, report)
+        if news and job.kind == "trial" and OBJECTIVE in report.values:
+            self._study.report(trial_number(job), report.epoch, report.values[OBJECTIVE])
+        if news or report.phase != "train":
+            for listener in self._listeners:
+                listener.reported(self._record.jobs[job.key], report)
+
+    def _may_begin(self, running: Running, host: str, known: int) -> bool:
+        """Whether a worker may take up a job: not after others died over the same epoch of it, on hosts that live."""
+        if running.begun_after != known:
+            running.deaths = 0
+        elif self._machines.has(running.host):
+            running.deaths += 1
+        running.host = host
+        running.begun_after = max(known, running.last.epoch)
+        return running.deaths <= DEATHS
+
+    def _give_up(self, job: Job, reason: str) -> None:
+        """Settle a job that cannot start."""
+        self._record.started(job, 0)
+        self._record.ended(job, "failed", reason)
+        if job.kind == "trial":
+            self._study.finish(trial_number(job), TrialState.FAIL)
+        for listener in self._listeners:
+            listener.started(self._record.jobs[job.key])
+            listener.ended(self._record.jobs[job.key])
