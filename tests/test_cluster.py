@@ -100,6 +100,31 @@ def test_who_does_not_know_the_token_is_told_where_it_belongs(
     assert cluster[1] not in done.stderr
 
 
+def test_a_node_that_is_gone_before_it_answers_is_left_out(
+    cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
+    from sweeps.journal.exchange import SharedFolder
+    from sweeps.machines.cluster import Cluster, alive_nodes, look_over
+    from sweeps.settings.flags import Settings
+    from sweeps.worker.shipping import Shipment, versions
+
+    assert sweeps.driver
+    monkeypatch.setenv("RAY_AUTH_TOKEN", cluster[1])
+    (tmp_path / SETTINGS_FILE).touch()
+    machines = Cluster(Settings(ray_address=cluster[0]))
+    try:
+        nodes = alive_nodes()
+        told = look_over(
+            [*nodes, nodes[0] | {"NodeID": "0" * len(nodes[0]["NodeID"])}],
+            Shipment(versions(), str(tmp_path), SharedFolder(), "images", "fingerprint", ()),
+        )
+    finally:
+        machines.stop()
+    assert told == [(node, "") for node in nodes]
+    assert len(nodes) == 2
+
+
 def test_a_node_says_what_it_lacks(tmp_path: Path) -> None:
     import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
     from sweeps.journal.exchange import SharedFolder

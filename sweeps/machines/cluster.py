@@ -111,12 +111,16 @@ def resources_to_come() -> list[dict[str, float]]:
 
 
 def look_over(nodes: list[dict[str, Any]], shipment: Shipment) -> list[tuple[dict[str, Any], str]]:
-    """Ask every node what it lacks for the jobs of a sweep; "" for nothing."""
+    """Ask every node what it lacks for the jobs of a sweep; "" for nothing. One that is gone meanwhile is left out: Ray
+    notices a lost node late, and lists it until then.
+    """
     ask = ray.remote(num_cpus=0, max_retries=0)(lacks_of_this_node)
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     answers = [ask.options(scheduling_strategy=where).remote(shipment) for where in there]
     deadline = time.monotonic() + ANSWER_WITHIN_S
-    return [(node, _answer(answer, deadline)) for node, answer in zip(nodes, answers, strict=True)]
+    told = [(node, _answer(answer, deadline)) for node, answer in zip(nodes, answers, strict=True)]
+    left = {node["NodeID"] for node in alive_nodes()}
+    return [(node, lacks) for node, lacks in told if node["NodeID"] in left]
 
 
 def _answer(answer: Any, deadline: float) -> str:
