@@ -142,7 +142,7 @@ def test_a_worker_that_was_given_up_and_lives_does_not_hide_what_its_successor_d
 
 
 PUT = (
-    "import os, sys\nfrom sweeps.bucket import Bucket\nBucket(sys.argv[1]).put(sys.argv[2], 2, os.urandom(80_000_000))"
+    "import os, sys\nfrom sweeps.journal.bucket import Bucket\nBucket(sys.argv[1]).put(sys.argv[2], 2, os.urandom(80_000_000))"
 )
 
 
