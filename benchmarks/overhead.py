@@ -43,8 +43,10 @@ class Sample:
     memory: int
 
 
-def trivial_job(params: Mapping[str, Any], gpu_fraction: float, shipment: None, exchange: object) -> None:
-    """In place of `run_job`: the same reports, without the work."""
+def trivial_job(
+    params: Mapping[str, Any], gpu_fraction: float, shipment: None, exchange: object, wait_s: float = 0.0
+) -> None:
+    """In place of `run_job`: the same reports, without the work, the first epoch after a wait."""
     from ray import tune
 
     from sweeps.journal.jobs import BEGINS, Job, Report
@@ -52,6 +54,7 @@ def trivial_job(params: Mapping[str, Any], gpu_fraction: float, shipment: None, 
 
     job = Job.of(params)
     tune.report(Report(0, BEGINS).message())
+    time.sleep(wait_s)
     if job.kind == "teacher":
         save_checkpoint(Path(job.teacher), {"history": []})
     for epoch in range(1, job.config.epochs + 1):

@@ -141,9 +141,11 @@ def test_a_worker_that_was_given_up_and_lives_does_not_hide_what_its_successor_d
     assert list(bucket.newest("file.pt")) == [b"of the successor"] * 2
 
 
-PUT = (
-    "import os, sys\nfrom sweeps.journal.bucket import Bucket\nBucket(sys.argv[1]).put(sys.argv[2], 2, os.urandom(80_000_000))"
-)
+PUT = """
+import os, sys
+from sweeps.journal.bucket import Bucket
+Bucket(sys.argv[1]).put(sys.argv[2], 2, os.urandom(80_000_000))
+"""
 
 
 def test_an_object_is_whole_or_is_not(bucket: Bucket, s3: S3FileSystem, server: str) -> None:
