@@ -91,7 +91,7 @@ def test_a_server_that_stays_dead_holds_up_nothing_and_another_one_gets_everythi
     sweep.process.send_signal(signal.SIGTERM)
     assert sweep.process.wait(20) == 130
     assert time.monotonic() - asked < 10
-    assert "records; the sweep's folder has all" in sweep.said()
+    assert "runs; the sweep's folder has it" in sweep.said()
     assert audit(tmp_path).returncode == 2
     other = ("--tracking-uri", f"sqlite:///{tmp_path}/other.db")
     lacking = audit(tmp_path, *other)
