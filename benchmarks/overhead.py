@@ -120,6 +120,10 @@ def between(samples: list[Sample], low: float, high: float) -> tuple[float, floa
     )
 
 
+def _shown(value: float) -> str:
+    return f"{value:.0f}" if value else "–"  # so few trials that no two looks parted them
+
+
 def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,9 +141,8 @@ def main() -> None:
         samples = watch(trials)
         (wall, cpu, memory), early, late = (between(samples, *part) for part in ((0, 1), (0, 0.1), (0.9, 1)))
         half = between(samples, 0.5, 1)[2]
-        rows.append(
-            f"| {trials} | {wall:.0f} | {cpu:.0f} | {early[1]:.0f} | {late[1]:.0f} | {memory:.0f} | {half:.0f} |"
-        )
+        tenths = f"{_shown(early[1])} | {_shown(late[1])}"
+        rows.append(f"| {trials} | {wall:.0f} | {cpu:.0f} | {tenths} | {memory:.0f} | {half:.0f} |")
         print(rows[-1], flush=True)
     with publishing(flags.out) as temporary:
         temporary.write_text(
