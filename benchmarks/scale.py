@@ -24,11 +24,12 @@ from stores import PICTURE_BYTES, TRAINED, VALIDATED, of_journal, of_mlflow, of_
 
 from ltsd.files import publishing
 from sweeps.study.database import StudyDatabase, StudyFile
+from sweeps.study.scheduler import RUNG_FRACTIONS
 
 SHORT, LONG, TRIALS = 4, 40, 60
 Rates = Mapping[str, float]
 LIFTS = {
-    "study": "several sweeps side by side: a proposal reads every trial that runs, wherever the study lies",
+    "study": "several sweeps side by side, each with a study of its own",
     "driver": "several sweeps side by side, each with its driver, journal and study, on hosts of their own",
     "MLflow": "no server between, and several sweeps side by side; what lags behind holds up no trial",
     "journal": "a --storage that syncs faster",
@@ -48,8 +49,7 @@ stores included, over trials that do nothing.
 {cluster.epoch_s:.1f} s, a trial {minutes:.1f} minutes, and {hour:,.0f} end in an hour.
 
 **Extrapolated from both**: the load, seconds of work that a second brings (above 1 it cannot keep up), and the trials
-at a time at which it is 1. An ask gets slower with every trial that runs, since Optuna reads these three times for one;
-so the last column says too little for a study with 3,200 of them, and too much for one with 16.
+at a time at which it is 1.
 
 | store | carries a second | bytes a second | wanted a second | load | trials at a time |
 |---|---|---|---|---|---|
@@ -84,7 +84,7 @@ class Cluster:
         ends = reports / self.epochs
         return {
             "journal": {"reports": reports + 3 * ends},
-            "study": {"asks": ends, "reports": reports / self.every, "ends": ends},
+            "study": {"asks": ends, "reports": reports / self.every, "rungs": len(RUNG_FRACTIONS) * ends, "ends": ends},
             "MLflow": {"begins": ends, "reports": reports, "ends": ends},
             "driver": {"reports": reports, "trials": ends},
         }

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-from optuna.pruners import NopPruner
 from optuna.trial import TrialState, create_trial
 
 from ltsd.config import Config
@@ -14,6 +13,7 @@ from ltsd.data import load_splits
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
 from sweeps.study.database import StudyPlace
+from sweeps.study.scheduler import rung_pruner
 from sweeps.study.searcher import OBJECTIVE, Study
 from sweeps.study.space import search_space
 from sweeps.tracking.view import MlflowView
@@ -22,7 +22,7 @@ BASE = Config.preset("digits")
 TRAINED = [*(f"train/{name}" for name in ("loss", "balanced_loss", "kl_loss", "igdm_loss", "robust_acc", "lr"))]
 GROUPS = ("head", "medium", "tail", "worst_class")
 VALIDATED = [OBJECTIVE, "val/clean_acc", "val/tail_clean_acc", "val/fgsm_acc", *(f"val/{g}_robust_acc" for g in GROUPS)]
-OVER = 100
+OVER, ASKED, EPOCHS = 100, 50, range(5, 105, 5)
 PICTURE_BYTES, LARGE_BYTES = 66_000, 64_000_000
 
 
@@ -50,18 +50,22 @@ def of_journal(folder: Path) -> dict[str, float]:
 def of_study(place: StudyPlace, running: int) -> dict[str, float]:
     """Operations a second on a study of which so many trials run, and some are over."""
     space = search_space(BASE, 20.0, {})
-    study, sampler = Study(place, 0, space, NopPruner()), optuna.samplers.RandomSampler(seed=0)
-    drawn = optuna.create_study(sampler=sampler)
+    stored = optuna.create_study(study_name=place.study, storage=place.storage(), direction="maximize")
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(OVER + running):
         params = drawn.ask(dict(space)).params
         state, value = (TrialState.COMPLETE, number / OVER) if number < OVER else (TrialState.RUNNING, None)
-        study.optuna.add_trial(create_trial(params=params, distributions=dict(space), state=state, value=value))
-    study.asked = OVER + running
+        scores = dict.fromkeys(EPOCHS, value) if value is not None else {}
+        stored.add_trial(
+            create_trial(params=params, distributions=dict(space), state=state, value=value, intermediate_values=scores)
+        )
+    study = Study(place, 0, space, rung_pruner())
     asked: list[int] = []
     return {
-        "asks": rate(lambda _: asked.append(study.ask().number), 10),
-        "reports": rate(lambda n: study.report(asked[n % 10], n + 1, 0.5), 200),
-        "ends": rate(lambda n: study.finish(asked[n], TrialState.COMPLETE, 0.5), 10),
+        "asks": rate(lambda _: asked.append(study.ask().number), ASKED),
+        "reports": rate(lambda n: study.report(asked[n % ASKED], EPOCHS[n // ASKED], 0.5), ASKED * len(EPOCHS)),
+        "rungs": rate(lambda n: study.is_poor(asked[n]), ASKED),
+        "ends": rate(lambda n: study.finish(asked[n], TrialState.COMPLETE, 0.5), ASKED),
     }
 
 

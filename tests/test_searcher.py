@@ -4,12 +4,17 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import OperationalError
 
 from ltsd.config import Config
 from ltsd.knobs import Value
@@ -117,6 +122,72 @@ def test_proposals_depend_on_the_seed_the_number_and_the_history_alone(tmp_path:
     assert otherwise[7:] != first[7:]
 
 
+class Listening(StudyFile):
+    """A file that notes the statements put to it, and the ends of transactions."""
+
+    heard: ClassVar[list[str]] = []
+
+    def storage(self) -> RDBStorage:
+        storage = super().storage()
+        sqlalchemy.event.listen(storage.engine, "before_cursor_execute", lambda *told: self.heard.append(told[2]))
+        sqlalchemy.event.listen(storage.engine, "commit", lambda _: self.heard.append("COMMIT"))
+        return storage
+
+
+def test_a_trial_is_written_in_one_transaction_and_no_other_is_read_for_it(tmp_path: Path) -> None:
+    """Whole or not at all, and as soon with a hundred trials running as with one."""
+    study = Study(Listening(tmp_path), 0, SPACE, MedianPruner(n_startup_trials=1, n_warmup_steps=0))
+    study.finish(study.ask().number, TrialState.COMPLETE, 0.5)
+    statements = []
+    for number in range(1, 101):
+        Listening.heard.clear()
+        assert study.ask().number == number
+        assert Listening.heard.index("COMMIT") > max(
+            place for place, statement in enumerate(Listening.heard) if not statement.startswith(("SELECT", "COMMIT"))
+        )
+        study.report(number, 5, 0.4)
+        study.is_poor(number)
+        statements.append(list(Listening.heard))
+    assert statements[-1] == statements[0]
+
+
+class Forgetful(StudyFile):
+    """A file of which one commit is done and looks like it was not, as where a connection breaks under its answer."""
+
+    forgets: ClassVar[bool] = False
+
+    def storage(self) -> RDBStorage:
+        storage = super().storage()
+        sqlalchemy.event.listen(storage.engine, "commit", self._commit)
+        return storage
+
+    def _commit(self, connection: sqlalchemy.Connection) -> None:
+        if self.forgets:
+            Forgetful.forgets = False
+            connection.connection.commit()
+            raise OperationalError("COMMIT", None, Exception("connection lost"))
+
+
+def test_what_was_written_although_the_answer_was_lost_is_written_once(tmp_path: Path) -> None:
+    study = Study(Forgetful(tmp_path), 0, SPACE, NopPruner())
+    number = study.ask().number
+    Forgetful.forgets = True
+    study.report(number, 5, 0.4)
+    assert not Forgetful.forgets
+    Forgetful.forgets = True
+    study.finish(number, TrialState.COMPLETE, 0.5)
+    assert not Forgetful.forgets
+    (found,) = on_file(tmp_path)
+    assert (found.state, found.intermediate_values, found.value) == (TrialState.COMPLETE, {5: 0.4}, 0.5)
+
+
+def test_somebody_else_who_adds_a_trial_is_noticed(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    opened(tmp_path).ask()
+    with pytest.raises(StorageInternalError, match="has a trial 0 already: somebody else writes there"):
+        study.ask()
+
+
 def test_a_point_that_was_enqueued_is_tried_first_and_once(tmp_path: Path) -> None:
     published: dict[str, Value] = {"distill.temperature": 1.0, "balance.teacher_gamma": 10.0}
     study = opened(tmp_path)
@@ -213,6 +284,17 @@ def test_a_study_is_brought_in_line_with_the_record_whatever_became_of_its_file(
     if damage in (cut, garble, lie):
         assert "was made again from the journal" in said
         assert list(tmp_path.glob("study.db.damaged-*"))
+
+
+def test_a_trial_that_nobody_here_proposed_is_none_of_the_study(tmp_path: Path) -> None:
+    record = recorded(tmp_path)
+    Study.agreeing(record, StudyFile(tmp_path), 0, SPACE, NopPruner())
+    before = told(on_file(tmp_path))
+    optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / STUDY_FILE}").enqueue_trial({})
+    assert differences_of_study(StudyFile(tmp_path), record) == {"trial-0004": ["the journal lacks it"]}
+    _, said = Study.agreeing(record, StudyFile(tmp_path), 0, SPACE, NopPruner())
+    assert "trial 4 has {} here, which was never proposed) and was made again from the journal" in said
+    assert told(on_file(tmp_path)) == before
 
 
 def test_what_a_killed_process_put_on_record_and_did_not_tell_is_told(tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
 """The Optuna side: the persistent study, which proposes and prunes; a view of the sweep's record."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Self
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ltsd.errors import UserError
 from ltsd.knobs import Value
@@ -16,6 +16,7 @@ from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Outcome, Record
 from sweeps.study.database import StudyPlace
 from sweeps.study.sampler import BoundedTPE
+from sweeps.study.stored import StoredStudy
 
 OBJECTIVE = "val/robust_acc"
 STUDY = "study"
@@ -24,8 +25,6 @@ STATES: Mapping[Outcome, TrialState] = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-
-T = TypeVar("T")
 
 
 class ContradictionError(ValueError):
@@ -41,22 +40,27 @@ class Proposal:
 
 
 class Study:
-    """One sweep's study in its place; every method leaves what lies there true.
+    """One sweep's study; every method leaves what lies in its place true.
 
-    A finished trial is COMPLETE with its last value, one stopped early PRUNED with its intermediate values,
-    one that diverged or crashed FAIL. Telling the same trial twice changes nothing. `asked` counts the trials that
-    were started, whatever became of them.
+    Optuna proposes and prunes from a study in memory, which costs the same however many trials run and wherever the
+    study lies; each change is written to the place as well. A finished trial is COMPLETE with its last value, one
+    stopped early PRUNED with its intermediate values, one that diverged or crashed FAIL. Telling the same trial twice
+    changes nothing. `asked` counts the trials that were started, whatever became of them.
     """
 
     def __init__(self, place: StudyPlace, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._seed = seed
         self._space = dict(space)
-        self._live: dict[int, Trial] = {}
+        self._stored = StoredStudy(place)
+        # A trial's id is its number there, since it has no other study.
+        self._memory = InMemoryStorage()
         self.optuna = optuna.create_study(
-            study_name=place.study, storage=place.storage(), direction="maximize", pruner=pruner, load_if_exists=True
+            study_name=place.study, storage=self._memory, direction="maximize", pruner=pruner
         )
-        self.asked = len(self.trials(*_ASKED))
+        self.optuna.add_trials(self._stored.trials)
+        self._taken = set[int]()
+        self.asked = len(self._stored.trials)
 
     @classmethod
     def agreeing(
@@ -89,13 +93,15 @@ class Study:
         Raises:
             ContradictionError: the two tell different things of a trial.
         """
-        found = {trial.number: trial for trial in self.trials(*_ASKED)}
+        found = {trial.number: trial for trial in self.trials()}
         for number, params in sorted(record.proposals.items()):
             if number not in found:
                 self._insert(number, params)
             elif dict(found[number].params) != params:
                 raise ContradictionError(f"trial {number} has {found[number].params} here and {params} in the journal")
         for number in found.keys() - record.proposals.keys():
+            if found[number].params.keys() != self._space.keys():
+                raise ContradictionError(f"trial {number} has {found[number].params} here, which was never proposed")
             record.proposed(number, found[number].params)
         jobs = {trial_number(known.job): known for known in record.of_kind("trial")}
         for trial in self.finished():
@@ -106,11 +112,16 @@ class Study:
             self._adopt_trial(trials[number], known, record)
 
     def _insert(self, number: int, params: Mapping[str, Value]) -> None:
+        if number != self.asked:
+            raise ContradictionError(f"trial {number} is in the journal, and here there are {self.asked}")
         distributions = {name: self._space[name] for name in params}
         self.optuna.add_trial(create_trial(state=TrialState.RUNNING, params=dict(params), distributions=distributions))
+        self._add(number)
+
+    def _add(self, number: int) -> None:
+        """Have the place know a new trial."""
+        self._stored.add(self._memory.get_trial(number))
         self.asked += 1
-        if dict(self.trials()[number].params) != params:
-            raise ContradictionError(f"trial {number} is another one here")
 
     def _adopt_trial(self, frozen: FrozenTrial, known: JobRecord, record: Record) -> None:
         number, scores = frozen.number, scores_of(known)
@@ -119,7 +130,7 @@ class Study:
                 raise ContradictionError(f"trial {number} has {value} at epoch {epoch}, the journal {scores[epoch]}")
         if frozen.state == TrialState.RUNNING:
             for epoch in sorted(scores.keys() - frozen.intermediate_values.keys()):
-                Trial(self.optuna, frozen._trial_id).report(scores[epoch], epoch)
+                self.report(number, epoch, scores[epoch])
             if known.outcome is not None:
                 self.finish(number, STATES[known.outcome], scores.get(known.last_epoch))
         elif known.outcome is None:
@@ -135,36 +146,34 @@ class Study:
         """A new point. It depends on the seed, its number and what was told before, not on when it is asked."""
         self.optuna.sampler = BoundedTPE(self._space, self._seed * 100_003 + self.asked)
         trial = self.optuna.ask(self._space)
-        self.asked += 1
-        self._live[trial.number] = trial
+        self._add(trial.number)
+        self._taken.add(trial.number)
         return Proposal(trial.number, dict(trial.params))
 
     def orphans(self) -> list[Proposal]:
         """Trials that an earlier process left RUNNING, taken over by this one."""
-        found = []
-        for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if frozen.number not in self._live:
-                self._live[frozen.number] = Trial(self.optuna, frozen._trial_id)
-                found.append(Proposal(frozen.number, dict(frozen.params)))
-        return found
+        left = [trial for trial in self.trials(TrialState.RUNNING) if trial.number not in self._taken]
+        self._taken.update(trial.number for trial in left)
+        return [Proposal(trial.number, dict(trial.params)) for trial in left]
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Record the objective at an epoch."""
-        twice(lambda: self._live[number].report(value, epoch))
+        self._memory.set_trial_intermediate_value(number, epoch, value)
+        self._stored.report(number, epoch, value)
 
     def is_poor(self, number: int) -> bool:
         """Whether the pruner would stop the trial at the epoch it reported last."""
-        return twice(self._live[number].should_prune)
+        return self.optuna.pruner.prune(self.optuna, self._memory.get_trial(number))
 
     def finish(self, number: int, state: TrialState, value: float | None = None) -> None:
         """Tell how a trial ended; only a complete one has a value."""
-        self._live.pop(number, None)
-        value = value if state == TrialState.COMPLETE else None
-        twice(lambda: self.optuna.tell(number, value, state=state, skip_if_finished=True))
+        if not self._memory.get_trial(number).state.is_finished():
+            told = self.optuna.tell(number, value if state == TrialState.COMPLETE else None, state=state)
+            self._stored.finish(number, told.state, told.values)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials in some states, by number."""
-        return twice(lambda: self.optuna.get_trials(deepcopy=False, states=states or None))
+        return self.optuna.get_trials(deepcopy=False, states=states or None)
 
     def finished(self) -> list[FrozenTrial]:
         """The trials that are over."""
@@ -174,16 +183,6 @@ class Study:
         """The complete trial with the highest objective; None while there is none."""
         complete = self.trials(TrialState.COMPLETE)
         return max(complete, key=lambda trial: trial.value or 0.0) if complete else None
-
-
-def twice(act: Callable[[], T]) -> T:
-    """Do what has the same effect when it is done twice: again where the connection to a database broke under it. The
-    second time waits for another connection, see `sweeps.study.database.Patience`.
-    """
-    try:
-        return act()
-    except StorageInternalError:
-        return act()
 
 
 def trial_number(job: Job) -> int:
@@ -200,7 +199,7 @@ def differences_of_study(place: StudyPlace, record: Record) -> dict[str, list[st
     try:
         place.check()
         study = optuna.load_study(study_name=place.study, storage=place.storage())
-        trials = {trial.number: trial for trial in study.get_trials(states=_ASKED)}
+        trials = {trial.number: trial for trial in study.trials}
     except UserError:
         raise
     except Exception as error:  # see `Study.agreeing`
@@ -238,6 +237,3 @@ def scores_of(known: JobRecord) -> dict[int, float]:
 def first_line(error: BaseException) -> str:
     """What an error says, in a line."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-_ASKED = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
