@@ -5,8 +5,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 
 from sweeps.findings import confirm
@@ -28,12 +29,13 @@ class Progress:
         self.console = Console(highlight=False, soft_wrap=True)
         self._trials = 0
         self._final_runs: Callable[[], int] = lambda: 0
+        self._starting: Spinner | None = Spinner("dots", "Ray and MLflow are starting")
         self._ended = {"trial": 0, "confirm": 0, "final": 0, "teacher": 0}
         self._running: dict[str, tuple[Job, Report | None, float]] = {}
         self._best: tuple[float, str] | None = None
         self._started = self._spoke = time.monotonic()
         self._seconds_of: dict[str, list[float]] = {"trial": [], "confirm": [], "final": [], "teacher": []}
-        self._live = Live(console=self.console, refresh_per_second=2, get_renderable=self._table)
+        self._live = Live(console=self.console, refresh_per_second=2, transient=True, get_renderable=self._view)
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -48,7 +50,7 @@ class Progress:
 
     def expect(self, trials: int, final_runs: Callable[[], int], finished: int) -> None:
         """What is to come: so many trials in all, of which some are finished, and so many final runs."""
-        self._trials, self._final_runs = trials, final_runs
+        self._trials, self._final_runs, self._starting = trials, final_runs, None
         self._ended["trial"] = finished
 
     def say(self, text: str) -> None:
@@ -102,14 +104,21 @@ class Progress:
         per_final = sum(final) / len(final) if final else 2 * per_trial
         work = per_trial * (self._trials - self._ended["trial"])
         work += per_final * (self._final_runs() - self._ended["final"])
-        running = sum(time.monotonic() - since for job, _, since in self._running.values() if job.kind != "teacher")
+        running = sum(time.monotonic() - since for job, _, since in self._at_work() if job.kind != "teacher")
         return max(0.0, work - running) / max(1, len(self._running))
 
+    def _at_work(self) -> list[tuple[Job, Report | None, float]]:
+        """A copy, since a terminal is drawn by a thread of its own."""
+        return list(self._running.values())
+
+    def _view(self) -> Group:
+        return Group(self._starting or self._headline(), *([self._table()] if self._running else []))
+
     def _table(self) -> Table:
-        table = Table(title=self._headline(), title_justify="left", expand=False)
+        table = Table()
         for column in ("job", "where", "score", "knobs"):
             table.add_column(column, no_wrap=column != "knobs")
-        for job, report, _ in self._running.values():
+        for job, report, _ in self._at_work():
             table.add_row(job.key, _where(job, report), "" if report is None else _score(report), _summary(job))
         return table
 
