@@ -33,19 +33,25 @@ ALIASES = {"data": "data.source"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags and run a command; returns the exit code."""
     parser = Parser("python -m ltsd", __doc__ or "")
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate")
+    commands = parser.add_subparsers(required=True, metavar="train|evaluate", dest="command")
     train_parser = commands.add_parser("train", help="train one model, its teacher first where it needs one")
-    train_parser.add_argument("--out", type=Path, required=True, help="checkpoint to write, after every epoch")
+    train_parser.add_argument(
+        "--out", type=Path, required=True, help="checkpoint to write, after every epoch; beside it its teacher's"
+    )
     train_parser.add_argument("--resume", action="store_true", help="go on from the checkpoint where it exists")
     train_parser.add_argument(
         "--complete", action="store_true", help="train on the complete training set, without validation"
     )
-    add_flags(train_parser, Config(), ALIASES)
+    add_flags(train_parser, Config(), aliases=ALIASES, presets=Config.presets())
     train_parser.set_defaults(run=train_command)
     evaluate_parser = commands.add_parser("evaluate", help="examine a checkpoint on the test set, class by class")
     evaluate_parser.add_argument("checkpoint", type=Path, help="made by train, or the final model of a sweep")
     evaluate_parser.add_argument(
-        "--attack", choices=(*ENSEMBLE_TITLE, "none"), default="none", help="beyond PGD-20 (default: none)"
+        "--attack",
+        choices=(*ENSEMBLE_TITLE, "none"),
+        default="none",
+        help="AutoAttack beside clean images, FGSM, PGD-20, CW-20, LSA-20 and corruptions: standard, apgd-ce+t, which "
+        "is its first half, or none (default: none)",
     )
     evaluate_parser.add_argument("--json", type=Path, help="write every number here")
     evaluate_parser.add_argument("--picture", type=Path, help="write the recalls per class here, as PNG")

@@ -27,10 +27,10 @@ class DataConfig:
     )
     imbalance_ratio: float | None = knob(
         None,
-        "images in the largest class over images in the smallest; balanced data are cut down to it "
-        "(the preset of the source where it has one, else 50), long-tailed data are used as they are "
-        "unless it is given",
+        "images in the largest class over images in the smallest: balanced data are cut down to it; long-tailed data "
+        "are used as they are, unless it is given",
         at_least=1,
+        unset="50",
         remedy="it is n_max / n_min; some code bases write its inverse",
     )
     tail: str = knob(
@@ -39,7 +39,12 @@ class DataConfig:
         "n_max images, the rest n_max / imbalance ratio (Buda et al. 2018, Cao et al. 2019)",
         choices=("exponential", "step"),
     )
-    n_max: int | None = knob(None, "training images of the largest class (default: all of them)", at_least=2)
+    n_max: int | None = knob(
+        None,
+        "training images of the largest class of a simulated tail, which is the first one",
+        at_least=2,
+        unset="all it has",
+    )
     val_per_class: int = knob(
         25, "validation images per class, disjoint from training, for simulated tails", at_least=1
     )
@@ -56,11 +61,9 @@ class DataConfig:
         below=1,
     )
     test_per_class: int | None = knob(
-        None, "keep only so many test images per class (default: the whole test set)", at_least=1
+        None, "keep only so many test images per class", at_least=1, unset="the whole test set"
     )
-    image_size: int | None = knob(
-        None, "resize images to this many pixels a side (default: they must agree)", at_least=4
-    )
+    image_size: int | None = knob(None, "resize images to this many pixels a side", at_least=4, unset="they must agree")
     augmentation: str = knob(
         "none",
         "applied to training batches: crop-flip (padded by 4), and after it torchvision's RandAugment (2 operations, "
@@ -81,10 +84,10 @@ class ModelConfig:
     )
     width: int | None = knob(
         None,
-        "channels of the first stage, a multiple of 8 (default: as published; small-cnn 32, small-resnet 16, ResNets "
-        "64, WRN 160)",
+        "channels of the first stage",
         at_least=8,
         multiple_of=8,
+        unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160",
         remedy="other widths take the slow paths of the convolutions, and crash some versions of them",
     )
 
@@ -108,9 +111,10 @@ class AttackConfig:
     steps: int = knob(10, "PGD steps in training", at_least=1)
     step_size: float | None = knob(
         None,
-        "size of a PGD step (default: eps / 4)",
+        "size of a PGD step",
         above=0,
         at_most=1,
+        unset="eps / 4",
         remedy="write 2/255, not 2: images lie in [0, 1]",
     )
 
@@ -157,8 +161,10 @@ class BalanceConfig:
     )
     teacher_gamma: float | None = knob(
         None,
-        "the teacher's resample holds int(gamma * n_min) images of every class (default: imbalance ratio / 2)",
+        "the teacher's resample holds int(gamma * n_min) images of every class; a sweep tries 1 and a quarter, half "
+        "and all of the imbalance ratio",
         above=0,
+        unset="half the imbalance ratio",
     )
 
 
@@ -226,6 +232,12 @@ class Config:
         if source == "digits":
             return common.override(DIGITS)
         return common.override(CIFAR100 if source == "cifar100" else CIFAR)
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Self]:
+        """The defaults by kind of source, as `--help` tells them."""
+        kinds = {"digits": "digits", "cifar100": "cifar100", "other data": "cifar10"}
+        return {kind: cls.preset(source).override({"data.source": "digits"}) for kind, source in kinds.items()}
 
     @property
     def own(self) -> Any:

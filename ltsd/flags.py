@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NoReturn, get_args
 
@@ -26,31 +26,44 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
             flag = unknown[0].split("=")[0]  # what is set may be a password
-            raise UserError(f"unknown argument {flag!r}{nearest(flag, self._flags())}")
+            raise UserError(f"unknown argument {flag!r}{nearest(flag, self._flags(parsed))}")
         return parsed
 
-    def _flags(self) -> list[str]:
+    def _flags(self, parsed: argparse.Namespace) -> list[str]:
+        """Those that could have been meant: of a command with subcommands, the chosen one's."""
         flags = [flag for action in self._actions for flag in action.option_strings]
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                flags += [flag for parser in action.choices.values() for flag in parser._flags()]
+                flags += action.choices[getattr(parsed, action.dest)]._flags(parsed)
         return flags
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def add_flags(parser: argparse.ArgumentParser, defaults: object, aliases: dict[str, str] | None = None) -> None:
-    """One flag per knob of a (nested) config dataclass; `aliases` gives a knob a second, shorter flag."""
+def add_flags(
+    parser: argparse.ArgumentParser,
+    defaults: object,
+    title: str = "run",
+    aliases: Mapping[str, str] | None = None,
+    presets: Mapping[str, object] | None = None,
+) -> None:
+    """One flag per knob of a (nested) config dataclass; those of no group stand under `title`.
+
+    Args:
+        aliases: a second, shorter flag for some knobs.
+        presets: the same dataclass with the defaults of special cases; help tells where these differ.
+    """
     groups: dict[str, Any] = {}
+    special = {case: {name: value for name, value, *_ in walk(preset)} for case, preset in (presets or {}).items()}
     for name, value, hint, item in walk(defaults):
-        title = name.rpartition(".")[0] or "run"
-        group = groups.setdefault(title, parser.add_argument_group(title))
+        above = name.rpartition(".")[0] or title
+        group = groups.setdefault(above, parser.add_argument_group(above))
         flags = [f"--{alias}" for alias, target in (aliases or {}).items() if target == name]
         spelled = f"--{name.replace('_', '-')}"
         underscored = [f"--{name}"] if "_" in name else []
         kinds = get_args(hint) or (hint,)
-        default = "" if value is None else f" (default: {value})"
+        facts = "; ".join(_facts(value, item, {case: known[name] for case, known in special.items()}))
         choices = item.metadata["choices"]
         group.add_argument(
             *flags,
@@ -60,8 +73,28 @@ def add_flags(parser: argparse.ArgumentParser, defaults: object, aliases: dict[s
             default=argparse.SUPPRESS,
             metavar="|".join(choices or filter(None, (_METAVARS[kinds[0]], item.metadata["word"]))),
             type=_converter(name, hint, item, kinds[0]),
-            help=f"{item.metadata['help']}{default}".replace("%", "%%"),
+            help=f"{item.metadata['help']}{facts and f' ({facts})'}".replace("%", "%%"),
         )
+
+
+def _facts(default: Value, item: Any, special: Mapping[str, Value]) -> Iterator[str]:
+    """What a knob is where it isn't set, what it may be, and what a sweep tries."""
+    known = item.metadata["unset"] if default is None else _told(default)
+    if known:
+        yield f"default: {known}"
+    yield from (f"{case}: {_told(value)}" for case, value in special.items() if value != default)
+    limits = [f"{word} {_told(limit)}" for word, limit in item.metadata["limits"].items() if limit is not None]
+    if limits:
+        yield " and ".join(limits)
+    tried = item.metadata["search"]
+    if tried is not None:
+        yield f"a sweep tries {tried.low:g} to {tried.high:g}{' times the default' if tried.relative else ''}"
+
+
+def _told(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def values_set(parsed: argparse.Namespace, defaults: object) -> dict[str, Value]:

@@ -40,12 +40,13 @@ def knob(
     multiple_of: int | None = None,
     choices: tuple[str, ...] = (),
     word: str = "",
+    unset: str = "",
     remedy: str = "",
     search: Range | None = None,
 ) -> Any:
     """A dataclass field that knows its help text and its range, both shown to the user, and what a sweep tries.
 
-    `word` is what may stand in place of a number.
+    `word` is what may stand in place of a number; `unset` is what holds where the value is None.
     """
     limits = {
         "above": above,
@@ -54,8 +55,8 @@ def knob(
         "below": below,
         "a multiple of": multiple_of,
     }
-    metadata = {"help": text, "limits": limits, "choices": choices, "word": word, "remedy": remedy, "search": search}
-    return field(default=default, metadata=metadata)
+    metadata = {"help": text, "limits": limits, "choices": choices, "word": word, "unset": unset, "remedy": remedy}
+    return field(default=default, metadata={**metadata, "search": search})
 
 
 def walk(config: Any, prefix: str = "") -> Iterable[tuple[str, Any, Any, dataclasses.Field[Any]]]:

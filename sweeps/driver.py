@@ -135,7 +135,7 @@ def plan_of(
 def open_study(
     sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], splits: Splits, progress: Progress
 ) -> Study:
-    """The sweep's study, in line with the record, with the published defaults as its first trial."""
+    """The sweep's study, in line with the record, with the defaults as its first trial."""
     place = place_of_study(sweep, progress.say)
     study, repaired = Study.agreeing(record, place, sweep.base.seed, space, rung_pruner())
     if repaired:

@@ -38,8 +38,8 @@ def read_flags(arguments: Sequence[str] | None) -> Sweep:
     """The sweep that the flags ask for, a new one or, with --resume, the one in that folder."""
     parser = Parser("python sweeps/search.py", __doc__ or "")
     parser.add_argument("--resume", action="store_true", help="go on with the sweep of that --name")
-    add_flags(parser, Settings())
-    add_flags(parser, Config(), ALIASES)
+    add_flags(parser, Settings(), title="sweep")
+    add_flags(parser, Config(), aliases=ALIASES, presets=Config.presets())
     parsed = parser.parse_known(arguments)
     given, fixed = values_set(parsed, Settings()), values_set(parsed, Config())
     if parsed.resume and "shared" in given:

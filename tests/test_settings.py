@@ -77,8 +77,18 @@ def test_resuming_may_change_how_much_is_run_but_not_what(tmp_path: Path) -> Non
     assert Sweep.resumed(given(tmp_path), {}).settings.trials == 5
 
 
+def test_a_sweep_lies_where_it_is_found_whatever_its_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its folder was made again from a bucket, on a machine where --storage is another."""
+    begin(Sweep.new({"name": "night", "storage": str(tmp_path / "first")}, {}))
+    (tmp_path / "first").rename(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    assert Sweep.resumed({"name": "night"}, {}).settings.folder == Path("runs/night")
+
+
 def test_resuming_what_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no sweep in .*night; leave --resume out to start it"):
+    with pytest.raises(UserError, match=r"there is no sweep in .*night; give the --storage it was started with"):
         Sweep.resumed(given(tmp_path), {})
     begin(Sweep.new(given(tmp_path), {}))
     with pytest.raises(UserError, match=r"--resume needs --name; sweeps in .*: night"):

@@ -24,7 +24,7 @@ DEFAULTS = 0
 
 
 def candidates(complete: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The `count` best trials, and the published defaults, where they were completed."""
+    """The `count` best trials, and the defaults, where they were completed."""
     ranked = sorted(complete, key=lambda trial: -(trial.value or 0.0))
     return ranked[:count] + [trial for trial in ranked[count:] if trial.number == DEFAULTS]
 
@@ -60,7 +60,7 @@ def scores(record: Record) -> dict[int, list[float]]:
 def chosen(found: Mapping[int, Sequence[float]]) -> int | None:
     """The trial with the highest mean score over seeds; None before any was confirmed.
 
-    The published defaults, trial 0, give way only to a lead that is larger than its own standard error.
+    The defaults, trial 0, give way only to a lead that is larger than its own standard error.
     """
     if not found:
         return None

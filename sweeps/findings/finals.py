@@ -98,16 +98,21 @@ def finalist_model(record: Record, chosen: int | None) -> Job | None:
     return next((job for job in runs if job.key.startswith(f"final-{FINALIST}-{chosen:04d}-s")), None)
 
 
-def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float] | None:
-    """Mean and standard deviation over seeds of a test metric; None where it was not measured."""
+def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float | None] | None:
+    """Mean and standard deviation over seeds of a test metric, without the latter where there is one seed; None where
+    it was not measured.
+    """
     values = [run.exam["metrics"][metric] for run in runs if metric in run.exam["metrics"]]
     if not values:
         return None
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
-    """Header and rows as text, percent, mean ± standard deviation over seeds; columns nobody has are left out."""
+    """Header and rows as text, percent, mean ± standard deviation over seeds; columns nobody has are left out. A row
+    that lacks seeds says so.
+    """
+    seeds = max((len(runs) for runs in results.values()), default=0)
     metrics = {title: COLUMNS[title] for title in titles}
     columns = {
         title: metric for title, metric in metrics.items() if any(summary(runs, metric) for runs in results.values())
@@ -115,8 +120,16 @@ def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
     rows = [["", *columns]]
     for row, runs in results.items():
         cells = [summary(runs, metric) for metric in columns.values()]
-        rows.append([title_of(row), *("–" if c is None else f"{100 * c[0]:.1f} ± {100 * c[1]:.1f}" for c in cells)])
+        lacks = f" ({len(runs)} of {seeds} seeds)" if len(runs) < seeds else ""
+        rows.append([title_of(row) + lacks, *(_cell(found) for found in cells)])
     return rows
+
+
+def _cell(found: tuple[float, float | None] | None) -> str:
+    if found is None:
+        return "–"
+    mean, deviation = found
+    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def write_table(parts: Sequence[str], folder: Path) -> Path:

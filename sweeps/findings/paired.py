@@ -12,7 +12,7 @@ COLUMNS = {
     "clean": ("clean", ""),
     "tail clean": ("clean", "tail"),
     "PGD-20": ("pgd20", ""),
-    "tail": ("pgd20", "tail"),
+    "tail PGD-20": ("pgd20", "tail"),
     "AutoAttack": ("square", ""),
     "tail AA": ("square", "tail"),
 }

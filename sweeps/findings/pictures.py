@@ -88,7 +88,7 @@ def final_bars(results: Results) -> Figure:
     for index, (title, metric) in enumerate(BARS.items()):
         values = [summary(exams, metric) or (0.0, 0.0) for exams in results.values()]
         places = [row - 0.4 + (index + 0.5) * width for row in range(len(results))]
-        axes.bar(places, [v[0] for v in values], width, yerr=[v[1] for v in values], label=title, capsize=3)
+        axes.bar(places, [v[0] for v in values], width, yerr=[v[1] or 0.0 for v in values], label=title, capsize=3)
     axes.set_xticks(range(len(results)), [title_of(row) for row in results], rotation=SLANT)
     axes.set(ylim=(0, 1), ylabel="class-balanced accuracy", title="test set")
     axes.legend(loc="lower left", fontsize="small")

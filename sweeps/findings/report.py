@@ -63,10 +63,9 @@ def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
     for metric in finals.COLUMNS.values():
         found = finals.summary(results.get(FINALIST, []), metric)
         if found is not None:
-            values |= {
-                f"final/{metric.removeprefix('test/')}": found[0],
-                f"final/{metric.removeprefix('test/')}_std": found[1],
-            }
+            mean, deviation = found
+            values[f"final/{metric.removeprefix('test/')}"] = mean
+            values |= {} if deviation is None else {f"final/{metric.removeprefix('test/')}_std": deviation}
     return values
 
 
@@ -76,9 +75,11 @@ def accuracies(sweep: Sweep, results: Results, titles: Iterable[str]) -> list[st
         return []
     runs = [run for row in results.values() for run in row]
     seeds = max(len(row) for row in results.values())
+    known = (f"{name} {_short(value)}" for name, value in sweep.fixed.items() if name not in ("method", "data.source"))
+    fixed = ", ".join(known)
     return [
         f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, mean ± standard deviation of "
-        f"{seeds} seed(s); eps {sweep.base.attack.eps:.4g}:\n",
+        f"{seeds} seed(s); eps {sweep.base.attack.eps:.4g}{fixed and f'; fixed in every row: {fixed}'}:\n",
         finals.markdown(finals.table(results, titles)),
     ]
 
@@ -141,12 +142,12 @@ def _found(sweep: Sweep, record: Record, study: Study) -> Iterator[str]:
 
 
 def choice(record: Record) -> str:
-    """Which trial is the finalist, and that it is the published defaults where it is."""
+    """Which trial is the finalist, and that it is the defaults where it is."""
     number = confirm.chosen(confirm.scores(record))
     if number is None:
         return "no trial was confirmed on other seeds, so there is no finalist"
     if number == confirm.DEFAULTS:
-        return "finalist: trial 0, the published defaults, which nothing led by more than a standard error"
+        return "finalist: trial 0, the defaults, which nothing led by more than a standard error"
     return f"finalist: trial {number}"
 
 
@@ -172,7 +173,7 @@ def _teachers(record: Record) -> dict[str, int]:
 
 
 def _states(study: Study) -> dict[str, int]:
-    names = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped_early", TrialState.FAIL: "failed"}
+    names = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
     counts = {name: len(study.trials(state)) for state, name in names.items()}
     return {name: count for name, count in counts.items() if count}
 

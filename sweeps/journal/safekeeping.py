@@ -83,7 +83,8 @@ def restore(settings: Settings) -> None:
     record = Record.read(folder)
     if not record.jobs:
         raise UserError(
-            f"{settings.shared} has no journal of a sweep named {settings.name}; leave --resume out to start it"
+            f"{settings.shared} has no journal of a sweep named {settings.name}; give the --shared it was started "
+            f"with, or leave --resume out to start a new one"
         )
     exchange.forget_others(str(settings.name), record.jobs)
     for known in record.jobs.values():

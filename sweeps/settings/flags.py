@@ -14,27 +14,30 @@ ENSEMBLES = ("standard", "apgd-ce+t", "none")
 class Settings:
     """The flags of `sweeps/search.py` that are not the configuration of a run."""
 
-    name: str | None = knob(None, "name of the sweep (default: data set, method and time)")
+    name: str | None = knob(None, "name of the sweep", unset="data set, method and time")
     trials: int = knob(
         16, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
     )
     concurrency: int | None = knob(
         None,
-        "trials at a time (default: as many as the processors, or the GPUs by --gpus-per-trial, carry)",
+        "trials at a time",
         at_least=1,
+        unset="as many as the processors, or the GPUs by --gpus-per-trial, carry",
     )
     gpus_per_trial: float | str | None = knob(
         None,
         "share of a GPU for each trial; 0: none; auto: the share with which a GPU trains most, tried out with 1, 2, 4 "
-        "and 8 trials before the sweep begins (default: 1 where there is a GPU, else 0)",
+        "and 8 trials before the sweep begins",
         at_least=0,
+        unset="1 where there is a GPU, else 0",
         word=AUTO,
     )
     ray_address: str | None = knob(
         None,
-        "the Ray cluster to run on; auto: the one that this machine belongs to (default: none, this machine alone)",
+        "the Ray cluster to run on; auto: the one that this machine belongs to",
+        unset="none, this machine alone",
     )
-    storage: str = knob("runs", "folder of all sweeps; everything of a sweep lies in <storage>/<name>")
+    storage: str = knob("runs", "folder of all sweeps; all of a sweep but MLflow's records lies in <storage>/<name>")
     shared: str | None = knob(
         None,
         "s3://bucket/folder by which nodes exchange checkpoints, teachers and verdicts where they do not all see "
@@ -48,19 +51,20 @@ class Settings:
     study_uri: str | None = knob(
         None,
         "PostgreSQL database of the Optuna study, postgresql://USER:PASSWORD@HOST/DATABASE, which sweeps may share; "
-        "users and passwords are written down nowhere, so give the flag again with --resume (default, and where it is "
-        "'': the file study.db in the sweep's folder)",
+        "users and passwords are written down nowhere, so give the flag again with --resume",
+        unset="'', the file study.db in the sweep's folder",
     )
     confirm: int = knob(
         1,
-        "best trials that are trained on two more seeds, with the published defaults, to choose the finalist",
+        "best trials that are trained on two more seeds, with the defaults, to choose the finalist",
         at_least=1,
     )
     final_seeds: int = knob(3, "seeds on which the best configuration and the references are retrained", at_least=1)
     references: str = knob(
         "ltsd,at-bsl,at",
-        "rows beside the finalist, comma-separated: methods with their defaults, alone or with plug-ins, such as "
-        "ltsd+robustlt (awp, ema, robustlt, clean-teacher); all: every method and some variants",
+        "rows beside the finalist, comma-separated: methods with their defaults, but for the knobs that are fixed, "
+        "alone or with plug-ins, such as ltsd+robustlt (awp, ema, robustlt, clean-teacher); all: every method and some "
+        "variants",
     )
     final_attack: str = knob("standard", "AutoAttack of the finalist", choices=ENSEMBLES)
     reference_attack: str = knob(

@@ -28,6 +28,7 @@ JOURNAL_FILE = "journal.jsonl"
 LOCK_FILE = "lock"
 LOCK_HOLDER_FILE = "lock.holder"
 TEACHERS = "teachers"
+ELSEWHERE = "give the --storage it was started with, or leave --resume out to start a new one"
 CHANGEABLE = (
     "trials",
     "references",
@@ -148,9 +149,7 @@ class Sweep:
         return cls(settings, fixed)
 
     @classmethod
-    def resumed(
-        cls, given: dict[str, Any], fixed: dict[str, Value], *, remedy: str = "leave --resume out to start it"
-    ) -> Self:
+    def resumed(cls, given: dict[str, Any], fixed: dict[str, Value], *, remedy: str = ELSEWHERE) -> Self:
         """A sweep as its folder tells it; of the flags given again only some may differ. `remedy` is what is said of a
         sweep that does not exist.
 
@@ -180,6 +179,8 @@ class Sweep:
                     f"--{name.replace('_', '-')} {value}: the sweep was started with {before}; leave the flag out, or "
                     f"start another sweep"
                 )
+        # Where it lies is where it was found: its folder may have been moved, or made again from a bucket.
+        now["storage"] = asked.storage
         return cls(dataclasses.replace(saved, **now), known, is_new=False, identity=identity)
 
 
