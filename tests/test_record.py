@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from imagesets import flip
 
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
@@ -189,3 +190,41 @@ def test_a_mended_record_has_what_the_checkpoint_had_and_is_whole(tmp_path: Path
     assert "was damaged in line 4" in said
     assert sorted(record.jobs["trial-0000"].epochs) == [1, 2, 3]
     assert (record.damaged, open_mended(tmp_path, SharedFolder())[1]) == ([], "")
+
+
+def damage(path: Path, holding: bytes) -> None:
+    """Flip a bit in the first line that holds something."""
+    content = path.read_bytes()
+    flip(path, content.index(b" ", content.rindex(b"\n", 0, content.index(holding))))
+
+
+@pytest.mark.parametrize(("kind", "phase"), [("confirm", "scored"), ("final", "examined")])
+def test_a_job_whose_result_is_lost_is_not_done(tmp_path: Path, kind: str, phase: str) -> None:
+    record = Record.open(tmp_path)
+    one = Job(kind, f"{kind}-0001-s0", Config(), "train", str(tmp_path.absolute()))
+    record.started(one, 0)
+    record.reported(one, Report(1, phase, values={"confirm/robust_acc": 0.5}))
+    record.ended(one, "done", "")
+    assert record.is_done(one)
+    damage(tmp_path / JOURNAL_FILE, phase.encode())
+    assert not open_mended(tmp_path, SharedFolder())[0].is_done(one)
+
+
+def test_a_damaged_journal_is_there_until_its_mended_copy_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, or a kill, in between loses nothing."""
+    written(tmp_path)
+    path = tmp_path / JOURNAL_FILE
+    damage(path, b'"ended"')
+    left = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        patched.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            Record.open(tmp_path)
+    assert path.read_bytes() == left
+    assert Record.open(tmp_path).jobs["trial-0000"].last_epoch == EPOCHS
+    assert [aside.read_bytes() for aside in tmp_path.glob("journal.damaged-*")] == [left]

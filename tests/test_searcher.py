@@ -312,3 +312,34 @@ def test_what_a_killed_process_put_on_record_and_did_not_tell_is_told(tmp_path: 
     study, said = Study.agreeing(record, StudyFile(tmp_path), 0, SPACE, NopPruner())
     assert said == ""
     assert told(on_file(tmp_path)) == [("COMPLETE", proposal.params, {5: 0.5}, 0.5)]
+
+
+def test_a_trial_that_is_there_twice_since_its_answer_was_lost_is_tried_once(tmp_path: Path) -> None:
+    """Optuna writes it again by itself, and so it has another number than was thought."""
+    record = recorded(tmp_path)
+    study = Study(Forgetful(tmp_path), 0, SPACE, NopPruner())
+    study.adopt(record)
+    before = told(on_file(tmp_path))
+    Forgetful.forgets = True
+    with pytest.raises(StorageInternalError, match="somebody else writes there"):
+        study.ask()
+    assert len(on_file(tmp_path)) == len(before) + 2
+    study, said = Study.agreeing(record, StudyFile(tmp_path), 0, SPACE, NopPruner())
+    assert "was made again from the journal" in said
+    assert told(on_file(tmp_path)) == before
+
+
+def test_a_study_that_is_ahead_of_a_journal_made_again_from_a_bucket_is_made_again(tmp_path: Path) -> None:
+    """So that the trial goes on from its checkpoint, and all of its epochs come on record."""
+    record = Record.open(tmp_path)
+    study = opened(tmp_path)
+    record.proposed(0, study.ask().params)
+    record.started(Job("trial", "trial-0000", Config(), "train", str(tmp_path.absolute())), 0)
+    record.reported(record.jobs["trial-0000"].job, Report(5, values={OBJECTIVE: 0.25}))
+    for epoch, value in ((5, 0.25), (10, 0.5)):
+        study.report(0, epoch, value)
+    study.finish(0, TrialState.COMPLETE, 0.5)
+    study, said = Study.agreeing(record, StudyFile(tmp_path), 0, SPACE, NopPruner())
+    assert "trial 0 has scores that the journal lacks) and was made again from the journal" in said
+    assert [orphan.number for orphan in study.orphans()] == [0]
+    assert record.jobs["trial-0000"].outcome is None

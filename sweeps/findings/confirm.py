@@ -58,10 +58,11 @@ def scores(record: Record) -> dict[int, list[float]]:
 
 
 def chosen(found: Mapping[int, Sequence[float]]) -> int | None:
-    """The trial with the highest mean score over seeds; None before any was confirmed.
+    """The trial with the highest mean score over all seeds, where one has them all; None before any was confirmed.
 
     The defaults, trial 0, give way only to a lead that is larger than its own standard error.
     """
+    found = {number: scores for number, scores in found.items() if len(scores) == SEEDS} or found
     if not found:
         return None
     best = max(found, key=lambda number: statistics.fmean(found[number]))
@@ -73,5 +74,5 @@ def chosen(found: Mapping[int, Sequence[float]]) -> int | None:
 
 
 def _squared_error(values: Sequence[float]) -> float:
-    """The squared standard error of a mean."""
-    return statistics.variance(values) / len(values) if len(values) > 1 else 0.0
+    """The squared standard error of a mean, which one value tells nothing of."""
+    return statistics.variance(values) / len(values) if len(values) > 1 else math.inf

@@ -135,8 +135,12 @@ def _found(sweep: Sweep, record: Record, study: Study) -> Iterator[str]:
         yield f"{choice(record)}; the reasons stand above"
         return
     ranked = sorted(confirmed.items(), key=lambda item: -statistics.fmean(item[1]))
-    told = ", ".join(f"trial {trial} {100 * statistics.fmean(values):.1f}%" for trial, values in ranked)
-    yield f"confirmed on {confirm.SEEDS} seeds, {attack} on the reserve: {told}"
+    told = (
+        f"trial {trial} {100 * statistics.fmean(values):.1f}%"
+        + (f" (of {len(values)} seed(s))" if len(values) < confirm.SEEDS else "")
+        for trial, values in ranked
+    )
+    yield f"confirmed on {confirm.SEEDS} seeds, {attack} on the reserve: {', '.join(told)}"
     params = study.trials()[number].params
     yield f"{choice(record)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
 

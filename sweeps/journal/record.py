@@ -99,7 +99,8 @@ class Record:
         content = path.read_bytes() if path.exists() else b""
         whole = b"".join(line + b"\n" for line in content.split(b"\n")[:-1] if _decode(line) is not None)
         if record.damaged:
-            path.replace(path.with_suffix(f".damaged-{time.time_ns()}"))
+            with publishing(path.with_suffix(f".damaged-{time.time_ns()}")) as temporary:
+                temporary.write_bytes(content)
         if record.damaged or whole != content or not path.exists():
             with publishing(path) as temporary:
                 temporary.write_bytes(whole)
@@ -132,9 +133,11 @@ class Record:
         return (known for known in self.jobs.values() if known.job.kind == kind)
 
     def is_done(self, job: Job) -> bool:
-        """Whether a job ended as it should and need not run again."""
+        """Whether a job ended as it should, with the result that it was run for, and need not run again."""
         known = self.jobs.get(job.key)
-        return known is not None and known.outcome in ("done", "reused")
+        if known is None or known.outcome not in ("done", "reused"):
+            return False
+        return job.kind in ("trial", "teacher") or known.result is not None
 
     def _append(self, event: dict[str, Any]) -> None:
         event = {"at": int(time.time() * 1000)} | event

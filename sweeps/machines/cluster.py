@@ -86,7 +86,7 @@ class Cluster:
     def processors_per_gpu(self) -> int:
         """See `Machines`; of the kinds of node that there are, or that may come."""
         kinds = [node["Resources"] for node in self._nodes] + resources_to_come()
-        return max((int(has.get("CPU", 0) / has["GPU"]) for has in kinds if has.get("GPU")), default=1)
+        return max([1, *(int(has.get("CPU", 0) / has["GPU"]) for has in kinds if has.get("GPU"))])
 
     def has(self, host: str) -> bool:
         """See `Machines`."""

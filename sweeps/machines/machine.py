@@ -93,7 +93,7 @@ class OwnMachine:
 
     def processors_per_gpu(self) -> int:
         """See `Machines`."""
-        return self._concurrency // self._gpus
+        return max(1, self._concurrency // self._gpus)
 
     def has(self, host: str) -> bool:
         """See `Machines`."""
@@ -107,5 +107,9 @@ def share_asked(settings: Settings, most: float) -> float:
 
 
 def carried(cpus: float, gpus: float, share: float) -> int:
-    """How many jobs of one processor and a share of a GPU a machine carries."""
-    return min(int(cpus), int(gpus / share + 1e-9)) if share else int(cpus)
+    """How many jobs of one processor and a share of a GPU, or of whole ones, a machine carries. A job's share is of one
+    GPU: what is left of two makes no third.
+    """
+    if not share:
+        return int(cpus)
+    return min(int(cpus), int(gpus) * int(1 / share + 1e-9) if share < 1 else int(gpus / share))

@@ -99,7 +99,10 @@ class Study:
                 self._insert(number, params)
             elif dict(found[number].params) != params:
                 raise ContradictionError(f"trial {number} has {found[number].params} here and {params} in the journal")
-        for number in found.keys() - record.proposals.keys():
+        unknown = sorted(found.keys() - record.proposals.keys())
+        if len(unknown) > 1:  # one proposal at most is on its way into the journal when a process ends
+            raise ContradictionError(f"the trials {', '.join(map(str, unknown))} are here and not in the journal")
+        for number in unknown:
             if found[number].params.keys() != self._space.keys():
                 raise ContradictionError(f"trial {number} has {found[number].params} here, which was never proposed")
             record.proposed(number, found[number].params)
@@ -133,6 +136,8 @@ class Study:
                 self.report(number, epoch, scores[epoch])
             if known.outcome is not None:
                 self.finish(number, STATES[known.outcome], scores.get(known.last_epoch))
+        elif scores.keys() != frozen.intermediate_values.keys():
+            raise ContradictionError(f"trial {number} has scores that the journal lacks")
         elif known.outcome is None:
             record.ended(known.job, next(o for o, state in STATES.items() if state == frozen.state), "")
         elif frozen.state != STATES[known.outcome]:
