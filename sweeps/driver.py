@@ -165,6 +165,8 @@ def starting(
             opened.result()
     except UserError:
         machines.stop()
+        if opened.exception() is None:
+            tracker.refuse(is_new=sweep.is_new)
         if sweep.is_new:
             place_of_study(sweep).remove()
             shutil.rmtree(sweep.settings.folder, ignore_errors=True)

@@ -57,6 +57,7 @@ class Views:
         study, repaired = Study.agreeing(self.record, self._place, self._sweep.base.seed, self._space, rung_pruner())
         yield repaired or "the study agrees"
         self._view.open()
+        self._view.describe_sweep()
         found = agreement.repair(self._view, self.record)
         yield f"MLflow: {len(found)} of {len(self.record.jobs)} jobs were written again"
         chosen = confirm.chosen(confirm.scores(self.record))

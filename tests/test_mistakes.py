@@ -17,7 +17,7 @@ from sweeping import command
         (("--data", "no/such/place"), "no such file or folder"),
         (("--gpus-per-trial", "1"), "this machine has"),
         (("--resume", "--name", "never"), "there is no sweep in runs/never"),
-        (("--storage", "file/below"), "cannot be written"),
+        (("--storage", "file/below"), "cannot be used"),
         (("--tracking-uri", "http://someone:secret@127.0.0.1:9"), "MLflow does not answer there"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_storage_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     """A folder below a file cannot be made by anybody, whatever their rights."""
     (tmp_path / "file").write_text("not a folder")
     sweep = Sweep.new(given(tmp_path / "file" / "runs"), {})
-    with pytest.raises(UserError, match=r"--storage .*cannot be written .*give a folder that can"):
+    with pytest.raises(UserError, match=r"--storage .*cannot be used .*give a folder that can"):
         begin(sweep)
 
 
@@ -177,3 +178,9 @@ def test_rows_that_there_are_not_are_refused_before_anything_is_made(
 def test_a_source_lends_its_bare_name() -> None:
     assert data_name("s3://bucket/flowers?endpoint_override=localhost:9000&scheme=http") == "flowers"
     assert [data_name(f"/data/birds{suffix}") for suffix in (".parquet", ".arrow", "/")] == ["birds"] * 3
+
+
+@pytest.mark.parametrize("start", [Sweep.new, Sweep.resumed])
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, start: Callable[..., Sweep]) -> None:
+    with pytest.raises(UserError, match=r"--storage .* cannot be used \(File name too long\); give"):
+        start({"name": "x" * 300, "storage": str(tmp_path)}, {})

@@ -12,10 +12,12 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UN
 
 from ltsd.config import Config
 from ltsd.data import Splits
+from ltsd.errors import UserError
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
 from sweeps.tracking.agreement import differences, repair
 from sweeps.tracking.points import expected
+from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.view import MlflowView, is_outage
 
 SCORES = {1: 0.25, 2: 0.75, 3: 0.5}
@@ -155,8 +157,27 @@ def test_a_group_without_classes_has_no_point(record: Record) -> None:
         (OSError(28, "No space left on device"), True),
         (MlflowException("database is locked", error_code=TEMPORARILY_UNAVAILABLE), True),
         (MlflowException("the name is too long", error_code=INVALID_PARAMETER_VALUE), False),
+        (PermissionError(13, "Permission denied", "/srv/artifacts"), False),
         (ValueError("a mistake of ours"), False),
     ],
 )
 def test_an_outage_is_waited_for_and_a_mistake_is_not(error: Exception, passes: bool) -> None:
     assert is_outage(error) is passes
+
+
+@pytest.mark.parametrize("address", ["./mlruns", "foo://x"])
+def test_an_address_that_mlflow_does_not_take_is_refused(address: str, small: Config, splits: Splits) -> None:
+    with pytest.raises(UserError, match=rf"--tracking-uri {address}: MLflow does not answer there \(.*\); start"):
+        MlflowView(address, "night", "1", small, splits, []).open()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_sweep_that_cannot_begin_leaves_no_run_that_runs(
+    uri: str, view: MlflowView, tmp_path: Path, is_new: bool
+) -> None:
+    view.close("FINISHED")
+    tracker = Tracker(view, uri, print)
+    tracker.open(Record.open(tmp_path))
+    assert [run.info.status for run in runs_of(uri, view)] == ["RUNNING"]
+    tracker.refuse(is_new=is_new)
+    assert [run.info.status for run in runs_of(uri, view)] == ([] if is_new else ["KILLED"])

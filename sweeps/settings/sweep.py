@@ -98,7 +98,7 @@ class Sweep:
         except FileExistsError:
             raise _taken(self.settings) from None
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise _unusable(self.settings, error) from error
         return lock
 
     def keep(self) -> None:
@@ -114,14 +114,7 @@ class Sweep:
             with publishing(self.settings.folder / SETTINGS_FILE) as temporary:
                 temporary.write_text(json.dumps(content, indent=1))
         except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> UserError:
-        settings = self.settings
-        return UserError(
-            f"--storage {settings.storage}: {settings.folder} cannot be written ({error.strerror}); give a folder that "
-            f"can"
-        )
+            raise _unusable(self.settings, error) from error
 
     @classmethod
     def new(cls, given: dict[str, Any], fixed: dict[str, Value]) -> Self:
@@ -144,7 +137,7 @@ class Sweep:
                 f"--name {name}: must be letters, digits, '-', '_' and '.', begin with a letter or digit, and not be "
                 f"{TEACHERS!r}"
             )
-        if settings.folder.exists():
+        if _is_there(settings, settings.folder):
             raise _taken(settings)
         return cls(settings, fixed)
 
@@ -162,7 +155,7 @@ class Sweep:
             found = sorted(path.parent.name for path in Path(asked.storage).glob(f"*/{SETTINGS_FILE}"))
             raise UserError(f"--resume needs --name; sweeps in {asked.storage}: {', '.join(found) or 'none'}")
         path = asked.folder / SETTINGS_FILE
-        if not path.exists():
+        if not _is_there(asked, path):
             raise UserError(f"there is no sweep in {asked.folder}; {remedy}")
         try:
             content = json.loads(path.read_text())
@@ -182,6 +175,23 @@ class Sweep:
         # Where it lies is where it was found: its folder may have been moved, or made again from a bucket.
         now["storage"] = asked.storage
         return cls(dataclasses.replace(saved, **now), known, is_new=False, identity=identity)
+
+
+def _is_there(settings: Settings, path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # a folder that may not be looked into, a name that is too long
+        raise _unusable(settings, error) from error
+    return True
+
+
+def _unusable(settings: Settings, error: OSError) -> UserError:
+    return UserError(
+        f"--storage {settings.storage}: {settings.folder} cannot be used ({error.strerror}); give a folder that can be "
+        f"read and written, and a --name that fits"
+    )
 
 
 def _taken(settings: Settings) -> UserError:

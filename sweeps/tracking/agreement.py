@@ -33,7 +33,6 @@ def differences(view: MlflowView, record: Record) -> dict[str, list[str]]:
 
 def repair(view: MlflowView, record: Record) -> dict[str, list[str]]:
     """Bring MLflow in line with the record; returns what `differences` found before."""
-    view.describe_sweep()
     found = differences(view, record)
     found.pop(PARENT, None)
     runs = view.runs()

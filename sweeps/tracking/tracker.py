@@ -1,8 +1,11 @@
 """What MLflow is told while a sweep runs: it may be away, and never holds up training."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from mlflow.exceptions import MlflowException
 
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.outbox import Outbox
@@ -10,6 +13,8 @@ from sweeps.journal.record import JobRecord, Record
 from sweeps.settings.addresses import without_secret
 from sweeps.tracking.agreement import repair
 from sweeps.tracking.view import MlflowView, is_outage
+
+REFUSED_S = 4.0
 
 
 class Tracker:
@@ -28,7 +33,8 @@ class Tracker:
         self._view.open()
         self._outbox.put("the sweep", self._view.describe_sweep)
         if record.jobs:
-            repaired = repair(self._view, record)
+            with self._view.answering():
+                repaired = repair(self._view, record)
             if repaired:
                 self._say(f"MLflow lacked something of {len(repaired)} jobs and has it now")
         self._outbox.start()
@@ -54,6 +60,15 @@ class Tracker:
         """Record how the sweep ended: its numbers and pictures, the finalist's model."""
         at = int(time.time() * 1000)
         self._outbox.put("the end", lambda: self._view.finish(metrics, at, artifacts, model))
+
+    def refuse(self, *, is_new: bool) -> None:
+        """Leave MLflow as it was before a sweep, or a resume, that cannot begin."""
+        self._outbox.close(REFUSED_S)
+        with contextlib.suppress(MlflowException, OSError):
+            if is_new:
+                self._view.withdraw()
+            else:
+                self._view.close("KILLED")
 
     def close(self, status: str, patience_s: float) -> None:
         """Write what is kept, for so long at most, and end the sweep's run with `status`."""

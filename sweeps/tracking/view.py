@@ -56,7 +56,7 @@ class MlflowView:
         logging.getLogger("alembic").setLevel(logging.ERROR)
         # It shows the stack of every error of a database before it raises that, which the outbox tells in a line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client: MlflowClient  # made by `reach`: where the address is none of MLflow's, it cannot be
         self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, tuple(searched)
         # A server may have sweeps of the same name from other folders; one that began before identities has none.
         self._whose = {"ltsd.sweep": name} | ({"ltsd.identity": identity} if identity else {})
@@ -77,7 +77,8 @@ class MlflowView:
         Raises:
             UserError: nothing usable answers at the tracking URI.
         """
-        with self._answering():
+        with self.answering():
+            self._client = MlflowClient(tracking_uri=self._uri)
             experiment = self._client.get_experiment_by_name(self.experiment)
             self._experiment_id = experiment.experiment_id if experiment else ""
             self._perhaps = {run.data.tags["ltsd.job"] for run in self.runs()}
@@ -90,13 +91,14 @@ class MlflowView:
             UserError: nothing usable answers at the tracking URI.
         """
         self.reach()
-        with self._answering():
+        with self.answering():
             if not self._experiment_id:
                 self._experiment_id = self._client.create_experiment(self.experiment, tags=TRAINING)
             self._ids[PARENT] = self._run(PARENT, PARENT, self._name).info.run_id
 
     @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
+    def answering(self) -> Iterator[None]:
+        """Inside, whatever goes wrong is a UserError that names the tracking URI."""
         try:
             yield
         except Exception as error:
@@ -155,6 +157,10 @@ class MlflowView:
         if model is not None:
             inputs, _ = first_of_each_class(self._splits.val)
             register(self._uri, self.runs(model.key)[0], self.experiment, model, inputs)
+
+    def withdraw(self) -> None:
+        """Delete the parent of a sweep that never began."""
+        self._client.delete_run(self._ids[PARENT])
 
     def close(self, status: str) -> None:
         """End the parent with `status`, and every run of the sweep that still runs, whoever left it."""
@@ -234,5 +240,9 @@ class MlflowView:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether what failed may succeed later: the server is away or busy, its disk is full."""
+    """Whether what failed may succeed later: the server is away or busy, its disk is full. Not so where artifacts lie
+    in a folder that this machine has not, or may not write.
+    """
+    if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
+        return False
     return isinstance(error, OSError) or (isinstance(error, MlflowException) and error.error_code in PASSING)

@@ -52,7 +52,7 @@ def test_a_read_only_disk_is_refused_in_one_message(tmp_path: Path, small_disk: 
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     refused = run_search(tmp_path, "--name", NAME, *LONG)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("error: --storage runs: runs/fire cannot be written (Read-only file system)")
+    assert refused.stderr.startswith("error: --storage runs: runs/fire cannot be used (Read-only file system)")
     assert refused.stderr.count("\n") == 1
 
 
