@@ -24,7 +24,7 @@ from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
 from ltsd.pictures import class_bars
 from ltsd.precision import device_of
-from ltsd.runs import Run, load_model, open_run
+from ltsd.runs import Run, check_same_images, load_model, open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
 ALIASES = {"data": "data.source"}
@@ -76,7 +76,7 @@ def train_command(parsed: argparse.Namespace) -> int:
     _check_writable(out)
     teacher = None
     if METHODS[config.method].needs_teacher:
-        path = out.with_suffix(".teacher.pt")
+        path = out.with_name(out.name.removesuffix(".pt") + ".teacher.pt")
         _train(_open_teacher(config, splits, parsed.complete, device, path, parsed.resume), path, "teacher")
         teacher, _ = load_model(path, device)
     data, val = (splits.complete, None) if parsed.complete else (splits.train, splits.val)
@@ -114,7 +114,9 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
             _check_writable(path)
     if parsed.verdicts is not None and parsed.verdicts.exists():
         read_verdicts(parsed.verdicts)
-    test, counts = load_splits(config.data, check=True).test.to(device), about["class_counts"]
+    splits = load_splits(config.data, check=True)
+    check_same_images(parsed.checkpoint, about, splits)
+    test, counts = splits.test.to(device), about["class_counts"]
     results: list[ExamResult] = []
     for done, result in examine(model, test, counts, config.attack, parsed.attack, keep=parsed.verdicts):
         print(f"{done} done", file=sys.stderr, flush=True)

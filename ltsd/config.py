@@ -279,4 +279,9 @@ CIFAR: Mapping[str, Value] = {
     "model.name": "resnet18",
     "attack.eps": 8 / 255,
 }
-CIFAR100: Mapping[str, Value] = {**CIFAR, "data.val_per_class": 20, "distill.igdm_weight": 10.0}
+CIFAR100: Mapping[str, Value] = {
+    **CIFAR,
+    "data.imbalance_ratio": 10.0,
+    "data.val_per_class": 20,
+    "distill.igdm_weight": 10.0,
+}

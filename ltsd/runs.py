@@ -30,6 +30,8 @@ class Run:
     val: Split | None
     teacher: nn.Module | None
     class_names: tuple[str, ...]
+    images: str
+    """The fingerprint of the source's images."""
 
     def epochs(self) -> Iterator[EpochMetrics]:
         """Train on; the run may be saved at every yield."""
@@ -42,6 +44,7 @@ class Run:
             "shape": list(self.data.images.shape[1:]),
             "class_names": list(self.class_names),
             "class_counts": self.data.class_counts(),
+            "images": self.images,
             "computed_in": computes_in(self.config.precision, self.data.rows.device),
         }
         save_checkpoint(path, about | self.state.content())
@@ -68,10 +71,10 @@ def open_run(
     state = TrainState.fresh(config, splits.shape[0], data.num_classes, device)
     if resume is not None:
         content = load_checkpoint(resume, device)
-        _check_same_run(resume, content, config, data)
+        _check_same_run(resume, content, config, splits, data)
         state.restore(content)
     on_device = None if val is None else val.to(device)
-    return Run(config, state, data.to(device), on_device, teacher, splits.class_names)
+    return Run(config, state, data.to(device), on_device, teacher, splits.class_names, splits.fingerprint)
 
 
 def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
@@ -94,7 +97,21 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, A
     return model.eval().requires_grad_(False), content
 
 
-def _check_same_run(path: Path, content: dict[str, Any], config: Config, data: Split) -> None:
+def check_same_images(path: Path, content: dict[str, Any], splits: Splits) -> None:
+    """See that a checkpoint was trained on the images that its source has.
+
+    Raises:
+        CheckpointError: it was trained on others.
+    """
+    if content.get("images") != splits.fingerprint:
+        raise CheckpointError(
+            f"{path}: was trained on other images than there are now, so that images it has seen may be among those it "
+            f"would be tested on; bring the old ones back, or train anew"
+        )
+
+
+def _check_same_run(path: Path, content: dict[str, Any], config: Config, splits: Splits, data: Split) -> None:
+    check_same_images(path, content, splits)
     saved, counts = content["config"], data.class_counts()
     if content["class_counts"] != counts:
         raise CheckpointError(

@@ -31,6 +31,7 @@ from optuna.exceptions import StorageInternalError
 
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
+from ltsd.exam import check_classes
 from sweeps.dispatch.dispatcher import Dispatcher
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
@@ -44,7 +45,7 @@ from sweeps.journal.safekeeping import Safe
 from sweeps.machines.cluster import Cluster
 from sweeps.machines.machine import Machines, OwnMachine
 from sweeps.machines.sharing import share_out
-from sweeps.settings.flags import AUTO
+from sweeps.settings.flags import AUTO, Settings
 from sweeps.settings.sweep import Sweep
 from sweeps.study.database import check_stores, place_of_study
 from sweeps.study.scheduler import rung_pruner, rungs
@@ -71,6 +72,8 @@ def run_sweep(sweep: Sweep) -> int:
     exchange.begin(sweep.settings, is_new=sweep.is_new)
     machines = Cluster(sweep.settings) if sweep.settings.ray_address else OwnMachine(sweep.settings)
     splits = load_splits(sweep.base.data, check=True)
+    sweep = sweep.on(splits.fingerprint)
+    check_attacks(sweep.settings, splits.train.num_classes)
     space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
     with sweep.claimed(), Progress() as progress:
         sweep.keep()
@@ -106,6 +109,21 @@ def run_sweep(sweep: Sweep) -> int:
             for safe in safes:
                 safe.close(PATIENCE_S if code == 0 else PATIENCE_INTERRUPTED_S)
     return code
+
+
+def check_attacks(settings: Settings, num_classes: int) -> None:
+    """See before anything is trained that the final attacks can be run on so many classes.
+
+    Raises:
+        UserError: one cannot.
+    """
+    asked = {"--final-attack": settings.final_attack} if settings.trials else {}
+    asked |= {"--reference-attack": settings.reference_attack} if settings.rows else {}
+    for flag, ensemble in asked.items():
+        try:
+            check_classes(ensemble, num_classes)
+        except UserError as error:
+            raise UserError(f"{flag} {ensemble}: {error}") from None
 
 
 def plan_of(

@@ -1,5 +1,6 @@
 """The views of a sweep's record, held against it and made again from it: Optuna's study, checkpoints, MLflow."""
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -84,5 +85,5 @@ def _told(known: JobRecord, exchange: Exchange) -> Iterator[str]:
     for epoch, one in known.epochs.items():
         if epoch not in have and known.outcome is not None:
             yield f"its checkpoint lacks epoch {epoch}"
-        elif epoch in have and have[epoch] != one.values:
+        elif epoch in have and json.dumps(have[epoch]) != json.dumps(one.values):  # nan is not nan
             yield f"its checkpoint has other values at epoch {epoch} than the journal"

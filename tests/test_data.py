@@ -68,6 +68,15 @@ def test_the_test_set_may_be_cut_per_class_and_the_same_for_all() -> None:
     assert cut.fingerprint == whole.fingerprint
 
 
+def test_a_class_without_a_test_image_is_refused(tmp_path: Path) -> None:
+    """Its recall, and with it every mean over classes, could not be told."""
+    images = [*map(encoded, images_of(24))]
+    write_parquet(tmp_path / "train.parquet", images[:18], [0, 1, 2] * 6, ["cat", "dog", "emu"])
+    write_parquet(tmp_path / "test.parquet", images[18:], [0, 1] * 3, ["cat", "dog", "emu"])
+    with pytest.raises(UserError, match=r"class 'emu' has no test image"):
+        load_splits(DataConfig(source=str(tmp_path), n_max=4, imbalance_ratio=2.0, val_per_class=1))
+
+
 def test_a_damaged_cache_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     load_source(DataConfig())
     whole = next(cache_folder().glob("*/train.arrow")).read_bytes()

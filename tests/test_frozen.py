@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ltsd.config import ModelConfig
 from ltsd.methods import METHODS
 from ltsd.models import FEATURES, build_model
-from ltsd.models.frozen import Frozen, frozen
+from ltsd.models.frozen import Frozen, folded, frozen
 from ltsd.models.network import Head, Network
 from ltsd.precision import compute_dtype
 
@@ -46,6 +46,18 @@ def test_a_frozen_network_is_the_network_in_eval_mode(name: str, method: str) ->
     inputs = torch.rand(8, 3, 16, 16)
     for mine, reference in zip(answer(Frozen(network), inputs), answer(deepcopy(network).eval(), inputs), strict=True):
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_the_bias_of_a_convolution_is_kept_with_a_batchnorm_after_it_and_without() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU())
+    inputs = torch.rand(4, 3, 8, 8)
+    for _ in range(5):
+        layers(torch.rand(16, 3, 8, 8))
+    copy, held = folded(layers, torch.float32)
+    with torch.no_grad():
+        for one in held:
+            one.refresh()
+        torch.testing.assert_close(copy(inputs), layers.eval()(inputs), rtol=1e-4, atol=1e-5)
 
 
 @ALL

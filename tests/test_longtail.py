@@ -207,10 +207,10 @@ def test_another_seed_draws_another_resample() -> None:
     assert not np.array_equal(balanced_resample(labels, 10, 0), balanced_resample(labels, 10, 1))
 
 
-@given(st.lists(st.integers(1, 100), min_size=1, max_size=20))
+@given(st.lists(st.integers(1, 100), min_size=2, max_size=20))
 def test_head_medium_and_tail_are_thirds_by_training_count(counts: list[int]) -> None:
     groups = class_groups(counts)
-    third = len(counts) // 3
+    third = max(1, len(counts) // 3)
     assert list(groups) == ["head", "medium", "tail"]
     assert sorted(c for members in groups.values() for c in members) == list(range(len(counts)))
     assert len(groups["head"]) == len(groups["tail"]) == third
@@ -221,3 +221,12 @@ def test_head_medium_and_tail_are_thirds_by_training_count(counts: list[int]) ->
 @pytest.mark.parametrize("counts", [long_tail_counts(5000, 50, 10, "exponential"), [7] * 10])
 def test_the_tail_of_ten_classes_is_7_to_9(counts: list[int]) -> None:
     assert class_groups(counts) == {"head": [0, 1, 2], "medium": [3, 4, 5, 6], "tail": [7, 8, 9]}
+
+
+def test_one_class_is_none() -> None:
+    with pytest.raises(UserError, match="has one class, class-0, and nothing to tell apart; give the folder"):
+        draw_protocol(labels_of([40]), names_of([40]), DataConfig())
+
+
+def test_of_two_classes_the_frequent_one_is_the_head_and_the_rare_one_the_tail() -> None:
+    assert class_groups([10, 90]) == {"head": [1], "medium": [], "tail": [0]}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from imagesets import encoded, images_of, write_parquet
 
 from ltsd.__main__ import main
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
@@ -134,3 +135,30 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_is_computed(
     with pytest.raises(UserError, match="its folder cannot be made"):
         main(["train", *small_flags, "--out", str(tmp_path / "file" / "one.pt")])
     assert capsys.readouterr().out == ""
+
+
+def test_a_checkpoint_is_neither_examined_nor_gone_on_with_where_its_images_have_changed(
+    tmp_path: Path, small_flags: list[str]
+) -> None:
+    """The counts stay, and images that it was trained on would be among those that it is tested on."""
+    pictures, labels = [*map(encoded, images_of(33, size=8))], [0, 1, 2] * 11
+    source, out = tmp_path / "a.parquet", tmp_path / "one.pt"
+    flags = [*small_flags, "--method", "at", "--data", str(write_parquet(source, pictures[:30], labels[:30]))]
+    flags += ["--data.n-max", "6", "--data.imbalance-ratio", "2", "--data.val-per-class", "1", "--out", str(out)]
+    main(["train", *flags])
+    main(["evaluate", str(out)])
+    write_parquet(source, pictures, labels)
+    for command in (["evaluate", str(out)], ["train", *flags, "--resume"]):
+        with pytest.raises(UserError, match=r"one\.pt: was trained on other images than there are now"):
+            main(command)
+
+
+def test_runs_of_one_stem_have_teachers_of_their_own(tmp_path: Path, small_flags: list[str]) -> None:
+    for name in ("lr0.1", "lr0.03.pt"):
+        main(["train", *small_flags, "--epochs", "1", "--out", str(tmp_path / name)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "lr0.03.pt",
+        "lr0.03.teacher.pt",
+        "lr0.1",
+        "lr0.1.teacher.pt",
+    ]

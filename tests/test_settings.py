@@ -184,3 +184,11 @@ def test_a_source_lends_its_bare_name() -> None:
 def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, start: Callable[..., Sweep]) -> None:
     with pytest.raises(UserError, match=r"--storage .* cannot be used \(File name too long\); give"):
         start({"name": "x" * 300, "storage": str(tmp_path)}, {})
+
+
+def test_a_sweep_goes_on_with_the_images_that_it_began_with_alone(tmp_path: Path) -> None:
+    begin(Sweep.new(given(tmp_path), {}).on("these images"))
+    resumed = Sweep.resumed(given(tmp_path), {})
+    assert resumed.on("these images") == resumed
+    with pytest.raises(UserError, match=r"--data digits: the images are not those that the sweep night began with"):
+        resumed.on("others")

@@ -9,6 +9,7 @@ from ltsd.config import DataConfig
 from ltsd.data.batches import Split
 from ltsd.data.longtail import draw_protocol, shuffled_by_class
 from ltsd.data.sources import decoded, read_decoded
+from ltsd.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = 
         folder: where the source lies decoded already; the source itself is not looked at then.
 
     Raises:
-        UserError: as `decoded` and `draw_protocol` do.
+        UserError: as `decoded` and `draw_protocol` do; a class without a test image.
     """
     folder = decoded(data, check=check) if folder is None else folder
     source = read_decoded(folder)
@@ -52,8 +53,14 @@ def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = 
     protocol = draw_protocol(source.train.labels.numpy(), names, data)
     train = Split(source.train.images, source.train.labels, torch.from_numpy(protocol.train), len(names))
     test_rows = torch.arange(len(source.test.labels))
+    by_class = shuffled_by_class(source.test.labels.numpy(), len(names))
+    for name, rows in zip(names, by_class, strict=True):
+        if not len(rows):
+            raise UserError(
+                f"{data.source}: class {name!r} has no test image, so that nothing can be said of it; add some, leave "
+                f"the class out, or take the test images away: a share of all is held out then"
+            )
     if data.test_per_class is not None:
-        by_class = shuffled_by_class(source.test.labels.numpy(), len(names))
         test_rows = torch.cat([torch.from_numpy(rows[: data.test_per_class]) for rows in by_class])
     return Splits(
         train=train,

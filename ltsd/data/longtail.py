@@ -64,8 +64,13 @@ def draw_protocol(labels: NDArray[np.int64], class_names: Sequence[str], data: D
     from training images. Naturally long-tailed data give a stratified slice.
 
     Raises:
-        UserError: an empty class, or one too small to give its validation images.
+        UserError: fewer than two classes, an empty one, or one too small to give its validation images.
     """
+    if len(class_names) < 2:
+        raise UserError(
+            f"{data.source}: has one class, {', '.join(class_names)}, and nothing to tell apart; give the folder that "
+            f"has a folder for each class, or images of several"
+        )
     by_class = shuffled_by_class(labels, len(class_names))
     counts = [len(rows) for rows in by_class]
     for name, count in zip(class_names, counts, strict=True):
@@ -148,12 +153,13 @@ def hold_out(labels: NDArray[np.int64], num_classes: int, fraction: float) -> tu
 
 
 def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """Head, medium and tail: thirds of the classes by training count, floor(C / 3) head and tail.
+    """Head, medium and tail: thirds of the classes by training count, floor(C / 3) head and tail, of two classes one
+    each.
 
     Ties keep the order of the classes, so that the simulated tail of 10 classes is 7, 8, 9.
     """
     order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
-    third = len(order) // 3
+    third = max(1, len(order) // 3)
     return {
         "head": sorted(order[:third]),
         "medium": sorted(order[third : len(order) - third]),

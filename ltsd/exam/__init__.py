@@ -117,6 +117,16 @@ class ExamResult:
         }
 
 
+def check_classes(ensemble: str, num_classes: int) -> None:
+    """See that there are as many classes as an ensemble attacks.
+
+    Raises:
+        UserError: there are not.
+    """
+    if ensemble != "none" and num_classes < 4:
+        raise UserError(f"{ENSEMBLE_TITLE[ensemble]} needs at least 4 classes and there are {num_classes}; choose none")
+
+
 def examine(
     model: nn.Module,
     test: Split,
@@ -144,10 +154,7 @@ def examine(
     Raises:
         UserError: AutoAttack of fewer than 4 classes.
     """
-    if ensemble != "none" and test.num_classes < 4:
-        raise UserError(
-            f"{ENSEMBLE_TITLE[ensemble]} needs at least 4 classes and there are {test.num_classes}; choose none"
-        )
+    check_classes(ensemble, test.num_classes)
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
     known = verdicts_kept(keep, fingerprint) if keep is not None else {}
     model = frozen(model)

@@ -49,7 +49,9 @@ class Folded(nn.Module):
         self.source = source
         self.norm = norm
         self.weight = torch.empty_like(source.weight, dtype=dtype, requires_grad=False)
-        self.bias = None if norm is None else torch.empty_like(norm.bias, dtype=dtype, requires_grad=False)
+        self.bias = None
+        if norm is not None or source.bias is not None:
+            self.bias = source.weight.new_empty(source.out_channels, dtype=dtype)
         self._dense: dict[torch.Size, Dense | None] = {}
 
     def refresh(self) -> None:
@@ -60,18 +62,16 @@ class Folded(nn.Module):
                 dense.refresh(self.weight, self.bias)
 
     def _fold(self) -> None:
-        weight, norm = self.source.weight, self.norm
-        if norm is None:
-            self.weight.copy_(weight)
-            return
-        assert self.bias is not None
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        weight, bias = fuse_conv_bn_weights(
-            weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
+        weight, bias, norm = self.source.weight, self.source.bias, self.norm
+        if norm is not None:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            weight, bias = fuse_conv_bn_weights(
+                weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
         self.weight.copy_(weight)
-        self.bias.copy_(bias)
+        if self.bias is not None and bias is not None:
+            self.bias.copy_(bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         conv, size = self.source, inputs.shape[2:]

@@ -48,18 +48,33 @@ class Sweep:
     """A sweep as it was asked for: settings, and the knobs that the user fixed by dotted name.
 
     `identity` is drawn when it begins and tells it from sweeps of the same name in other folders, which may write to
-    the same databases; "" of one that began before there were any.
+    the same databases; "" of one that began before there were any. `images` is the fingerprint of those that it began
+    with; "" before they are known.
     """
 
     settings: Settings
     fixed: dict[str, Value]
     is_new: bool = True
     identity: str = field(default_factory=lambda: secrets.token_hex(4))
+    images: str = ""
 
     @property
     def base(self) -> Config:
         """The configuration of every run before anything is searched."""
         return Config.preset(str(self.fixed.get("data.source", "digits"))).override(self.fixed)
+
+    def on(self, images: str) -> Self:
+        """The sweep on the images of a fingerprint.
+
+        Raises:
+            UserError: it began with others.
+        """
+        if self.images and self.images != images:
+            raise UserError(
+                f"--data {self.base.data.source}: the images are not those that the sweep {self.settings.name} began "
+                f"with; bring the old ones back, or start another sweep"
+            )
+        return dataclasses.replace(self, images=images)
 
     def on_record(self) -> int:
         """How much is on record, in bytes of the journal."""
@@ -109,7 +124,7 @@ class Sweep:
         """
         stores = {name: without_password(uri) for name, uri in self.settings.stores.items()}
         settings = dataclasses.asdict(self.settings) | stores
-        content = {"settings": settings, "fixed": self.fixed, "identity": self.identity}
+        content = {"settings": settings, "fixed": self.fixed, "identity": self.identity, "images": self.images}
         try:
             with publishing(self.settings.folder / SETTINGS_FILE) as temporary:
                 temporary.write_text(json.dumps(content, indent=1))
@@ -160,7 +175,7 @@ class Sweep:
         try:
             content = json.loads(path.read_text())
             saved, known = Settings(**content["settings"]), content["fixed"]
-            identity = content.get("identity", "")
+            identity, images = content.get("identity", ""), content.get("images", "")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
         now = {name: value for name, value in given.items() if name in CHANGEABLE}
@@ -174,7 +189,7 @@ class Sweep:
                 )
         # Where it lies is where it was found: its folder may have been moved, or made again from a bucket.
         now["storage"] = asked.storage
-        return cls(dataclasses.replace(saved, **now), known, is_new=False, identity=identity)
+        return cls(dataclasses.replace(saved, **now), known, is_new=False, identity=identity, images=images)
 
 
 def _is_there(settings: Settings, path: Path) -> bool:
