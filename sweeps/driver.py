@@ -91,7 +91,7 @@ def run_sweep(sweep: Sweep) -> int:
         plan = plan_of(sweep, record, study, splits, machines, exchange)
         compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
         dispatcher = Dispatcher(plan, record, study, compared_at, machines, exchange, (progress, tracker, *safes))
-        progress.expect(sweep.settings.trials, lambda: plan.final_runs, finished=len(study.finished()))
+        progress.expect(sweep.settings.trials, lambda: plan.final_runs, len(study.finished()), study.best())
         code, patience = 1, PATIENCE_INTERRUPTED_S
         try:
             with interrupted_by_signals() as came:

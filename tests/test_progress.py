@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pyte
 import pytest
 
@@ -46,7 +47,7 @@ def test_the_view_is_there_while_jobs_run_and_gone_when_they_are_over(terminal: 
     job = Job("trial", "trial-0000", Config(), "train", str(tmp_path))
     with Progress() as progress:
         assert terminal.waited_for(lambda lines: [line[2:] for line in lines] == ["Ray and MLflow are starting"])
-        progress.expect(1, lambda: 0, finished=0)
+        progress.expect(1, lambda: 0, 0, None)
         record.started(job, 0)
         progress.started(record.jobs[job.key])
         record.reported(job, report := Report(job.config.epochs, values={OBJECTIVE: 0.625}))
@@ -61,3 +62,11 @@ def test_the_view_is_there_while_jobs_run_and_gone_when_they_are_over(terminal: 
         headline = f"trials 1/1, finals 0/0, best {OBJECTIVE} 62.5% (trial-0000), about 0:00 left"
         assert terminal.waited_for(lambda lines: lines == [*told, headline])
     assert terminal.lines() == told
+
+
+def test_what_was_best_before_an_interruption_is_best_after_it(terminal: Terminal) -> None:
+    best = optuna.trial.create_trial(value=0.75)
+    with Progress() as progress:
+        progress.expect(5, lambda: 3, 4, best)
+        headline = f"trials 4/5, finals 0/3, best {OBJECTIVE} 75.0% (trial-0000)"
+        assert terminal.waited_for(lambda lines: lines == [headline])

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from optuna.trial import FrozenTrial
 from rich.console import Console, Group
 from rich.live import Live
 from rich.spinner import Spinner
@@ -48,10 +49,12 @@ class Progress:
         if self.console.is_terminal:
             self._live.stop()
 
-    def expect(self, trials: int, final_runs: Callable[[], int], finished: int) -> None:
-        """What is to come: so many trials in all, of which some are finished, and so many final runs."""
+    def expect(self, trials: int, final_runs: Callable[[], int], finished: int, best: FrozenTrial | None) -> None:
+        """What is to come: so many trials in all, of which some are finished, and so many final runs; the best so far."""
         self._trials, self._final_runs, self._starting = trials, final_runs, None
         self._ended["trial"] = finished
+        if best is not None and best.value is not None:
+            self._best = (best.value, f"trial-{best.number:04d}")
 
     def say(self, text: str) -> None:
         """A line of its own, above the table in a terminal, with the time since the start in a file."""
@@ -104,7 +107,7 @@ class Progress:
         per_final = sum(final) / len(final) if final else 2 * per_trial
         work = per_trial * (self._trials - self._ended["trial"])
         work += per_final * (self._final_runs() - self._ended["final"])
-        running = sum(time.monotonic() - since for job, _, since in self._at_work() if job.kind != "teacher")
+        running = sum(time.monotonic() - since for job, _, since in self._at_work() if job.kind in ("trial", "final"))
         return max(0.0, work - running) / max(1, len(self._running))
 
     def _at_work(self) -> list[tuple[Job, Report | None, float]]:

@@ -42,7 +42,7 @@ class Bucket:
     uri: str
 
     def check(self) -> None:
-        """Write an object, read it and delete it.
+        """Write an object, list it, read it and delete it.
 
         Raises:
             UserError: one of these cannot be done.
@@ -53,6 +53,8 @@ class Bucket:
             _write(filesystem, name, content)
             if _read(filesystem, name) != content:
                 raise UserError(f"{FLAG} {self.uri}: an object that was written there is read with other bytes")
+            if name.rpartition("/")[2] not in _listed(filesystem, root, FileType.File):
+                raise UserError(f"{FLAG} {self.uri}: an object that was written there is not listed")
             filesystem.delete_file(name)
         except (OSError, ArrowException) as error:
             if "NO_SUCH_BUCKET" in str(error):
