@@ -7,10 +7,12 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def device_of(*, gpu: bool) -> torch.device:
-    """The GPU or the processor. What is float32 is multiplied as such on both: cuDNN would round its inputs to TF32."""
+    """The GPU or the processor. What is float32 is multiplied as such on both: cuDNN would round its inputs to TF32,
+    and matrix products where the environment says so.
+    """
     if not gpu:
         return torch.device("cpu")
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda")
 
 

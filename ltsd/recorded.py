@@ -6,9 +6,11 @@ back when it ends. Hyperparameters are numbers in that memory, so that the next 
 goes on with the same recording.
 """
 
+import functools
+import gc
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
@@ -63,7 +65,8 @@ def stepper_for(config: Config, data: Split, teacher: nn.Module | None) -> Stepp
         return Written(METHODS[config.method])
     kind = kind_of(config, data, teacher)
     if kind not in _latest:
-        _latest.clear()  # before the next one takes memory
+        _latest.clear()
+        gc.collect()  # of traced networks, which are circles: before the next one takes memory
         _latest[kind] = Recorded(recorder, config, data, teacher)
     return _latest[kind]
 
@@ -152,10 +155,19 @@ class Recording:
             return self._work()
         done, can_be_recorded = self._recorder.rehearse(self._work)
         self._rehearsed += 1
-        if self._rehearsed == WARM_STEPS and can_be_recorded:
-            with suppress(RuntimeError):
-                self._recorded = self._recorder.record(self._work)
+        if self._rehearsed == WARM_STEPS:
+            self._record(can_be_recorded)
         return done
+
+    def _record(self, can_be_recorded: bool) -> None:
+        why = "it waits for the device"
+        if can_be_recorded:
+            try:
+                self._recorded = self._recorder.record(self._work)
+            except RuntimeError as error:
+                why = str(error).splitlines()[0]
+        if self._recorded is None:
+            warnings.warn(f"steps are not recorded, and so slower: {why}", stacklevel=2)
 
 
 def placed(value: Any) -> Any:
@@ -179,9 +191,14 @@ def put(value: Any, place: Any) -> None:
 class CudaGraphs:
     """`Recorder` of CUDA (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)."""
 
+    @functools.cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        """One for all rehearsals: memory that is free is kept for the stream that had it."""
+        return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
     def rehearse(self, work: Work) -> tuple[Step, bool]:
         """See `Recorder`. On a stream of its own, as recordings are."""
-        stream, before = torch.cuda.Stream(), torch.cuda.get_sync_debug_mode()  # type: ignore[no-untyped-call]
+        stream, before = self._stream, torch.cuda.get_sync_debug_mode()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), warnings.catch_warnings(record=True) as caught, _convolutions_tried_out():
             warnings.simplefilter("always")

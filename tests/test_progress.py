@@ -66,7 +66,8 @@ def test_the_view_is_there_while_jobs_run_and_gone_when_they_are_over(terminal: 
 
 def test_what_was_best_before_an_interruption_is_best_after_it(terminal: Terminal) -> None:
     best = optuna.trial.create_trial(value=0.75)
+    best.number = 3
     with Progress() as progress:
         progress.expect(5, lambda: 3, 4, best)
-        headline = f"trials 4/5, finals 0/3, best {OBJECTIVE} 75.0% (trial-0000)"
+        headline = f"trials 4/5, finals 0/3, best {OBJECTIVE} 75.0% (trial-0003)"
         assert terminal.waited_for(lambda lines: lines == [headline])

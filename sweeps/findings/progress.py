@@ -50,7 +50,7 @@ class Progress:
             self._live.stop()
 
     def expect(self, trials: int, final_runs: Callable[[], int], finished: int, best: FrozenTrial | None) -> None:
-        """What is to come: so many trials in all, of which some are finished, and so many final runs; the best so far."""
+        """What is to come: so many trials in all, of which some are finished, with the best, and so many final runs."""
         self._trials, self._final_runs, self._starting = trials, final_runs, None
         self._ended["trial"] = finished
         if best is not None and best.value is not None:

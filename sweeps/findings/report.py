@@ -46,6 +46,8 @@ def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Seq
     share = f", {machines.gpus_per_trial:g} GPU each" if machines.gpus_per_trial else ""
     share += " at first" if share and settings.gpus_per_trial == AUTO else ""
     kind = computes_in(base.precision, torch.device("cuda" if machines.gpus_per_trial else "cpu"))
+    if machines.gpus_per_trial and base.precision == "auto" and not torch.cuda.is_available():
+        kind = "bf16 where the GPU multiplies in it"
     yield f"machine: {machines.carries()} trial(s) at a time, one thread each{share}, training in {kind}"
     if settings.trials:
         yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"

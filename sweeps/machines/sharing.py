@@ -11,7 +11,9 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ltsd.config import Config
+from ltsd.data.batches import Split
 from ltsd.errors import UserError
+from ltsd.evaluate import CHUNK, pgd_verdicts
 from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.models.frozen import frozen
@@ -103,6 +105,7 @@ class Probe:
             network = build_model(config.model, splits.shape[0], self._data.num_classes).to(self._device)
             self._teacher = frozen(network.eval().requires_grad_(False), self._state.student.features.dtype)
         self._stepper = stepper_for(config, self._data, self._teacher)
+        self._examine(splits.complete)
         steps = 0
         while steps <= WARM_STEPS:
             steps += self._epoch() // config.optim.batch_size + 1
@@ -120,6 +123,13 @@ class Probe:
         while time.perf_counter() - started < seconds:
             images += self._epoch()
         return images / (time.perf_counter() - started)
+
+    def _examine(self, data: Split) -> None:
+        """A step of an attack on as many images as validations and exams attack at a time, in float32: where training
+        is in bf16 on smaller batches, these take the most memory.
+        """
+        part, attack = data.select(data.rows[:CHUNK]).to(self._device), self._config.attack
+        pgd_verdicts(frozen(self._state.student), part, eps=attack.eps, step_size=attack.step, steps=1, seed=None)
 
     def _epoch(self) -> int:
         train_epoch(self._config, self._stepper, self._state, self._data, self._teacher).means()

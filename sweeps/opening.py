@@ -1,0 +1,136 @@
+"""What a sweep works with: opened and in agreement before its first job, or refused, and nothing left behind."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from optuna.distributions import BaseDistribution
+
+from ltsd.data import Splits
+from ltsd.errors import UserError
+from ltsd.exam import check_classes
+from sweeps.findings import report
+from sweeps.findings.progress import Progress
+from sweeps.journal.bucket import UnreachableError
+from sweeps.journal.exchange import Exchange
+from sweeps.journal.record import Record, open_mended
+from sweeps.machines.machine import Machines
+from sweeps.machines.sharing import share_out
+from sweeps.settings.flags import AUTO, Settings
+from sweeps.settings.sweep import Sweep
+from sweeps.study.database import place_of_study
+from sweeps.study.scheduler import rung_pruner
+from sweeps.study.searcher import Study
+from sweeps.study.space import published_defaults, search_space
+from sweeps.tracking.tracker import Tracker
+from sweeps.tracking.view import MlflowView
+from sweeps.worker.teachers import settle_teachers
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a sweep works with, opened and in agreement."""
+
+    sweep: Sweep
+    splits: Splits
+    machines: Machines
+    exchange: Exchange
+    record: Record
+    study: Study
+    tracker: Tracker
+    progress: Progress
+
+
+def check_attacks(settings: Settings, num_classes: int) -> None:
+    """See before anything is trained that the final attacks can be run on so many classes.
+
+    Raises:
+        UserError: one cannot.
+    """
+    asked = {"--final-attack": settings.final_attack} if settings.trials else {}
+    asked |= {"--reference-attack": settings.reference_attack} if settings.rows else {}
+    for flag, ensemble in asked.items():
+        try:
+            check_classes(ensemble, num_classes)
+        except UserError as error:
+            raise UserError(f"{flag} {ensemble}: {error}") from None
+
+
+def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange, progress: Progress) -> Parts:
+    """Tell what is about to happen, and open all that it happens with.
+
+    Raises:
+        UserError: something cannot be opened; nothing is left behind of a new sweep.
+    """
+    space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
+    with leaving_nothing(sweep):
+        sweep.keep()
+        for line in report.introduction(sweep, splits, machines, list(space)):
+            progress.say(line)
+        record, mended = open_mended(sweep.settings.folder, exchange)
+        if mended:
+            progress.say(mended)
+        settle_teachers(record, exchange)
+        tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
+        start = partial(start_machines, sweep, machines, splits, exchange, progress)
+        with starting(sweep, tracker, record, machines, start):
+            study = open_study(sweep, record, space, splits, progress)
+    return Parts(sweep, splits, machines, exchange, record, study, tracker, progress)
+
+
+@contextlib.contextmanager
+def leaving_nothing(sweep: Sweep) -> Iterator[None]:
+    """Inside a new sweep may be refused: then nothing of it is left behind."""
+    try:
+        try:
+            yield
+        except UnreachableError as error:
+            raise UserError(
+                f"--shared {error}; see to it that it answers and that the login may list, read, write and delete there"
+            ) from error
+    except UserError:
+        if sweep.is_new:
+            place_of_study(sweep).remove()
+            shutil.rmtree(sweep.settings.folder, ignore_errors=True)
+        raise
+
+
+def open_study(
+    sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], splits: Splits, progress: Progress
+) -> Study:
+    """The sweep's study, in line with the record, with the defaults as its first trial."""
+    place = place_of_study(sweep, progress.say)
+    study, repaired = Study.agreeing(record, place, sweep.base.seed, space, rung_pruner())
+    if repaired:
+        progress.say(repaired)
+    if space and sweep.settings.trials:
+        study.enqueue(published_defaults(sweep.base, splits.imbalance_ratio, space))
+    return study
+
+
+def start_machines(sweep: Sweep, machines: Machines, splits: Splits, exchange: Exchange, progress: Progress) -> None:
+    """Make the machines ready, and share out their GPUs where that is to be tried out."""
+    machines.start(sweep.settings.folder, splits, exchange)
+    if sweep.settings.gpus_per_trial == AUTO and machines.gpus_per_trial:
+        share_out(machines, sweep.base, progress.say)
+
+
+@contextlib.contextmanager
+def starting(
+    sweep: Sweep, tracker: Tracker, record: Record, machines: Machines, start: Callable[[], None]
+) -> Iterator[None]:
+    """Start MLflow and the machines beside what is done inside; where that fails, leave them as they were."""
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            answered = pool.submit(tracker.open, record)
+            yield
+            start()
+            answered.result()
+    except UserError:
+        machines.stop()
+        if answered.exception() is None:
+            tracker.refuse(is_new=sweep.is_new)
+        raise
