@@ -75,7 +75,7 @@ class Progress:
         self._running[job.key] = (job, report, self._running[job.key][2])
         score = report.values.get(OBJECTIVE)
         if job.kind == "trial" and score is not None and report.epoch == job.config.epochs:
-            self._best = max(self._best or (score, job.key), (score, job.key))
+            self._best = max(self._best or (score, job.key), (score, job.key), key=lambda found: found[0])
         if not self.console.is_terminal and time.monotonic() - self._spoke > HEARTBEAT_S:
             running = ", ".join(f"{key} {_where(*state[:2])}" for key, state in self._running.items())
             self.say(f"{self._headline()} | running: {running}")

@@ -77,11 +77,12 @@ def accuracies(sweep: Sweep, results: Results, titles: Iterable[str]) -> list[st
         return []
     runs = [run for row in results.values() for run in row]
     seeds = max(len(row) for row in results.values())
+    means = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     known = (f"{name} {_short(value)}" for name, value in sweep.fixed.items() if name not in ("method", "data.source"))
     fixed = ", ".join(known)
+    conditions = f"eps {sweep.base.attack.eps:.4g}" + (f"; fixed in every row: {fixed}" if fixed else "")
     return [
-        f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, mean ± standard deviation of "
-        f"{seeds} seed(s); eps {sweep.base.attack.eps:.4g}{fixed and f'; fixed in every row: {fixed}'}:\n",
+        f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, {means}; {conditions}:\n",
         finals.markdown(finals.table(results, titles)),
     ]
 
