@@ -18,7 +18,7 @@ def test_finishes_with_a_finalist_examined_by_autoattack(tmp_path: Path) -> None
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "AutoAttack" in done.stdout
-    assert "3 seeds" in done.stdout
+    assert "deviation of 3 seeds" in done.stdout
     name = next((tmp_path / "runs").glob("digits-ltsd-*")).name
     runs = mlflow_runs(tmp_path, name)
     assert {run.info.status for run in runs} == {"FINISHED"}
