@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltsd.checkpoint import CheckpointError
 from ltsd.config import Config
@@ -42,7 +42,7 @@ class TrainState:
 
     student: Network
     optimizer: torch.optim.SGD
-    average: nn.Module | None
+    average: Network | None
     history: list[EpochMetrics]
     steps: int = 0
     predicted: Tensor | None = None
@@ -72,7 +72,7 @@ class TrainState:
         return cls(student, optimizer, average, [])
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Network:
         """The model that is evaluated and kept: the averaged weights where there are any."""
         return self.student if self.average is None else self.average
 

@@ -12,7 +12,7 @@ from ltsd.data.batches import Split, epoch_batches
 from ltsd.errors import UserError
 from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts, validation_metrics
 from ltsd.methods import METHODS
-from ltsd.models.frozen import frozen
+from ltsd.models.frozen import Frozen, frozen
 from ltsd.recorded import Stepper, stepper_for
 from ltsd.state import EpochMetrics, TrainState, stream
 from ltsd.step import Step, batch_of, budget_of, setting_of
@@ -43,6 +43,7 @@ def train(
     if teacher is not None:
         teacher = frozen(teacher.eval().requires_grad_(False), state.student.features.dtype)
     stepper = stepper_for(config, data, teacher)
+    validated = Frozen(state.model)  # one for all epochs: its memory is not free as soon as it is unused
     state.student.train()
     for epoch in range(len(state.history), config.epochs):
         started = time.perf_counter()
@@ -52,8 +53,9 @@ def train(
             raise DivergedError(f"epoch {epoch + 1} of {config.epochs} diverged: {diverged}; lower optim.lr")
         per_class: dict[str, list[float]] = {}
         if val is not None and _is_validated(config, epoch):
-            validated, per_class = validate(config, state.model, val, counts, "val")
-            values |= validated
+            validated.refresh()
+            measured, per_class = validate(config, validated, val, counts, "val")
+            values |= measured
         values["train/lr"] = learning_rate(config.optim.lr, epoch, config.epochs)
         state.predicted = tally.predicted
         state.history.append(EpochMetrics(epoch + 1, time.perf_counter() - started, values, per_class))
