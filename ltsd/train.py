@@ -43,7 +43,8 @@ def train(
     if teacher is not None:
         teacher = frozen(teacher.eval().requires_grad_(False), state.student.features.dtype)
     stepper = stepper_for(config, data, teacher)
-    validated = Frozen(state.model)  # one for all epochs: its memory is not free as soon as it is unused
+    # One for all epochs: its memory is not free as soon as it is unused.
+    validated = None if val is None else Frozen(state.model)
     state.student.train()
     for epoch in range(len(state.history), config.epochs):
         started = time.perf_counter()
@@ -52,7 +53,7 @@ def train(
         if diverged := tally.diverged() or _diverged(state.student):
             raise DivergedError(f"epoch {epoch + 1} of {config.epochs} diverged: {diverged}; lower optim.lr")
         per_class: dict[str, list[float]] = {}
-        if val is not None and _is_validated(config, epoch):
+        if val is not None and validated is not None and _is_validated(config, epoch):
             validated.refresh()
             measured, per_class = validate(config, validated, val, counts, "val")
             values |= measured
