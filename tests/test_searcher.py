@@ -135,7 +135,7 @@ class Listening(StudyFile):
 
 
 def test_a_trial_is_written_in_one_transaction_and_no_other_is_read_for_it(tmp_path: Path) -> None:
-    """Whole or not at all, and as soon with a hundred trials running as with one."""
+    """Whole or not at all, by the same statements with a hundred trials running as with one."""
     study = Study(Listening(tmp_path), 0, SPACE, MedianPruner(n_startup_trials=1, n_warmup_steps=0))
     study.finish(study.ask().number, TrialState.COMPLETE, 0.5)
     statements = []

@@ -42,10 +42,12 @@ class Proposal:
 class Study:
     """One sweep's study; every method leaves what lies in its place true.
 
-    Optuna proposes and prunes from a study in memory, which costs the same however many trials run and wherever the
-    study lies; each change is written to the place as well. A finished trial is COMPLETE with its last value, one
-    stopped early PRUNED with its intermediate values, one that diverged or crashed FAIL. Telling the same trial twice
-    changes nothing. `asked` counts the trials that were started, whatever became of them.
+    Optuna proposes and prunes from a study in memory, so that nothing is read back, however many trials run and
+    wherever the study lies; each change is written to the place as well.
+
+    A finished trial is COMPLETE with its last value, one stopped early PRUNED with its intermediate values, one that
+    diverged or crashed FAIL. Telling the same trial twice changes nothing. `asked` counts the trials that were started,
+    whatever became of them.
     """
 
     def __init__(self, place: StudyPlace, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner) -> None:
