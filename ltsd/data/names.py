@@ -1,0 +1,51 @@
+"""Class names as people are shown them: short, on one line, a few of many."""
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+
+ELLIPSIS = "…"
+JOINERS = "\u200c\u200d"
+LISTED_WIDTH = 30
+
+
+def shortened(name: str, width: int) -> str:
+    """A name on one line, at most `width` terminal cells wide, cut in the middle: names often differ at their end.
+
+    Runs of white space are one space, characters that cannot be printed are `�`; a name of nothing else is `''`.
+
+    Args:
+        width: at least 2. A Chinese or Japanese character takes two cells.
+    """
+    text = " ".join("".join(_printable(character) for character in name).split()) or "''"
+    if cell_len(text) <= width:
+        return text
+    end = _within(text[::-1], (width - 1) // 2)[::-1]
+    return _within(text, width - 1 - cell_len(end)) + ELLIPSIS + end
+
+
+def listed(names: Sequence[str], at_most: int = 8) -> str:
+    """The first `at_most` names, each shortened, and how many there are beside them: `a, b, c, … and 1,195 more`."""
+    shown = [shortened(name, LISTED_WIDTH) for name in names[:at_most]]
+    more = len(names) - len(shown)
+    return ", ".join([*shown, f"{ELLIPSIS} and {more:,} more"] if more else shown)
+
+
+def padded(name: str, width: int) -> str:
+    """A name shortened to `width` terminal cells and filled up to them, at its left."""
+    text = shortened(name, width)
+    return " " * (width - cell_len(text)) + text
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character in JOINERS:
+        return character
+    return " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+
+
+def _within(text: str, width: int) -> str:
+    """The longest beginning of a text that fits into so many terminal cells."""
+    end = min(len(text), width)
+    while cell_len(text[:end]) > width:
+        end -= 1
+    return text[:end]
