@@ -1,5 +1,6 @@
 """One run without Ray, Optuna or MLflow.
 
+python -m ltsd data PATH                                   # what would be read of it, and whether all is well
 python -m ltsd train --method ltsd --epochs 40 --out runs/one.pt
 python -m ltsd train --out runs/one.pt --resume            # go on after an interruption
 python -m ltsd evaluate runs/one.pt --attack standard --json out.json --picture out.png
@@ -10,19 +11,21 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from ltsd.config import Config
-from ltsd.data import Splits, load_splits
+from ltsd.config import Config, DataConfig
+from ltsd.data import Splits, description, load_splits
+from ltsd.data.sources import load_source
 from ltsd.errors import UserError
 from ltsd.exam import ENSEMBLE_TITLE, ExamResult, examine
 from ltsd.exam.verdicts import read_verdicts
 from ltsd.files import publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
-from ltsd.pictures import class_bars
+from ltsd.pictures import class_bars, image_grid
 from ltsd.precision import device_of
 from ltsd.runs import Run, check_same_images, load_model, open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
@@ -33,7 +36,14 @@ ALIASES = {"data": "data.source"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags and run a command; returns the exit code."""
     parser = Parser("python -m ltsd", __doc__ or "")
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate", dest="command")
+    commands = parser.add_subparsers(required=True, metavar="data|train|evaluate", dest="command")
+    data_parser = commands.add_parser("data", help="tell what a source holds, and what of it would serve for what")
+    data_parser.add_argument("source", metavar="PATH", help="as --data.source")
+    data_parser.add_argument(
+        "--picture", type=Path, default=Path("data.png"), help="write a few images of every class here (%(default)s)"
+    )
+    add_flags(data_parser, _DataFlags(), presets=_DataFlags.presets())
+    data_parser.set_defaults(run=data_command)
     train_parser = commands.add_parser("train", help="train one model, its teacher first where it needs one")
     train_parser.add_argument(
         "--out", type=Path, required=True, help="checkpoint to write, after every epoch; beside it its teacher's"
@@ -64,6 +74,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+@dataclass(frozen=True)
+class _DataFlags:
+    """The part of the configuration that decides which images are read."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+    @classmethod
+    def presets(cls) -> dict[str, "_DataFlags"]:
+        """Their defaults by kind of source."""
+        return {kind: cls(config.data) for kind, config in Config.presets().items()}
+
+
+def data_command(parsed: argparse.Namespace) -> int:
+    """`python -m ltsd data`."""
+    fixed = {**values_set(parsed, _DataFlags()), "data.source": parsed.source}
+    data = Config.preset(parsed.source).override(fixed).data
+    _check_writable(parsed.picture)
+    source = load_source(data, check=True)
+    try:
+        splits = load_splits(data)
+    except UserError:
+        print("\n".join(source.reading.lines()))
+        raise
+    print("\n".join([*description.introduction(splits, data), *description.class_rows(splits)]))
+    with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
+        image_grid(splits.complete, splits.class_names).savefig(file, format="png")
+    print(f"images of every class: {parsed.picture}")
+    return 0
+
+
 def train_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd train`."""
     fixed = values_set(parsed, Config())
@@ -74,6 +114,7 @@ def train_command(parsed: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
     device = device_of(gpu=torch.cuda.is_available())
     _check_writable(out)
+    print("\n".join(description.introduction(splits, config.data)), flush=True)
     teacher = None
     if METHODS[config.method].needs_teacher:
         path = out.with_name(out.name.removesuffix(".pt") + ".teacher.pt")

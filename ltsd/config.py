@@ -25,6 +25,29 @@ class DataConfig:
         "Arrow file or a folder of them, with columns image or img and label, labels or fine_label; or a local "
         "folder: of one folder of images per class, or Tiny-ImageNet",
     )
+    config: str | None = knob(
+        None,
+        "the data set to read where a folder holds several: a configuration of its README.md, or the folder that it "
+        "lies in",
+        unset="the only one",
+    )
+    split_map: str | None = knob(
+        None,
+        "which splits train, validate and test, as in train=train+extra,validation=val,test=none; names of splits, of "
+        "folders or of files without their ending",
+        unset="as they are named",
+    )
+    duplicates: str = knob(
+        "refuse",
+        "what happens where more than 1% of a split's images are also in another one, pixel by pixel: refuse, or allow",
+        choices=("refuse", "allow"),
+    )
+    finalists: str = knob(
+        "train",
+        "what final runs train on where the data bring a validation split: train, as results are published for most "
+        "sets that do (ImageNet-LT, MedMNIST, PatchCamelyon); or train+validation",
+        choices=("train", "train+validation"),
+    )
     imbalance_ratio: float | None = knob(
         None,
         "images in the largest class over images in the smallest: balanced data are cut down to it; long-tailed data "

@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ltsd.attacks.pgd import pgd, uniform_start
+from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
+from ltsd.data.names import shortened
 from ltsd.evaluate import eval_mode
 
 COLOURS = {
@@ -24,6 +26,7 @@ COLOURS = {
 }
 GROUP_COLOURS = {"head": "#f2f2f2", "medium": "#ffffff", "tail": "#fdeee0"}
 DPI = 80
+GRID_ROWS, GRID_COLUMNS = 20, 8
 
 
 def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]) -> Figure:
@@ -119,4 +122,26 @@ def attack_grid(
             colour = "#1a7f37" if answer == label else "#cf222e"
             place = ((column + 0.5) * width, -0.8)
             axes.text(*place, class_names[answer], ha="center", va="bottom", fontsize="small", color=colour)
+    return figure
+
+
+def image_grid(split: Split, class_names: Sequence[str]) -> Figure:
+    """A few images of every class, a row each, by falling count; of many classes the most frequent and the rarest.
+
+    Args:
+        split: of images of any size, uint8 [N, C, H, W] with 1 or 3 channels.
+    """
+    counts = split.class_counts()
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])
+    shown = order if len(order) <= GRID_ROWS else [*order[: GRID_ROWS // 2], *order[-GRID_ROWS // 2 :]]
+    labels = split.labels[split.rows]
+    figure = Figure(figsize=(0.75 * GRID_COLUMNS + 2.2, 0.75 * len(shown) + 0.1), dpi=DPI)
+    margins = {"left": 2.2 / (0.75 * GRID_COLUMNS + 2.2), "right": 1, "top": 1, "bottom": 0, "hspace": 0.06}
+    for axes, c in zip(figure.subplots(len(shown), 1, squeeze=False, gridspec_kw=margins)[:, 0], shown, strict=True):
+        inputs, _ = split.take((labels == c).nonzero()[:GRID_COLUMNS, 0])
+        band = F.pad(inputs, (1, 1), value=1.0).permute(2, 0, 3, 1).flatten(1, 2)
+        empty = torch.ones(len(band), (GRID_COLUMNS - len(inputs)) * (inputs.shape[3] + 2), band.shape[2])
+        axes.imshow(torch.cat([band, empty], 1).squeeze(-1), cmap="gray", vmin=0, vmax=1, aspect="auto")
+        axes.set(xticks=[], yticks=[], frame_on=False)
+        axes.set_ylabel(f"{shortened(class_names[c], 22)}\n{counts[c]:,}", rotation=0, ha="right", va="center")
     return figure

@@ -127,11 +127,11 @@ def conclude(parts: Parts) -> int:
     chosen = confirm.chosen(confirm.scores(record))
     results = finals.results(record, chosen, settings.rows)
     led = report.leads(results)
-    tables = [*report.accuracies(sweep, results, finals.COLUMNS), *led]
+    tables = [*report.accuracies(sweep, results, finals.COLUMNS, parts.splits.finalists), *led]
     note = [report.choice(record)] if settings.trials else []
     paths = [*draw_sweep(study.optuna, results, folder), finals.write_table([*tables, *note], folder)]
     parts.tracker.finish(report.metrics(record, study, results), paths, finals.finalist_model(record, chosen))
-    for line in report.conclusion(sweep, record, study, results, led, paths):
+    for line in report.conclusion(sweep, parts.splits, record, study, results, led, paths):
         parts.progress.say(line)
     return 0 if finals.are_in(results, settings.trials) else 1
 

@@ -16,7 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from ltsd.config import DataConfig
+from ltsd.data.folders import open_folder
+from ltsd.data.places import find_place
+from ltsd.data.reading import Opened
 from ltsd.data.sources import load_source
+from ltsd.data.tables import open_tables
 from ltsd.errors import UserError
 
 Images = NDArray[np.uint8]
@@ -81,6 +85,13 @@ def write_folder(root: Path, images: Sequence[Images], labels: Sequence[int], na
 
 def channels_first(images: Images) -> Tensor:
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+
+
+def opened(source: Path | str) -> Opened:
+    """A source before its images are decoded."""
+    place, data = find_place(str(source)), DataConfig(source=str(source))
+    paths = [place.relative(file) for file in place.files]
+    return open_tables(place, paths, data) or open_folder(place, paths, data)
 
 
 def refusal(source: Path | str, **options: Any) -> str:

@@ -53,7 +53,7 @@ def test_no_image_however_damaged_gives_anything_but_pixels_or_a_refusal(data: s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = decode_image(bytes(content), "the place", None)
+            image, _ = decode_image(bytes(content), "the place", None)
             outcome = f"{image.dtype} of {len(image)} channels"
         except UserError as error:
             outcome = str(error)

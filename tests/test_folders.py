@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from imagesets import Images, channels_first, images_of, refusal, write_folder
+from imagesets import Images, channels_first, images_of, opened, refusal, write_folder
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from ltsd.config import DataConfig
-from ltsd.data.folders import read_folder
-from ltsd.data.places import find_place
+from ltsd.data.layout import WHOLE
 from ltsd.data.sources import load_source
 
 
@@ -28,11 +27,15 @@ def test_class_folders_with_a_test_set(tmp_path: Path) -> None:
     assert source.test.labels.tolist() == [0, 0, 1, 1]
 
 
-def test_the_folder_named_test_is_the_test_set_whatever_lies_beside_it(tmp_path: Path) -> None:
+def test_of_two_folders_for_one_split_the_user_chooses(tmp_path: Path) -> None:
     images, names = images_of(8), ["cat", "dog"]
     for index, part in enumerate(("train", "test", "val", "validation")):
         write_folder(tmp_path / part, list(images[2 * index : 2 * index + 2]), [0, 1], names)
-    assert torch.equal(load_source(DataConfig(source=str(tmp_path))).test.images, channels_first(images[2:4]))
+    assert "several splits for validation: val, validation; choose with --data.split-map" in refusal(tmp_path)
+    source = load_source(DataConfig(source=str(tmp_path), split_map="validation=val"))
+    assert torch.equal(source.test.images, channels_first(images[2:4]))
+    assert torch.equal(source.train.images[source.validation_from :], channels_first(images[4:6]))
+    assert source.reading.passed_over["files of splits that are not used"] == (2, "validation/cat/000.png")
 
 
 def test_class_folders_without_a_test_set_give_one_up(tmp_path: Path) -> None:
@@ -49,9 +52,9 @@ def test_images_are_found_as_torchvision_finds_them(tmp_path: Path) -> None:
     write_folder(tmp_path, list(images_of(3, seed=1)), [0, 0, 0], ["cat"])
     (tmp_path / "cat" / "000.png").rename(tmp_path / "cat" / "000.TIFF")
     expected = ImageFolder(str(tmp_path))
-    names, parts = read_folder(find_place(str(tmp_path)))
-    assert names == expected.classes
-    found = [(place, label) for place, _, label in parts["train"]]
+    folder = opened(tmp_path)
+    assert folder.class_names == expected.classes
+    found = [(place, label) for place, _, label in folder.rows[WHOLE]]
     assert found == expected.samples
     assert len(found) == 9
 

@@ -158,7 +158,7 @@ def test_natural_data_give_a_stratified_slice(counts: list[int], fraction: float
             DataConfig(imbalance_ratio=2.0, val_per_class=9),
             "class 'class-0' has 9 images, too few to give 9",
         ),
-        ([90, 1, 20], DataConfig(), r"class 'class-1' has 1 image\(s\), too few to give one to validation"),
+        ([90, 1, 20], DataConfig(), r"class 'class-1' has 1 training image\(s\), too few to give one to validation"),
     ],
 )
 def test_a_class_too_small_is_named_with_a_remedy(counts: list[int], data: DataConfig, said: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from imagesets import encoded, images_of, write_parquet
+from PIL import Image
 
 from ltsd.__main__ import main
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
@@ -162,3 +163,31 @@ def test_runs_of_one_stem_have_teachers_of_their_own(tmp_path: Path, small_flags
         "lr0.1",
         "lr0.1.teacher.pt",
     ]
+
+
+def test_data_is_told_in_full_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, source = [*map(encoded, images_of(60, size=8))], tmp_path / "source"
+    write_parquet(source / "train.parquet", images[:40], [0, 1] * 20, ["cat", "dog"])
+    write_parquet(source / "test.parquet", images[40:], [0, 1] * 10, ["cat", "dog"])
+    (source / ".DS_Store").touch()
+    monkeypatch.chdir(tmp_path)
+    flags = [str(source), "--data.imbalance-ratio", "4", "--data.val-per-class", "2"]
+    assert main(["data", *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    read, left_out, counts, serving, groups, _, cat, dog, picture = lines
+    assert read.startswith(f"read: {source}; train: 40 images of 1 file (split 'train', train.parquet); test: 20 ")
+    assert left_out == "left out: hidden files, or companions that an operating system made: 1 (.DS_Store)"
+    assert counts == "data: 25 training images, 20…5 a class, drawn with exponential tail at imbalance ratio 4"
+    assert serving.endswith("; 20 for the test, the data's own")
+    assert (cat.split(), dog.split()) == (["cat", "20", "2", "10", "head"], ["dog", "5", "2", "10", "tail"])
+    assert "cat (20)" in groups
+    with Image.open(picture.removeprefix("images of every class: ")) as drawn:
+        assert drawn.width > 400
+    main(["train", "--method", "at", "--epochs", "1", "--data", *flags, "--out", "one.pt", "--model.width", "8"])
+    assert capsys.readouterr().out.splitlines()[: len(lines) - 4] == lines[:-4]
+    write_parquet(source / "test.parquet", images[:20], [0, 1] * 10, ["cat", "dog"])
+    with pytest.raises(UserError, match="12 of 20 test images are, pixel by pixel, also training images"):
+        main(["data", *flags])
+    assert capsys.readouterr().out.startswith("read: "), "what was read is told before what is wrong with it"

@@ -18,15 +18,15 @@ from imagesets import (
     encoded,
     flip,
     images_of,
+    opened,
     refusal,
     table_of,
     write_parquet,
 )
 
 from ltsd.config import DataConfig
-from ltsd.data.places import find_place
+from ltsd.data.layout import WHOLE
 from ltsd.data.sources import load_source
-from ltsd.data.tables import read_tables
 from ltsd.errors import UserError
 
 
@@ -77,9 +77,7 @@ def test_a_folder_of_files_keeps_its_own_test_set(tmp_path: Path, layout: str) -
 
 
 def rows_read(path: Path) -> int:
-    tables = read_tables(find_place(str(path)))
-    assert tables is not None
-    return len(list(tables[1]["train"]))
+    return len(list(opened(path).rows[WHOLE]))
 
 
 NEEDED = (

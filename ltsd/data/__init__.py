@@ -1,15 +1,26 @@
 """From a source to the splits a run uses: which images train, validate and test, and on which device."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
 from ltsd.data.batches import Split
-from ltsd.data.longtail import draw_protocol, shuffled_by_class
-from ltsd.data.sources import decoded, read_decoded
+from ltsd.data.longtail import Protocol, draw_protocol, shuffled_by_class
+from ltsd.data.overlap import overlap, repeated, without_copies
+from ltsd.data.reading import Reading
+from ltsd.data.sources import Source, decoded, read_decoded
 from ltsd.errors import UserError
+
+Rows = NDArray[np.int64]
+TRAINED_ON = {
+    "train": "the training split alone",
+    "train+validation": "the training and the validation split",
+}
 
 
 @dataclass(frozen=True)
@@ -17,8 +28,10 @@ class Splits:
     """What one data configuration means.
 
     `reserve` holds `val` and more images for a last choice; `complete` is the training set of finalists; `test` is
-    balanced where the source's is, and is read by finalists only; `fingerprint` names the images, which lie decoded in
-    `folder`.
+    balanced where the source's is, and is read by finalists only; `val_from` says where `val` comes from and
+    `finalists` what `complete` is, where the data bring a validation split. `fingerprint` names the images, which lie
+    decoded in `folder`; `reading` tells what they were read from, and `copies` counts, by what it counts, images that
+    are equal pixel by pixel.
     """
 
     train: Split
@@ -29,8 +42,12 @@ class Splits:
     class_names: tuple[str, ...]
     imbalance_ratio: float
     simulated: bool
+    val_from: str
+    finalists: str
     fingerprint: str
     folder: Path
+    reading: Reading
+    copies: Mapping[str, int]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,28 +66,80 @@ def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = 
     """
     folder = decoded(data, check=check) if folder is None else folder
     source = read_decoded(folder)
-    names = source.train.class_names
-    protocol = draw_protocol(source.train.labels.numpy(), names, data)
-    train = Split(source.train.images, source.train.labels, torch.from_numpy(protocol.train), len(names))
-    test_rows = torch.arange(len(source.test.labels))
-    by_class = shuffled_by_class(source.test.labels.numpy(), len(names))
+    names, train_set, test_set = source.train.class_names, source.train, source.test
+    test_rows = _test_rows(source, data)
+    protocol, copies = _drawn(source, test_rows, data)
+    train = Split(train_set.images, train_set.labels, torch.from_numpy(protocol.train), len(names))
+    brings = source.validation_from < len(train_set.labels)
+    return Splits(
+        train=train,
+        val=train.select(torch.from_numpy(protocol.val)),
+        reserve=train.select(torch.from_numpy(protocol.reserve)),
+        complete=train.select(torch.from_numpy(protocol.complete)),
+        test=Split(test_set.images, test_set.labels, torch.from_numpy(test_rows), len(names)),
+        class_names=names,
+        imbalance_ratio=protocol.imbalance_ratio,
+        simulated=protocol.simulated,
+        val_from=protocol.val_from,
+        finalists=TRAINED_ON[data.finalists] if brings else "",
+        fingerprint=source.fingerprint,
+        folder=folder,
+        reading=source.reading,
+        copies=copies,
+    )
+
+
+def _test_rows(source: Source, data: DataConfig) -> Rows:
+    """The rows of the test set that are read.
+
+    Raises:
+        UserError: a class has none.
+    """
+    labels, names = source.test.labels.numpy(), source.test.class_names
+    by_class = shuffled_by_class(labels, len(names))
     for name, rows in zip(names, by_class, strict=True):
         if not len(rows):
             raise UserError(
                 f"{data.source}: class {name!r} has no test image, so that nothing can be said of it; add some, leave "
                 f"the class out, or take the test images away: a share of all is held out then"
             )
-    if data.test_per_class is not None:
-        test_rows = torch.cat([torch.from_numpy(rows[: data.test_per_class]) for rows in by_class])
-    return Splits(
-        train=train,
-        val=train.select(torch.from_numpy(protocol.val)),
-        reserve=train.select(torch.from_numpy(protocol.reserve)),
-        complete=train.select(torch.from_numpy(protocol.complete)),
-        test=Split(source.test.images, source.test.labels, test_rows, len(names)),
-        class_names=names,
-        imbalance_ratio=protocol.imbalance_ratio,
-        simulated=protocol.simulated,
-        fingerprint=source.fingerprint,
-        folder=folder,
-    )
+    if data.test_per_class is None:
+        return np.arange(len(labels))
+    return np.concatenate([rows[: data.test_per_class] for rows in by_class])
+
+
+def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[Protocol, dict[str, int]]:
+    """Draw the protocol, and see which images serve twice.
+
+    What is held out of the training images is held out with all its copies: these are trained on in no run.
+
+    Raises:
+        UserError: as `draw_protocol` does; more than 1% of a split are in another one, and that is not allowed.
+    """
+    first, names = source.validation_from, source.train.class_names
+    labels, hashes = source.train.labels.numpy(), source.train.hashes
+    own_val = labels[first:] if first < len(labels) else None
+    test_hashes = source.test.hashes[test_rows]
+    drops = data.duplicates == "refuse"
+    rows = np.arange(first)
+    if drops and source.reading.is_test_held_out:
+        rows = without_copies(rows, hashes, labels, source.test.hashes, data, names)
+    protocol = draw_protocol(labels[rows], names, data, own_val).moved(np.append(rows, np.arange(first, len(labels))))
+    train = protocol.train
+    if drops and own_val is None:
+        train = without_copies(train, hashes, labels, hashes[protocol.val], data, names)
+    counts = {
+        "training images that repeat another one": repeated(hashes[:first]),
+        "training images left out, as copies of held-out test images": first - len(rows),
+        "training images left out of trials, as copies of validation images": len(protocol.train) - len(train),
+        "images both trained on and validated on": overlap(
+            ("training", "validation"), hashes[train], hashes[protocol.val], data
+        ),
+        "images both trained on and tested on": overlap(
+            ("training", "test"), hashes[protocol.complete], test_hashes, data
+        ),
+        "images both validated on and tested on": overlap(
+            ("validation", "test"), hashes[protocol.val], test_hashes, data
+        ),
+    }
+    return replace(protocol, train=train), {what: count for what, count in counts.items() if count}

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +22,28 @@ from ltsd.files import publishing
 class ImageSet:
     """Labelled images. `images` is uint8 [N, C, H, W], `labels` int64 [N]; both are read-only maps of one file.
 
-    `fingerprint` is the SHA-256 of images, labels and class names.
+    `hashes` is int64 [N], equal for images that are equal pixel by pixel. `fingerprint` is the SHA-256 of images,
+    labels and class names. `about` is what else was written, plain values by name.
     """
 
     images: Tensor
     labels: Tensor
+    hashes: NDArray[np.int64]
     class_names: tuple[str, ...]
     fingerprint: str
+    about: Mapping[str, str]
 
 
 def write_image_set(
-    path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: Sequence[str]
+    path: Path,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Write images [N, C, H, W] and labels [N] as one record batch; the file appears whole or not at all."""
     metadata = {
+        **(about or {}),
         "shape": json.dumps(images.shape[1:]),
         "class_names": json.dumps(list(class_names)),
         "fingerprint": _fingerprint(images, labels, class_names),
@@ -44,7 +52,8 @@ def write_image_set(
     image_column = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(size), len(images), [None, pa.py_buffer(np.ascontiguousarray(images))]
     )
-    batch = pa.record_batch({"image": image_column, "label": pa.array(labels)})
+    columns = {"image": image_column, "label": pa.array(labels), "hash": pa.array(_hashes_of(images))}
+    batch = pa.record_batch(columns)
     schema = batch.schema.with_metadata(metadata)
     with publishing(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
         writer.write_batch(batch.replace_schema_metadata(metadata))
@@ -62,15 +71,23 @@ def read_image_set(path: Path) -> ImageSet:
         shape = json.loads(metadata["shape"])
         pixels = np.frombuffer(batch.column("image").buffers()[1], dtype=np.uint8)
         images = pixels[: len(batch) * int(np.prod(shape))].reshape(len(batch), *shape)
-        labels = batch.column("label").to_numpy()
+        labels, hashes = (batch.column(name).to_numpy() for name in ("label", "hash"))
     except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a decoded image set ({error}); delete it, it is made again") from error
     return ImageSet(
         _read_only(images),
         _read_only(labels),
+        hashes,
         tuple(json.loads(metadata["class_names"])),
         metadata["fingerprint"],
+        metadata,
     )
+
+
+def _hashes_of(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """A 64-bit hash of every image [N, C, H, W]."""
+    digests = b"".join(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in images)
+    return np.frombuffer(digests, dtype=np.int64)
 
 
 def check_image_set(path: Path) -> None:

@@ -1,12 +1,15 @@
 """Encoded images, whatever they lie in, to one array of pixels; each that cannot be used is named by its place."""
 
 import io
+import re
+import struct
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from ltsd.errors import UserError
 
@@ -16,31 +19,45 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Encoded = Iterator[tuple[str, bytes, int]]
 """Place, encoded bytes and label of every image."""
+TURNED = range(2, 9)
+UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
+ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
-def decode_all(rows: Encoded, source: str, image_size: int | None) -> tuple[Images, Labels]:
-    """Images uint8 [N, 3, H, W] and labels int64 [N], resized to `image_size` pixels a side where it is given.
+class Decoded(NamedTuple):
+    """Images uint8 [N, 3, H, W], labels int64 [N], and how many were turned upright by their orientation tag."""
+
+    images: Images
+    labels: Labels
+    oriented: int
+
+
+def decode_all(rows: Encoded, source: str, image_size: int | None) -> Decoded:
+    """Decode images, resized to `image_size` pixels a side where it is given.
 
     Raises:
         UserError: as `decode_image`; images whose sizes differ; none at all.
     """
     images: list[Images] = []
     labels: list[int] = []
+    oriented = 0
     for place, encoded, label in rows:
-        image = decode_image(encoded, place, image_size)
+        image, was_turned = decode_image(encoded, place, image_size)
         if images and image.shape != images[0].shape:
             raise UserError(
                 f"{place}: is {_size(image)} and the first image {_size(images[0])}; give --data.image-size to resize"
             )
         images.append(image)
         labels.append(label)
+        oriented += was_turned
     if not images:
         raise UserError(f"--data.source {source}: holds no images")
-    return np.stack(images), np.asarray(labels, dtype=np.int64)
+    return Decoded(np.stack(images), np.asarray(labels, dtype=np.int64), oriented)
 
 
-def decode_image(encoded: bytes, place: str, image_size: int | None) -> Images:
-    """An encoded image as uint8 [3, H, W]; grey ones have three equal channels.
+def decode_image(encoded: bytes, place: str, image_size: int | None) -> tuple[Images, bool]:
+    """An encoded image as uint8 [3, H, W], and whether it was turned or mirrored upright, as its orientation tag says;
+    grey images have three equal channels.
 
     Raises:
         UserError: broken, of more than 8 bits a channel, or of more than 16.7 million pixels (told from its header,
@@ -52,15 +69,18 @@ def decode_image(encoded: bytes, place: str, image_size: int | None) -> Images:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UserError(f"{place}: an image of {width}x{height} pixels, more than {MAX_PIXELS} are refused")
-            size = (width, height) if image_size is None else (image_size, image_size)
             if image.mode[0] in "IF":
                 raise UserError(f"{place}: has more than 8 bits a channel (mode {image.mode}); images of 8 are read")
-            resized = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
-            return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
+            turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+            upright = ImageOps.exif_transpose(image) if turned else image
+            size = upright.size if image_size is None else (image_size, image_size)
+            resized = upright.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+            return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1), turned
     except Image.DecompressionBombError as error:
         raise UserError(f"{place}: {error}; more than {MAX_PIXELS} pixels are refused") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{place}: a broken image ({error})") from error
+    except UNREADABLE as error:
+        reason = ADDRESS.sub("", str(error))
+        raise UserError(f"{place}: a broken image ({reason})") from error
 
 
 def _size(image: Images) -> str:

@@ -1,7 +1,8 @@
 """The long-tail draw and the validation protocol: which row of a data set serves for what."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class Protocol:
 
     `train` and `val` are disjoint. `reserve` is `val` and, of every class, up to `RESERVE_FACTOR` times as many of
     the images that the simulated tail leaves unused. `complete` is the standard training set, without a validation
-    set taken from it, on which finalists are retrained.
+    set taken from it, on which finalists are retrained. `val_from` says where the validation images come from.
     """
 
     train: Rows
@@ -31,6 +32,12 @@ class Protocol:
     complete: Rows
     imbalance_ratio: float
     simulated: bool
+    val_from: str
+
+    def moved(self, rows: Rows) -> Self:
+        """The same images by their rows in a larger source."""
+        parts: dict[str, Any] = {name: rows[getattr(self, name)] for name in ("train", "val", "reserve", "complete")}
+        return replace(self, **parts)
 
 
 def long_tail_counts(n_max: int, imbalance_ratio: float, num_classes: int, tail: str) -> list[int]:
@@ -57,11 +64,18 @@ def shuffled_by_class(labels: NDArray[np.int64], num_classes: int) -> list[Rows]
     return by_class
 
 
-def draw_protocol(labels: NDArray[np.int64], class_names: Sequence[str], data: DataConfig) -> Protocol:
+def draw_protocol(
+    labels: NDArray[np.int64], class_names: Sequence[str], data: DataConfig, own_val: NDArray[np.int64] | None = None
+) -> Protocol:
     """Split a training source into training and validation rows.
 
     A simulated tail takes validation images from those the draw left unused, and only what these lack
-    from training images. Naturally long-tailed data give a stratified slice.
+    from training images. Naturally long-tailed data give a stratified slice. Data that bring a validation split
+    validate on that: whole, or under a simulated tail on as many images of every class as its smallest class has.
+
+    Args:
+        labels: [N] of the training images.
+        own_val: [M] labels of the validation split that the data bring; its rows follow those of `labels`.
 
     Raises:
         UserError: fewer than two classes, an empty one, or one too small to give its validation images.
@@ -79,24 +93,80 @@ def draw_protocol(labels: NDArray[np.int64], class_names: Sequence[str], data: D
                 f"{data.source}: class {name!r} has no training image; remove it from the class names or add images"
             )
     ratio = data.imbalance_ratio
-    if ratio is None and max(counts) / min(counts) > BALANCED_UP_TO:
+    is_natural = ratio is None and max(counts) / min(counts) > BALANCED_UP_TO
+    if own_val is not None:
+        val = [rows + len(labels) for rows in shuffled_by_class(own_val, len(class_names))]
+        return _with_own_validation(by_class, val, class_names, data, is_natural=is_natural)
+    if is_natural:
         return _natural(by_class, class_names, data)
     return _simulated(by_class, class_names, data, ratio or DEFAULT_IMBALANCE_RATIO)
 
 
-def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, ratio: float) -> Protocol:
-    n_max = data.n_max or len(by_class[0])
-    wanted = long_tail_counts(n_max, ratio, len(by_class), data.tail)
-    kept = [rows[:count] for rows, count in zip(by_class, wanted, strict=True)]
-    train: list[Rows] = []
-    val: list[Rows] = []
-    for name, rows, keep, want in zip(class_names, by_class, kept, wanted, strict=True):
+def _with_own_validation(
+    by_class: list[Rows],
+    val_by_class: list[Rows],
+    class_names: Sequence[str],
+    data: DataConfig,
+    *,
+    is_natural: bool,
+) -> Protocol:
+    """The protocol of data that bring a validation split, of which nothing is drawn from training images."""
+    for name, rows in zip(class_names, val_by_class, strict=True):
+        if not len(rows):
+            raise UserError(
+                f"{data.source}: class {name!r} has no image in the validation split; add some, or leave the split out "
+                f"with --data.split-map validation=none: validation images are taken from the training images then"
+            )
+    if is_natural:
+        train = [rows[: data.n_max] for rows in by_class]
+        counts = [len(rows) for rows in train]
+        ratio, val, val_from = max(counts) / min(counts), val_by_class, "the data's own validation split, whole"
+    else:
+        ratio = data.imbalance_ratio or DEFAULT_IMBALANCE_RATIO
+        train = _cut(by_class, class_names, data, ratio)
+        fewest = min(map(len, val_by_class))
+        val = [rows[:fewest] for rows in val_by_class]
+        val_from = f"the data's own validation split, {fewest} of every class"
+        if data.finalists != "train":
+            raise UserError(
+                f"--data.finalists {data.finalists}: the tail is simulated, and validation images would change it; "
+                f"leave the flag out"
+            )
+    both = [*train, *val] if data.finalists != "train" else train
+    held = np.sort(np.concatenate(val))
+    return Protocol(
+        train=np.concatenate(train),
+        val=held,
+        reserve=held,
+        complete=np.concatenate(both),
+        imbalance_ratio=ratio,
+        simulated=not is_natural,
+        val_from=val_from,
+    )
+
+
+def _cut(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, ratio: float) -> list[Rows]:
+    """The training rows of every class under a simulated tail.
+
+    Raises:
+        UserError: a class has fewer images than the tail asks for, or the tail asks for none.
+    """
+    wanted = long_tail_counts(data.n_max or len(by_class[0]), ratio, len(by_class), data.tail)
+    for name, rows, want in zip(class_names, by_class, wanted, strict=True):
         if len(rows) < want or want == 0:
             raise UserError(
                 f"{data.source}: class {name!r} has {len(rows)} images and the tail asks for {want} of them; "
                 f"set a smaller --data.n-max or another --data.imbalance-ratio"
             )
-        spare = rows[want:][: data.val_per_class]
+    return [rows[:count] for rows, count in zip(by_class, wanted, strict=True)]
+
+
+def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, ratio: float) -> Protocol:
+    kept = _cut(by_class, class_names, data, ratio)
+    train: list[Rows] = []
+    val: list[Rows] = []
+    for name, rows, keep in zip(class_names, by_class, kept, strict=True):
+        spare = rows[len(keep) :][: data.val_per_class]
         missing = data.val_per_class - len(spare)
         if missing >= len(keep):
             raise UserError(
@@ -106,8 +176,8 @@ def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfi
         val.append(np.concatenate([spare, keep[len(keep) - missing :]]))
         train.append(keep[: len(keep) - missing])
     reserve = [
-        np.concatenate([held, rows[want:][data.val_per_class : RESERVE_FACTOR * data.val_per_class]])
-        for held, rows, want in zip(val, by_class, wanted, strict=True)
+        np.concatenate([held, rows[len(keep) :][data.val_per_class : RESERVE_FACTOR * data.val_per_class]])
+        for held, rows, keep in zip(val, by_class, kept, strict=True)
     ]
     return Protocol(
         train=np.concatenate(train),
@@ -116,6 +186,7 @@ def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfi
         complete=np.concatenate(kept),
         imbalance_ratio=ratio,
         simulated=True,
+        val_from=f"{data.val_per_class} of every class, of those that the tail leaves over where it does",
     )
 
 
@@ -127,8 +198,8 @@ def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig)
         held_out = max(1, round(len(rows) * data.val_fraction))
         if held_out >= len(rows):
             raise UserError(
-                f"{data.source}: class {name!r} has {len(rows)} image(s), too few to give one to validation and "
-                f"train on the rest; add images or leave the class out"
+                f"{data.source}: class {name!r} has {len(rows)} training image(s), too few to give one to "
+                f"validation and train on the rest; add images or leave the class out"
             )
         val.append(rows[:held_out])
         train.append(rows[held_out:])
@@ -140,6 +211,7 @@ def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig)
         complete=np.concatenate(by_class),
         imbalance_ratio=max(counts) / min(counts),
         simulated=False,
+        val_from=f"{data.val_fraction:.3g} of the training images of every class",
     )
 
 

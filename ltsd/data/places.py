@@ -1,7 +1,9 @@
 """Where a source lies: a path of this machine, or a URI of any file system that pyarrow reads, such as S3."""
 
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyarrow import ArrowException
@@ -11,21 +13,22 @@ from ltsd.errors import UserError
 
 FLAG = "--data.source"
 DENIALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "EXPIRED_TOKEN", "ExpiredToken")
-SPLIT_WORDS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing", "validation", "valid", "val", "dev"),
-}
-"""What training and test data are called; of the names for test data the first that is there."""
+NOWHERE = "links that lead nowhere"
+CIRCLE = "links to a folder above them"
 
 
 @dataclass(frozen=True)
 class Place:
-    """The files of a source, sorted by path: the source itself where it is a file, else all below it."""
+    """The files of a source, sorted by path: the source itself where it is a file, else all below it.
+
+    Links are followed; `passed_over` has the paths of those that cannot be, by the reason.
+    """
 
     source: str
     filesystem: FileSystem
     root: str
     files: tuple[FileInfo, ...]
+    passed_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def is_local(self) -> bool:
@@ -40,6 +43,20 @@ class Place:
     def shown(self, file: FileInfo) -> str:
         """A file as the user would write it."""
         return str(file.path) if self.is_local else f"{self.source.partition('://')[0]}://{file.path}"
+
+    def relative(self, file: FileInfo) -> str:
+        """The path of a file below the root; its name where the source is that file."""
+        path = str(file.path)
+        return path.rpartition("/")[2] if self.is_file else path.removeprefix(self.root).lstrip("/")
+
+    def read(self, relative: str) -> bytes:
+        """The content of a file below the root.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with self.filesystem.open_input_file(f"{self.root.rstrip('/')}/{relative}") as file:
+            return bytes(file.read())
 
     def identity(self) -> list[tuple[str, int, int]]:
         """(path, bytes, nanoseconds of the last change) of every file; S3 rounds the last to seconds."""
@@ -81,12 +98,45 @@ def _listed(source: str, filesystem: FileSystem, root: str) -> Place:
         found = filesystem.get_file_info(root)
         if found.type == FileType.NotFound:
             raise _missing(source, filesystem, root)
-        is_file = found.type == FileType.File
-        inside = [found] if is_file else filesystem.get_file_info(FileSelector(root, recursive=True))
+        if found.type == FileType.File:
+            return Place(source, filesystem, root, (found,))
+        if isinstance(filesystem, LocalFileSystem):
+            return _local(source, filesystem, root)
+        inside = filesystem.get_file_info(FileSelector(root, recursive=True))
     except (ArrowException, OSError, ValueError) as error:
         raise unusable(source, FLAG, error) from error
-    files = sorted((file for file in inside if file.type == FileType.File), key=lambda file: str(file.path))
-    return Place(source, filesystem, root, tuple(files))
+    return Place(source, filesystem, root, _sorted_files(inside))
+
+
+def _local(source: str, filesystem: FileSystem, root: str) -> Place:
+    """The files below a folder of this machine. pyarrow leaves out links that lead nowhere without a word, and follows
+    those that lead in a circle 40 times.
+    """
+    circles: list[str] = []
+    found = filesystem.get_file_info(list(_walk(root, (), circles)))
+    nowhere = tuple(file.path for file in found if file.type == FileType.NotFound)
+    passed_over = {NOWHERE: nowhere, CIRCLE: tuple(circles)}
+    told = {reason: paths for reason, paths in passed_over.items() if paths}
+    return Place(source, filesystem, root, _sorted_files(found), told)
+
+
+def _walk(folder: str, above: tuple[str, ...], circles: list[str]) -> Iterator[str]:
+    """The paths of all files below a folder, through links; links to a folder in `above` are added to `circles`."""
+    real = os.path.realpath(folder)
+    if real in above:
+        circles.append(folder)
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walk(entry.path, (*above, real), circles)
+            else:
+                yield entry.path
+
+
+def _sorted_files(found: list[FileInfo]) -> tuple[FileInfo, ...]:
+    files = (file for file in found if file.type == FileType.File)
+    return tuple(sorted(files, key=lambda file: str(file.path)))
 
 
 def _missing(source: str, filesystem: FileSystem, root: str) -> UserError:

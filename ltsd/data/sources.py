@@ -3,39 +3,61 @@
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
 from ltsd.config import DataConfig
-from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
-from ltsd.data.decode import Images, Labels, decode_all
-from ltsd.data.folders import read_folder
+from ltsd.data.arrow import (
+    ImageSet,
+    cache_folder,
+    check_image_set,
+    read_image_set,
+    write_image_set,
+)
+from ltsd.data.decode import Decoded, Encoded, decode_all
+from ltsd.data.folders import open_folder
+from ltsd.data.layout import HIDDEN, UNUSED, choices_of, is_hidden, role_of
 from ltsd.data.longtail import hold_out
+from ltsd.data.names import listed
 from ltsd.data.places import Place, find_place
-from ltsd.data.tables import read_tables
+from ltsd.data.reading import Opened, PartRead, Reading
+from ltsd.data.tables import open_tables
 from ltsd.errors import UserError
 
 NAMED = ("digits", "cifar10", "cifar100")
-DECODER_VERSION = 2
+DECODER_VERSION = 3
 DECODED_FILES = ("train.arrow", "test.arrow")
+DESCRIBED = (
+    *("readme.md", "license", "license.txt", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"),
+    *("state.json", "wnids.txt", "words.txt", "val_annotations.txt"),
+)
+"""Files that describe a data set, or were read for that: nobody misses their images."""
+OTHERS = "files that are no images, Parquet or Arrow"
 
-Parts = dict[str, tuple[Images, Labels]]
+Parts = dict[str, Decoded]
 
 
 @dataclass(frozen=True)
 class Source:
-    """The training and the test images of a data set."""
+    """The images of a data set: those to train on, from row `validation_from` of `train` on those of a validation split
+    that it brings, and those to test on; what was read and what was left out.
+    """
 
     train: ImageSet
     test: ImageSet
+    validation_from: int
+    reading: Reading
 
     @property
     def fingerprint(self) -> str:
         """Tells these images from others."""
-        return f"{self.train.fingerprint[:16]}-{self.test.fingerprint[:16]}"
+        brings = self.validation_from < len(self.train.labels)
+        validation = f"-{self.validation_from}" if brings else ""
+        return f"{self.train.fingerprint[:16]}-{self.test.fingerprint[:16]}{validation}"
 
 
 def load_source(data: DataConfig, *, check: bool = False) -> Source:
@@ -45,7 +67,8 @@ def load_source(data: DataConfig, *, check: bool = False) -> Source:
 
 def read_decoded(folder: Path) -> Source:
     """The images that `decoded` left in a folder, mapped into memory."""
-    return Source(*(read_image_set(folder / part) for part in DECODED_FILES))
+    train, test = (read_image_set(folder / part) for part in DECODED_FILES)
+    return Source(train, test, int(train.about["validation_from"]), Reading.from_json(train.about["reading"]))
 
 
 def decoded(data: DataConfig, *, check: bool = False) -> Path:
@@ -85,21 +108,86 @@ def _are_damaged(*paths: Path) -> bool:
 def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> None:
     if place is None:
         names, parts = _digits() if data.source == "digits" else _torchvision(data.source)
+        reading = Reading(data.source, parts={role: PartRead("", 0, "", len(p.labels)) for role, p in parts.items()})
     else:
-        names, encoded = read_tables(place) or read_folder(place)
-        parts = {part: decode_all(rows, data.source, data.image_size) for part, rows in encoded.items()}
+        names, parts, reading = _read(data, place)
+    _refuse_splits_as_classes(data.source, names)
     if "test" not in parts:
-        images, labels = parts["train"]
-        kept, held_out = hold_out(labels, len(names), data.test_fraction)
-        parts = {"train": (images[kept], labels[kept]), "test": (images[held_out], labels[held_out])}
-    write_image_set(train, *parts["train"], names)
-    write_image_set(test, *parts["test"], names)
+        parts |= _held_out(data, names, parts["train"])
+        reading = replace(reading, is_test_held_out=True)
+    about = {"validation_from": str(len(parts["train"].labels)), "reading": reading.to_json()}
+    pool = [parts[role] for role in ("train", "validation") if role in parts]
+    if len({part.images.shape[1:] for part in (*pool, parts["test"])}) > 1:
+        raise UserError(f"--data.source {data.source}: its splits have images of several sizes; give --data.image-size")
+    images, labels = (np.concatenate(arrays) for arrays in zip(*((p.images, p.labels) for p in pool), strict=True))
+    write_image_set(train, images, labels, names, about)
+    write_image_set(test, parts["test"].images, parts["test"].labels, names)
+
+
+def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
+    """Class names, the decoded images by role, and what was read, with every file of the source accounted for."""
+    paths = [place.relative(file) for file in place.files]
+    hidden = [] if place.is_file else [path for path in paths if is_hidden(path)]
+    seen = [path for path in paths if path not in set(hidden)]
+    opened = open_tables(place, seen, data) or open_folder(place, seen, data)
+    roles, notes = opened.settled(choices_of(data.split_map))
+    parts = {role: decode_all(_chained(opened, splits), data.source, data.image_size) for role, splits in roles.items()}
+    files = {role: [path for split in splits for path in opened.files[split]] for role, splits in roles.items()}
+    used = {path for of_role in files.values() for path in of_role}
+    unused = [path for of_split in opened.files.values() for path in of_split if path not in used]
+    passed_over = {HIDDEN: hidden, **opened.passed_over, UNUSED: unused, **place.passed_over}
+    known = used.union(*passed_over.values())
+    passed_over[OTHERS] = [p for p in seen if p not in known and p.rpartition("/")[2].casefold() not in DESCRIBED]
+    reading = Reading(
+        source=data.source,
+        config=opened.config,
+        parts={
+            role: PartRead("+".join(filter(None, roles[role])), len(of_role), of_role[0], len(parts[role].labels))
+            for role, of_role in files.items()
+        },
+        passed_over={reason: (len(found), found[0]) for reason, found in passed_over.items() if found},
+        oriented=sum(part.oriented for part in parts.values()),
+        notes=notes,
+    )
+    return list(opened.class_names), parts, reading
+
+
+def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:
+    for split in splits:
+        yield from opened.rows[split]
+
+
+def _held_out(data: DataConfig, names: Sequence[str], whole: Decoded) -> Parts:
+    """Training and test images of a source without a test set.
+
+    Raises:
+        UserError: a class has one image, which the test set takes.
+    """
+    counts = np.bincount(whole.labels, minlength=len(names))
+    if alone := [name for name, count in zip(names, counts, strict=True) if count == 1]:
+        raise UserError(
+            f"{data.source}: class {alone[0]!r} has one image, and the test set takes it: there is no test split, so "
+            f"that a share of every class is held out; add images or a test split, or leave the class out"
+        )
+    kept, held_out = hold_out(whole.labels, len(names), data.test_fraction)
+    return {
+        role: Decoded(whole.images[rows], whole.labels[rows], 0) for role, rows in (("train", kept), ("test", held_out))
+    }
+
+
+def _refuse_splits_as_classes(source: str, names: Sequence[str]) -> None:
+    if names and all(role_of(name) or role_of(name.casefold().removesuffix("set")) for name in names):
+        raise UserError(
+            f"--data.source {source}: its only classes, {listed(names)}, are named as splits are; put the images of "
+            f"each split into one folder, or one column of labels, per class"
+        )
 
 
 def _key(data: DataConfig, place: Place | None) -> str:
     """Names the decoded form of a source: changes with the files behind it and with how they are decoded."""
-    identity = [DECODER_VERSION, data.source, data.image_size, data.test_fraction, place and place.identity()]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    identity = [DECODER_VERSION, data.source, data.image_size, data.test_fraction, data.config, data.split_map]
+    found = json.dumps([*identity, place and place.identity()])
+    return hashlib.sha256(found.encode()).hexdigest()[:16]
 
 
 def _digits() -> tuple[list[str], Parts]:
@@ -107,7 +195,7 @@ def _digits() -> tuple[list[str], Parts]:
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    return [str(c) for c in range(10)], {"train": (images, digits.target.astype(np.int64))}
+    return [str(c) for c in range(10)], {"train": Decoded(images, digits.target.astype(np.int64), 0)}
 
 
 def _torchvision(name: str) -> tuple[list[str], Parts]:
@@ -123,7 +211,7 @@ def _torchvision(name: str) -> tuple[list[str], Parts]:
             f"archive there, or give the path of a Parquet or Arrow file or image folder"
         ) from error
     parts = {
-        part: (images.data.transpose(0, 3, 1, 2), np.asarray(images.targets, dtype=np.int64))
+        part: Decoded(images.data.transpose(0, 3, 1, 2), np.asarray(images.targets, dtype=np.int64), 0)
         for part, images in sets.items()
     }
     return list(sets["train"].classes), parts

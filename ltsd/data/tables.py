@@ -1,7 +1,6 @@
 """Images in Parquet and Arrow files, as the Hugging Face library lays them out, wherever these lie."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.fs import FileInfo
 
+from ltsd.config import DataConfig
+from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded
-from ltsd.data.places import SPLIT_WORDS, Place
+from ltsd.data.layout import by_role, choices_of, find_layout
+from ltsd.data.places import Place
+from ltsd.data.reading import Opened
+from ltsd.data.saved import Rows, SavedFolders
 from ltsd.errors import UserError
 
 MAX_UNPACKED, MAX_UNPACKED_RATIO = 256 * 2**20, 10
@@ -20,6 +24,7 @@ ROWS_AT_ONCE = 1000
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 SUFFIXES = (".parquet", ".arrow")
+HELD_OUT = ("validation", "test")
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff" * 4
 UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
@@ -90,52 +95,70 @@ class Table:
         return source, head
 
 
-def read_tables(place: Place) -> tuple[list[str], dict[str, Encoded]] | None:
-    """Class names and the images of each part, not decoded yet; None where a folder has no Parquet or Arrow file.
+def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened | None:
+    """The Parquet files of a source, else its Arrow files, by split; None where a folder has neither.
 
-    A file is of the part whose word stands in its name, else in the nearest folder that has one; a single file is
-    training data. Class names are those of the Hugging Face metadata, else the numbers up to the largest label.
+    A single file is training data. Class names are those of the Hugging Face metadata, else the numbers up to the
+    largest label.
+
+    Args:
+        paths: relative to the source, none of them hidden.
 
     Raises:
-        UserError: no training file, or a file that is no image set; while reading, a row that cannot be used.
+        UserError: no training file, or a file that is no image set.
     """
-    parts = _parts(place)
-    if parts is None:
-        return None
-    first = parts["train"][0]
-    _, label = first.columns()
-    names = _names_in_metadata(first.schema(), label) or [str(c) for c in range(_count_classes(parts["train"]))]
-    return names, {part: _rows(tables, len(names)) for part, tables in parts.items()}
-
-
-def _parts(place: Place) -> dict[str, list[Table]] | None:
-    tables = [Table(place, file, place.shown(file)) for file in place.files]
-    if place.is_file:
-        return {"train": tables}
-    of_suffix = ([table for table in tables if table.name.endswith(suffix)] for suffix in SUFFIXES)
-    found = next(filter(None, of_suffix), [])
+    of_suffix = ([path for path in paths if path.casefold().endswith(suffix)] for suffix in SUFFIXES)
+    found = list(paths) if place.is_file else next(filter(None, of_suffix), [])
     if not found:
         return None
-    word_of = {table.name: _split_word(table.file.path.removeprefix(place.root)) for table in found}
-    parts = {
-        part: next(filter(None, ([t for t in found if word_of[t.name] == word] for word in words)), [])
-        for part, words in SPLIT_WORDS.items()
+    choices = choices_of(data.split_map)
+    saved = SavedFolders.of(place, paths)
+    layout = find_layout(
+        data.source,
+        [path for path in found if not saved.is_cache(path)],
+        data.config,
+        read_card(place, paths),
+        named={name for chosen in choices.values() for name in chosen},
+        by_file=True,
+    )
+    roles = by_role(data.source, layout, choices, is_single=place.is_file or "" in saved.folders)
+    file_of = {place.relative(file): file for file in place.files}
+    splits = {
+        split: saved.selected({path: Table(place, file_of[path], place.shown(file_of[path])) for path in files})
+        for split, files in layout.splits.items()
     }
-    if not parts["train"]:
+    train = [table for split in roles["train"] for table in splits[split]]
+    if not train:
         raise UserError(
-            f"--data.source {place.source}: none of its Parquet or Arrow files is named train*: {found[0].name} …"
+            f"--data.source {data.source}: none of its Parquet or Arrow files is named train*: "
+            f"{place.shown(file_of[found[0]])} …; --data.split-map train=NAME names a folder, or a file by its stem"
         )
-    return {part: tables for part, tables in parts.items() if tables}
+    _, label = train[0].columns()
+    names = _names_in_metadata(train[0].schema(), label) or [str(c) for c in range(_count_classes(train))]
+    unlabelled = [split for role in HELD_OUT for split in roles[role] if _are_withheld(splits[split])]
+    return Opened(
+        class_names=names,
+        config=layout.config,
+        rows={split: _rows(tables, len(names)) for split, tables in splits.items()},
+        files={split: [*files, *saved.indices_of(list(files))] for split, files in layout.splits.items()},
+        roles=roles,
+        unlabelled=unlabelled,
+        passed_over={**layout.passed_over, **saved.told(found)},
+    )
 
 
-def _split_word(path: str) -> str:
-    """The word for a split that stands in a path by itself, the last one; none: an empty text."""
-    words = [word for of_part in SPLIT_WORDS.values() for word in of_part]
-    pattern = rf"(?<![A-Za-z])({'|'.join(words)})(?![A-Za-z])"
-    for name in reversed(path.split("/")):
-        if found := re.search(pattern, name):
-            return found[1]
-    return ""
+def _are_withheld(tables: Sequence[Rows]) -> bool:
+    """Whether no row has a label: -1, as the hub writes where labels are not published, or null."""
+    for table in tables:
+        _, label = table.columns()
+        try:
+            if any(
+                pc.any(pc.not_equal(pc.fill_null(batch[label], -1), -1)).as_py() for batch in table.batches([label])
+            ):
+                return False
+        except UNREADABLE as error:
+            raise UserError(f"{table.name} cannot be read ({error})") from error
+    return True
 
 
 def _names_in_metadata(schema: pa.Schema, label: str) -> list[str]:
@@ -147,7 +170,7 @@ def _names_in_metadata(schema: pa.Schema, label: str) -> list[str]:
         return []
 
 
-def _count_classes(tables: Sequence[Table]) -> int:
+def _count_classes(tables: Sequence[Rows]) -> int:
     """The largest label, and one. Every class has an image, so that it is no more than there are rows."""
     largest, rows = -1, 0
     for table in tables:
@@ -166,7 +189,7 @@ def _count_classes(tables: Sequence[Table]) -> int:
     return largest + 1
 
 
-def _rows(tables: Sequence[Table], num_classes: int) -> Encoded:
+def _rows(tables: Sequence[Rows], num_classes: int) -> Encoded:
     for table in tables:
         columns = table.columns()
         row = 0
@@ -175,7 +198,10 @@ def _rows(tables: Sequence[Table], num_classes: int) -> Encoded:
                 for image, label in zip(*(batch[name].to_pylist() for name in columns), strict=True):
                     place = f"{table.name} row {row}"
                     if label is None or not 0 <= label < num_classes:
-                        raise UserError(f"{place}: label {label} is outside the {num_classes} classes")
+                        raise UserError(
+                            f"{place}: label {label} is outside the {num_classes} classes; mend it, or leave its split "
+                            f"out with --data.split-map"
+                        )
                     if not image or not image["bytes"]:
                         raise UserError(f"{place}: has no image bytes")
                     yield place, image["bytes"], label

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from optuna.trial import TrialState
 
-from ltsd.data import Splits
-from ltsd.data.longtail import class_groups
+from ltsd.data import Splits, description
 from ltsd.errors import UserError
 from ltsd.precision import computes_in
 from sweeps.findings import confirm, finals
@@ -27,22 +26,10 @@ from sweeps.study.searcher import Study
 def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Sequence[str]) -> Iterator[str]:
     """What is about to happen, on what data, with what of the machine."""
     settings, base = sweep.settings, sweep.base
-    counts = splits.complete.class_counts()
-    groups = class_groups(counts)
-    how = f"drawn with {base.data.tail} tail at" if splits.simulated else "naturally at"
     work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(settings.rows)} compared"
     shared = f", shared by {settings.shared}" if settings.shared else ""
     yield f"sweep {settings.name}: {work} on {base.data.source}, in {settings.folder}{shared}"
-    yield (
-        f"data: {sum(counts)} training images, {max(counts)}…{min(counts)} a class, {how} imbalance ratio "
-        f"{splits.imbalance_ratio:g}; {len(splits.val)} for validation, {len(splits.test)} for the final test; "
-        + "; ".join(
-            f"{group}: {', '.join(splits.class_names[c] for c in classes)}" for group, classes in groups.items()
-        )
-    )
-    if not splits.simulated:
-        rarest = min(splits.val.class_counts())
-        yield f"data: validation has {rarest} image(s) of its rarest class; its score is that coarse"
+    yield from description.introduction(splits, base.data)
     share = f", {machines.gpus_per_trial:g} GPU each" if machines.gpus_per_trial else ""
     share += " at first" if share and settings.gpus_per_trial == AUTO else ""
     kind = computes_in(base.precision, torch.device("cuda" if machines.gpus_per_trial else "cpu"))
@@ -71,8 +58,8 @@ def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
     return values
 
 
-def accuracies(sweep: Sweep, results: Results, titles: Iterable[str]) -> list[str]:
-    """What was found on the test set, in Markdown, in the columns of those titles."""
+def accuracies(sweep: Sweep, results: Results, titles: Iterable[str], finalists: str) -> list[str]:
+    """What was found on the test set, in Markdown, in the columns of those titles; `finalists` as `Splits` has it."""
     if not results:
         return []
     runs = [run for row in results.values() for run in row]
@@ -80,7 +67,9 @@ def accuracies(sweep: Sweep, results: Results, titles: Iterable[str]) -> list[st
     means = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     known = (f"{name} {_short(value)}" for name, value in sweep.fixed.items() if name not in ("method", "data.source"))
     fixed = ", ".join(known)
-    conditions = f"eps {sweep.base.attack.eps:.4g}" + (f"; fixed in every row: {fixed}" if fixed else "")
+    conditions = f"eps {sweep.base.attack.eps:.4g}"
+    conditions += f"; trained on {finalists}, chosen on the data's own validation split" if finalists else ""
+    conditions += f"; fixed in every row: {fixed}" if fixed else ""
     return [
         f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, {means}; {conditions}:\n",
         finals.markdown(finals.table(results, titles)),
@@ -102,7 +91,13 @@ def leads(results: Results) -> list[str]:
 
 
 def conclusion(
-    sweep: Sweep, record: Record, study: Study, results: Results, led: Sequence[str], paths: Sequence[Path]
+    sweep: Sweep,
+    splits: Splits,
+    record: Record,
+    study: Study,
+    results: Results,
+    led: Sequence[str],
+    paths: Sequence[Path],
 ) -> Iterator[str]:
     """How it ended: the tables, what failed, where the pictures are, how to open MLflow."""
     if sweep.settings.trials:
@@ -116,7 +111,7 @@ def conclusion(
         yield from _found(sweep, record, study)
     if not finals.are_in(results, sweep.settings.trials):
         return
-    yield "\n".join([*accuracies(sweep, results, finals.SHOWN), *led])
+    yield "\n".join([*accuracies(sweep, results, finals.SHOWN, splits.finalists), *led])
     for known in record.of_kind("final"):
         if known.warning:
             yield f"doubtful: {known.job.key}: {known.warning}"

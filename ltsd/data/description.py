@@ -1,0 +1,59 @@
+"""What is said of data before anything is trained: what was read, what serves for what, the classes."""
+
+from collections.abc import Iterator, Sequence
+
+from ltsd.config import DataConfig
+from ltsd.data import Splits
+from ltsd.data.longtail import class_groups
+from ltsd.data.names import padded, shortened
+
+NAMED_A_GROUP = 5
+NAME_WIDTH = 20
+ROWS = 60
+COARSE = 10
+
+
+def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
+    """Lines that say where the images are from and what they serve for."""
+    counts = splits.complete.class_counts()
+    how = f"drawn with {data.tail} tail at" if splits.simulated else "naturally at"
+    test_from = f"{data.test_fraction:.3g} of every class" if splits.reading.is_test_held_out else "the data's own"
+    yield from splits.reading.lines()
+    yield (
+        f"data: {sum(counts):,} training images, {max(counts)}…{min(counts)} a class, {how} imbalance ratio "
+        f"{splits.imbalance_ratio:.4g}"
+    )
+    yield f"data: {len(splits.val):,} for validation, {splits.val_from}; {len(splits.test):,} for the test, {test_from}"
+    if splits.finalists:
+        yield f"data: final runs train on {splits.finalists} (--data.finalists)"
+    rarest = min(splits.val.class_counts())
+    if not splits.simulated and rarest < COARSE:
+        yield f"data: validation has {rarest} image(s) of its rarest class; its score is that coarse"
+    yield "data: " + "; ".join(
+        f"{group}: {_with_counts(members, splits.class_names, counts)}"
+        for group, members in class_groups(counts).items()
+    )
+    yield from (f"data: {count:,} {what}" for what, count in splits.copies.items())
+
+
+def class_rows(splits: Splits) -> Iterator[str]:
+    """A table of the classes by falling training count; of many the most frequent and the rarest."""
+    counts = splits.complete.class_counts()
+    columns = (counts, splits.val.class_counts(), splits.test.class_counts())
+    group_of = {c: name for name, members in class_groups(counts).items() for c in members}
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])
+    left_out = len(order) - ROWS
+    yield f"{'class':>{NAME_WIDTH}} {'train':>7} {'val':>7} {'test':>7}  group"
+    for place, c in enumerate(order):
+        if left_out > 0 and ROWS // 2 <= place < ROWS // 2 + left_out:
+            if place == ROWS // 2:
+                yield f"{'…':>{NAME_WIDTH}} {left_out:,} classes between"
+            continue
+        numbers = " ".join(f"{column[c]:>7}" for column in columns)
+        yield f"{padded(splits.class_names[c], NAME_WIDTH)} {numbers}  {group_of[c]}"
+
+
+def _with_counts(members: Sequence[int], names: Sequence[str], counts: Sequence[int]) -> str:
+    shown = [f"{shortened(names[c], NAME_WIDTH)} ({counts[c]})" for c in members[:NAMED_A_GROUP]]
+    more = len(members) - len(shown)
+    return ", ".join([*shown, f"… and {more:,} more"] if more else shown)

@@ -1,0 +1,68 @@
+"""Images that serve twice: counted by a hash of their pixels, left out of training, or refused."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltsd.config import DataConfig
+from ltsd.errors import UserError
+
+MOST = 0.01
+"""The share of the smaller of two splits that may be in the other one."""
+
+Hashes = NDArray[np.int64]
+Labels = NDArray[np.int64]
+
+
+def repeated(hashes: Hashes) -> int:
+    """How many of some images are copies of an earlier one."""
+    return len(hashes) - len(np.unique(hashes))
+
+
+def without_copies(
+    rows: NDArray[np.int64],
+    hashes: Hashes,
+    labels: Labels,
+    held_out: Hashes,
+    data: DataConfig,
+    class_names: Sequence[str],
+) -> NDArray[np.int64]:
+    """Those of the training rows whose images are not among held-out ones.
+
+    Args:
+        rows: [N] into hashes and labels, both [M].
+        held_out: hashes of the images that validate or test.
+
+    Raises:
+        UserError: a class would have no image left.
+    """
+    kept = rows[~np.isin(hashes[rows], held_out)]
+    left = np.bincount(labels[kept], minlength=len(class_names))
+    for name, before, after in zip(class_names, np.bincount(labels[rows], minlength=len(left)), left, strict=True):
+        if before and not after:
+            raise UserError(
+                f"{data.source}: every training image of class {name!r} is, pixel by pixel, also held out to validate "
+                f"or test; add images, or allow that with --data.duplicates allow"
+            )
+    return kept
+
+
+def overlap(kinds: tuple[str, str], one: Hashes, other: Hashes, data: DataConfig) -> int:
+    """How many images of the smaller of two splits are in the other one.
+
+    Args:
+        kinds: what the images of each are called.
+
+    Raises:
+        UserError: more than MOST of them, and that is not allowed.
+    """
+    (small, what), (large, beside) = sorted([(one, kinds[0]), (other, kinds[1])], key=lambda pair: len(pair[0]))
+    count = int(np.isin(small, large).sum())
+    if count > MOST * len(small) and data.duplicates == "refuse":
+        raise UserError(
+            f"{data.source}: {count:,} of {len(small):,} {what} images are, pixel by pixel, also {beside} images, so "
+            f"that results on them would be too good; take them out of one of the two, or allow that with "
+            f"--data.duplicates allow"
+        )
+    return count

@@ -1,0 +1,143 @@
+"""Folders that Hugging Face's `save_to_disk` wrote: which of their Arrow files are data, and which rows of them."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import pyarrow as pa
+
+from ltsd.data.places import Place
+from ltsd.errors import UserError
+
+STATE = "state.json"
+CACHE = "cache files that Hugging Face's datasets left"
+
+
+class Rows(Protocol):
+    """Rows of images and labels; `name` stands for them in messages."""
+
+    @property
+    def name(self) -> str: ...
+
+    def schema(self) -> pa.Schema:
+        """The columns and metadata."""
+
+    def columns(self) -> tuple[str, str]:
+        """The names of the image and the label column."""
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows, some at once."""
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Rows of tables in the order of a file of indices, as `shuffle`, `select` and `filter` leave them."""
+
+    tables: Sequence[Rows]
+    indices: pa.ChunkedArray
+    name: str
+
+    def schema(self) -> pa.Schema:
+        """See `Rows`."""
+        return self.tables[0].schema()
+
+    def columns(self) -> tuple[str, str]:
+        """See `Rows`."""
+        return self.tables[0].columns()
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """See `Rows`; all tables are read at once."""
+        whole = pa.Table.from_batches([batch for table in self.tables for batch in table.batches(columns)])
+        yield from whole.take(self.indices).to_batches(max_chunksize=1000)
+
+
+@dataclass(frozen=True)
+class SavedFolders:
+    """By folder, relative and with a slash at its end, the names of its data files and of its files of indices."""
+
+    place: Place
+    folders: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+
+    @classmethod
+    def of(cls, place: Place, paths: Sequence[str]) -> Self:
+        """The folders of a source that have a `state.json`.
+
+        Raises:
+            UserError: one of these cannot be read, or names files that are not there.
+        """
+        states = [path for path in paths if path.rpartition("/")[2] == STATE]
+        folders = {path.removesuffix(STATE): _state(place, path) for path in states}
+        for folder, (files, indices) in folders.items():
+            lacking = [name for name in (*files, *indices) if f"{folder}{name}" not in paths]
+            if lacking:
+                raise UserError(
+                    f"--data.source {place.source}: {folder}{STATE} names {lacking[0]}, which is not there; save the "
+                    f"data set again"
+                )
+        return cls(place, folders)
+
+    def is_cache(self, path: str) -> bool:
+        """Whether an Arrow file is no data of its folder: beside a `state.json` all that it does not name, else those
+        that are called as caches are.
+        """
+        folder, slash, name = path.rpartition("/")
+        if (known := self.folders.get(f"{folder}{slash}")) is not None:
+            return name not in known[0]
+        return name.startswith("cache-") and name.endswith(".arrow")
+
+    def told(self, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Those of the paths that are caches, by the reason to pass them over."""
+        indices = set(self.indices_of(paths))
+        caches = tuple(path for path in paths if self.is_cache(path) and path not in indices)
+        return {CACHE: caches} if caches else {}
+
+    def indices_of(self, paths: Sequence[str]) -> list[str]:
+        """The files of indices that belong to tables."""
+        folders = dict.fromkeys(path[: path.rfind("/") + 1] for path in paths)
+        return [f"{folder}{name}" for folder in folders for name in self.folders.get(folder, ((), ()))[1]]
+
+    def selected(self, tables: Mapping[str, Rows]) -> list[Rows]:
+        """The tables of a split by their paths; those of a saved folder in its order, and only the rows it selects."""
+        found = list[Rows]()
+        done = set[str]()
+        for path, table in tables.items():
+            folder = path[: path.rfind("/") + 1]
+            if folder not in self.folders:
+                found.append(table)
+            elif folder not in done:
+                done.add(folder)
+                found += self._of_folder(folder, tables)
+        return found
+
+    def _of_folder(self, folder: str, tables: Mapping[str, Rows]) -> list[Rows]:
+        files, indices = self.folders[folder]
+        ordered = [tables[f"{folder}{name}"] for name in files]
+        if not indices:
+            return ordered
+        named = ordered[0].name.removesuffix(files[0])
+        return [Selected(ordered, self._indices([f"{folder}{name}" for name in indices]), named.rstrip("/"))]
+
+    def _indices(self, paths: Sequence[str]) -> pa.ChunkedArray:
+        try:
+            tables = [pa.ipc.open_stream(self.place.read(path)).read_all() for path in paths]
+            return pa.concat_tables(tables)["indices"]
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise UserError(
+                f"--data.source {self.place.source}: {paths[0]} is no file of indices ({error}); save the data set "
+                f"again"
+            ) from error
+
+
+def _state(place: Place, path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    try:
+        content: Any = json.loads(place.read(path))
+        lists = [content.get(key) or [] for key in ("_data_files", "_indices_data_files")]
+        files, indices = (tuple(str(file["filename"]) for file in listed) for listed in lists)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"--data.source {place.source}: {path} cannot be read ({error}); save the data set again"
+        ) from error
+    if not files:
+        raise UserError(f"--data.source {place.source}: {path} names no data files; save the data set again")
+    return files, indices
