@@ -11,10 +11,11 @@ from PIL import Image
 from ltsd.config import DataConfig
 from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded
-from ltsd.data.layout import OUTSIDE, ROOT, WHOLE, Choices, Layout, by_role, choices_of, find_layout
+from ltsd.data.layout import OUTSIDE, ROOT, WHOLE, Layout, find_layout
 from ltsd.data.names import listed
 from ltsd.data.places import Place
 from ltsd.data.reading import Opened
+from ltsd.data.roles import Choices, by_role, choices_of
 from ltsd.errors import UserError
 
 WITHOUT_CLASS = "images outside the folders of classes"
@@ -90,7 +91,9 @@ def open_folder(place: Place, paths: Sequence[str], data: DataConfig) -> Opened:
         )
     choices = choices_of(data.split_map)
     tree = _tree(place, paths, data, choices)
-    roles = by_role(data.source, tree.layout, choices, is_single=True)
+    roles = by_role(data.source, tree.layout.names, choices)
+    if not tree.layout.names:
+        roles["train"] = (WHOLE,)
     classes = sorted({name for split in roles["train"] for name in tree.classes(split)})
     if WNIDS in paths:
         classes = sorted(place.read(WNIDS).decode().split())
@@ -196,7 +199,7 @@ def _check_classes(
     """See that there are training images in folders of classes, and that none of these is unread as a whole."""
     if not train:
         raise UserError(
-            f"--data.source {place.source}: has a folder {listed([name for name in layout.splits if name])} and none "
+            f"--data.source {place.source}: has a folder {listed(layout.names)} and none "
             f"named train; --data.split-map train=NAME names the folder of the training images"
         )
     if not classes:

@@ -1,37 +1,23 @@
-"""Which files of a source belong to which split of which data set, told from the names of folders and files.
-
-The words for splits are those of Hugging Face's `datasets`, in any case: a word counts where no letter stands beside it
-(`Train`, `train-images`, `cifar10_test_2`).
-"""
+"""Which files of a source belong to which split of which data set, told from the names of folders and files."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ltsd.data.cards import DataSetCard
+from ltsd.data.cards import Configuration, DataSetCard
 from ltsd.data.names import listed
+from ltsd.data.roles import ROLE_OF, WORD, role_of
 from ltsd.errors import UserError
 
-ROLES = ("train", "validation", "test")
-ROLE_OF = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
-NONE = "none"
 WHOLE = ""
 ROOT = "."
 SHARD = re.compile(r"data/(\w[\w.]*)-\d{5}-of-\d{5}[^/]*")
-WORD = re.compile(r"[^\W\d_]+")
 HIDDEN = "hidden files, or companions that an operating system made"
 COMPANIONS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "@eadir")
 OUTSIDE = "files outside the splits"
 NOT_CHOSEN = "files of other data sets in the same folder"
 UNUSED = "files of splits that are not used"
-
-Choices = Mapping[str, tuple[str, ...]]
-"""By role, the names of the splits that serve for it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +31,11 @@ class Layout:
     config: str
     splits: Mapping[str, Mapping[str, str]]
     passed_over: Mapping[str, tuple[str, ...]]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the splits; none where the files name none, and lie under WHOLE."""
+        return [name for name in self.splits if name != WHOLE]
 
 
 @dataclass(frozen=True)
@@ -66,12 +57,6 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part.casefold() in COMPANIONS for part in (*folders, name)) or any(
         folder.startswith("__") for folder in folders
     )
-
-
-def role_of(name: str) -> str:
-    """The role that the name of a split, folder or file names: train, validation or test; "" for none, or several."""
-    roles = {ROLE_OF[word] for word in WORD.findall(name.casefold()) if word in ROLE_OF}
-    return roles.pop() if len(roles) == 1 else ""
 
 
 def find_layout(
@@ -96,16 +81,7 @@ def find_layout(
         UserError: there are several data sets and none is chosen, or there is none of that name.
     """
     if card is not None:
-        name, entry = card.chosen(source, wanted)
-        inside = {path: path.removeprefix(entry.folder) for path in paths if path.startswith(entry.folder)}
-        if entry.patterns:
-            splits = _by_patterns(source, name, inside, entry.patterns)
-            inside = {path: below for path, below in inside.items() if any(path in files for files in splits.values())}
-        else:
-            located = _locate(list(inside.values()), named, by_file)
-            of_path = {below: path for path, below in inside.items()}
-            splits = {split: {of_path[p]: b for p, b in files.items()} for split, files in _splits(located).items()}
-        return Layout(name, splits, _rest(paths, inside, splits))
+        return _of_card(source, paths, *card.chosen(source, wanted), named=named, by_file=by_file)
     located = _locate(paths, named, by_file)
     if wanted not in (None, ROOT) and not any(one.split for one in located):
         return _inside(source, paths, str(wanted).strip("/"))
@@ -115,6 +91,20 @@ def find_layout(
     return Layout(wanted or "", splits, _rest(paths, [one.path for one in chosen], splits))
 
 
+def _of_card(
+    source: str, paths: Sequence[str], name: str, entry: Configuration, *, named: Collection[str], by_file: bool
+) -> Layout:
+    """The layout of a configuration of a card."""
+    inside = {path: path.removeprefix(entry.folder) for path in paths if path.startswith(entry.folder)}
+    if entry.patterns:
+        splits = _by_patterns(source, name, inside, entry.patterns)
+        return Layout(name, splits, _rest(paths, {path for files in splits.values() for path in files}, splits))
+    of_path = {below: path for path, below in inside.items()}
+    located = _locate(list(inside.values()), named, by_file)
+    splits = {split: {of_path[p]: b for p, b in files.items()} for split, files in _splits(located).items()}
+    return Layout(name, splits, _rest(paths, inside, splits))
+
+
 def _inside(source: str, paths: Sequence[str], folder: str) -> Layout:
     """The layout of a data set whose folder names no split."""
     files = {path: path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")}
@@ -122,61 +112,6 @@ def _inside(source: str, paths: Sequence[str], folder: str) -> Layout:
         tops = sorted({path.split("/")[0] for path in paths if "/" in path})
         raise UserError(f"--data.config {folder}: {source} has no such data set; it has the folders {listed(tops)}")
     return Layout(folder, {WHOLE: files}, _rest(paths, files, {WHOLE: files}))
-
-
-def choices_of(text: str | None) -> dict[str, tuple[str, ...]]:
-    """Read `--data.split-map`: `role=name` pairs, separated by commas; `name+name` joins splits, `none` is no split.
-
-    Raises:
-        UserError: it is written otherwise.
-    """
-    choices: dict[str, tuple[str, ...]] = {}
-    for pair in filter(None, (part.strip() for part in (text or "").split(","))):
-        role, equals, names = (part.strip() for part in pair.partition("="))
-        if not equals or not names or role not in ROLES or role in choices:
-            raise UserError(
-                f"--data.split-map {text}: {pair!r} is not understood; give each of {', '.join(ROLES)} at most once, "
-                f"as in train=train+extra,validation=val,test={NONE}"
-            )
-        choices[role] = () if names == NONE else tuple(name.strip() for name in names.split("+"))
-    return choices
-
-
-def by_role(source: str, layout: Layout, choices: Choices, *, is_single: bool) -> dict[str, tuple[str, ...]]:
-    """The names of the splits that serve for each role: those chosen, else those whose names say so.
-
-    Args:
-        is_single: files that name no split are training data.
-
-    Raises:
-        UserError: a chosen split is not there, or serves twice; two splits are named for the same role.
-    """
-    names = [name for name in layout.splits if name]
-    roles = {role: tuple(_known(source, role, name, names) for name in chosen) for role, chosen in choices.items()}
-    taken = [name for chosen in roles.values() for name in chosen]
-    if len(set(taken)) < len(taken):
-        raise UserError(f"--data.split-map: a split serves twice ({', '.join(taken)}); give each to one role")
-    for role in ROLES:
-        if role not in choices:
-            found = tuple(name for name in names if role_of(name) == role and name not in taken)
-            if len(found) > 1:
-                raise UserError(
-                    f"--data.source {source}: has several splits for {role}: {listed(found)}; choose with "
-                    f"--data.split-map {role}={found[0]}, or join them with {role}={'+'.join(found)}"
-                )
-            roles[role] = found
-    if not names and is_single:
-        roles["train"] = (WHOLE,)
-    return {role: roles[role] for role in ROLES}
-
-
-def _known(source: str, role: str, name: str, names: Sequence[str]) -> str:
-    found = name if name in names else next((n for n in names if n.casefold() == name.casefold()), None)
-    if found is None:
-        raise UserError(
-            f"--data.split-map {role}={name}: {source} has no such split; it has {listed(names) or 'none by name'}"
-        )
-    return found
 
 
 def _locate(paths: Sequence[str], named: Collection[str], by_file: bool) -> list[_Located]:
@@ -277,7 +212,7 @@ def _below_class_root(path: str) -> str:
 
 
 def _rest(
-    paths: Sequence[str], of_config: Sequence[str] | Mapping[str, str], splits: Mapping[str, Mapping[str, str]]
+    paths: Sequence[str], of_config: Collection[str], splits: Mapping[str, Mapping[str, str]]
 ) -> dict[str, tuple[str, ...]]:
     inside, used = set(of_config), {path for files in splits.values() for path in files}
     rest = {

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from ltsd.data.decode import Encoded
-from ltsd.data.layout import ROLES, Choices
 from ltsd.data.names import shortened
+from ltsd.data.roles import ROLES, Choices
 from ltsd.errors import UserError
 
 EXAMPLE_WIDTH = 60

@@ -77,6 +77,11 @@ class SavedFolders:
                 )
         return cls(place, folders)
 
+    @property
+    def is_one(self) -> bool:
+        """Whether the source itself is such a folder: a data set without splits."""
+        return "" in self.folders
+
     def is_cache(self, path: str) -> bool:
         """Whether an Arrow file is no data of its folder: beside a `state.json` all that it does not name, else those
         that are called as caches are.

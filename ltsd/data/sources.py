@@ -20,11 +20,12 @@ from ltsd.data.arrow import (
 )
 from ltsd.data.decode import Decoded, Encoded, decode_all
 from ltsd.data.folders import open_folder
-from ltsd.data.layout import HIDDEN, UNUSED, choices_of, is_hidden, role_of
+from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
 from ltsd.data.longtail import hold_out
 from ltsd.data.names import listed
 from ltsd.data.places import Place, find_place
 from ltsd.data.reading import Opened, PartRead, Reading
+from ltsd.data.roles import choices_of, role_of
 from ltsd.data.tables import open_tables
 from ltsd.errors import UserError
 

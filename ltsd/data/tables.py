@@ -13,9 +13,10 @@ from pyarrow.fs import FileInfo
 from ltsd.config import DataConfig
 from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded
-from ltsd.data.layout import by_role, choices_of, find_layout
+from ltsd.data.layout import WHOLE, find_layout
 from ltsd.data.places import Place
 from ltsd.data.reading import Opened
+from ltsd.data.roles import by_role, choices_of
 from ltsd.data.saved import Rows, SavedFolders
 from ltsd.errors import UserError
 
@@ -121,7 +122,9 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
         named={name for chosen in choices.values() for name in chosen},
         by_file=True,
     )
-    roles = by_role(data.source, layout, choices, is_single=place.is_file or "" in saved.folders)
+    roles = by_role(data.source, layout.names, choices)
+    if not layout.names and (place.is_file or saved.is_one):
+        roles["train"] = (WHOLE,)
     file_of = {place.relative(file): file for file in place.files}
     splits = {
         split: saved.selected({path: Table(place, file_of[path], place.shown(file_of[path])) for path in files})
