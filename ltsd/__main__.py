@@ -192,7 +192,7 @@ def class_table(result: ExamResult, class_counts: Sequence[int], class_names: Se
     for c, name in enumerate(class_names):
         recalls = [result.accuracies[attack].per_class[c] for attack in attacks]
         lines.append(f"{name:>14} {class_counts[c]:>7} {group_of[c]:>7} " + _percent(recalls))
-    for group in ("head", "medium", "tail"):
+    for group in result.accuracies["clean"].groups:
         lines.append(f"{group:>30} " + _percent([result.accuracies[attack].group(group) for attack in attacks]))
     lines.append(f"{'balanced':>30} " + _percent([result.accuracies[attack].balanced for attack in attacks]))
     return "\n".join(lines) + f"\n{result.images} test images; accuracies in percent, means over classes"

@@ -64,7 +64,7 @@ class Accuracy:
         return min(self.per_class)
 
     def group(self, name: str) -> float:
-        """Mean recall of the head, medium or tail classes; nan where the group is empty."""
+        """Mean recall of the classes of one of `groups`."""
         return mean([self.per_class[c] for c in self.groups[name]])
 
 
@@ -76,8 +76,8 @@ def overfits_catastrophically(fgsm_acc: float, robust_acc: float) -> bool:
 
 
 def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean; nan of nothing."""
-    return sum(values) / len(values) if values else float("nan")
+    """The arithmetic mean."""
+    return sum(values) / len(values)
 
 
 @contextmanager
@@ -129,13 +129,11 @@ def pgd_verdicts(
 
 
 def validation_metrics(prefix: str, clean: Accuracy, robust: Accuracy) -> dict[str, float]:
-    """The metrics of a split by the project's names, fractions in [0, 1]."""
+    """The metrics of a split by the project's names, fractions in [0, 1]; of two classes none is medium."""
     return {
         f"{prefix}/clean_acc": clean.balanced,
         f"{prefix}/tail_clean_acc": clean.group("tail"),
         f"{prefix}/robust_acc": robust.balanced,
-        f"{prefix}/head_robust_acc": robust.group("head"),
-        f"{prefix}/medium_robust_acc": robust.group("medium"),
-        f"{prefix}/tail_robust_acc": robust.group("tail"),
+        **{f"{prefix}/{group}_robust_acc": robust.group(group) for group in robust.groups},
         f"{prefix}/worst_class_robust_acc": robust.worst,
     }

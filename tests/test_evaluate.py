@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ltsd.data import Splits
 from ltsd.data.batches import Split
-from ltsd.evaluate import CHUNK, Accuracy, Verdicts, clean_verdicts, eval_mode, pgd_verdicts
+from ltsd.evaluate import CHUNK, Accuracy, Verdicts, clean_verdicts, eval_mode, pgd_verdicts, validation_metrics
 
 
 @given(num_classes=st.integers(2, 9), examples=st.integers(0, 60), seed=st.integers(0, 10**6))
@@ -31,6 +31,9 @@ def test_accuracies_are_those_of_scikit_learn(num_classes: int, examples: int, s
     assert accuracy.worst == pytest.approx(min(recalls))
     assert accuracy.group("head") == pytest.approx(recalls[:third].mean())
     assert accuracy.group("tail") == pytest.approx(recalls[-third:].mean())
+    metrics = validation_metrics("val", accuracy, accuracy)
+    assert all(map(math.isfinite, metrics.values()))
+    assert ("val/medium_robust_acc" in metrics) == (num_classes > 2)
 
 
 class Bright(nn.Module):

@@ -100,6 +100,25 @@ def test_a_checkpoint_that_fits_no_model_is_refused(tmp_path: Path) -> None:
         main(["evaluate", str(tmp_path / "odd.pt")])
 
 
+@pytest.mark.parametrize(("classes", "groups"), [(2, ["head", "tail"]), (3, ["head", "medium", "tail"])])
+def test_a_few_classes_have_numbers_only_for_the_groups_that_there_are(
+    classes: int, groups: list[str], small_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = list(range(classes)) * 30
+    pictures = [*map(encoded, images_of(len(labels), size=8))]
+    source, run = write_parquet(tmp_path / "few.parquet", pictures, labels), tmp_path / "one.pt"
+    flags = ["--data", str(source), "--data.n-max", "20", "--method", "at", "--out", str(run)]
+    assert main(["train", *small_flags, *flags]) == 0
+    assert main(["evaluate", str(run), "--json", str(tmp_path / "one.json")]) == 0
+    said = capsys.readouterr().out
+    assert "nan" not in said
+    assert ("medium" in said) == ("medium" in groups)
+    written = json.loads((tmp_path / "one.json").read_text(), parse_constant=pytest.fail)
+    assert list(written["groups"]) == groups
+    with pytest.raises(UserError, match="AutoAttack needs at least 4 classes and there are"):
+        main(["evaluate", str(run), "--attack", "standard"])
+
+
 def test_a_mistake_on_the_command_line_is_one_line_and_code_2(tmp_path: Path) -> None:
     flags = ["train", "--out", str(tmp_path / "one.pt"), "--attack.eps", "8"]
     root = Path(__file__).parent.parent

@@ -225,18 +225,19 @@ def hold_out(labels: NDArray[np.int64], num_classes: int, fraction: float) -> tu
 
 
 def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """Head, medium and tail: thirds of the classes by training count, floor(C / 3) head and tail, of two classes one
-    each.
+    """Head, medium and tail: thirds of the classes by training count, floor(C / 3) head and tail. Of two classes one is
+    the head and one the tail, and there is no medium.
 
     Ties keep the order of the classes, so that the simulated tail of 10 classes is 7, 8, 9.
     """
     order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
     third = max(1, len(order) // 3)
-    return {
+    groups = {
         "head": sorted(order[:third]),
         "medium": sorted(order[third : len(order) - third]),
         "tail": sorted(order[len(order) - third :]),
     }
+    return {name: classes for name, classes in groups.items() if classes}
 
 
 def balanced_resample(labels: NDArray[np.int64], size: int, seed: int) -> Rows:

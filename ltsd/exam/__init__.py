@@ -87,9 +87,8 @@ class ExamResult:
                     f"test/{name}_acc": accuracy.balanced,
                     f"test/tail_{name}_acc": accuracy.group("tail"),
                 }
-        if "corruption" in self.accuracies:
-            for group in ("head", "medium"):
-                metrics[f"test/{group}_corruption_acc"] = self.accuracies["corruption"].group(group)
+        if corruption := self.accuracies.get("corruption"):
+            metrics |= {f"test/{group}_corruption_acc": corruption.group(group) for group in corruption.groups}
         return metrics
 
     def per_class(self) -> dict[str, list[float]]:

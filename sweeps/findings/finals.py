@@ -1,6 +1,5 @@
 """What is compared at the end of a sweep, on which seeds, and the table that comes of it."""
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -103,8 +102,7 @@ def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float | None]
     """Mean and standard deviation over seeds of a test metric, without the latter where there is one seed; None where
     it was not measured.
     """
-    values = [run.exam["metrics"].get(metric, math.nan) for run in runs]
-    values = [value for value in values if not math.isnan(value)]  # of two classes none is medium
+    values = [run.exam["metrics"][metric] for run in runs if metric in run.exam["metrics"]]
     if not values:
         return None
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None

@@ -17,7 +17,7 @@ class Point(NamedTuple):
 
 
 def points(values: Mapping[str, float], step: int, at: int) -> Iterator[Point]:
-    """The measurements of a step; a group without classes has none."""
+    """The measurements of a step; what is not a number is none."""
     return (Point(name, step, float(value), at) for name, value in values.items() if value == value)
 
 
