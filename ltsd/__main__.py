@@ -21,6 +21,7 @@ from ltsd.data import Splits, description, load_splits
 from ltsd.data.sources import load_source
 from ltsd.errors import UserError
 from ltsd.exam import ENSEMBLE_TITLE, ExamResult, examine
+from ltsd.exam.table import class_table
 from ltsd.exam.verdicts import read_verdicts
 from ltsd.files import publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
@@ -157,19 +158,20 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
         read_verdicts(parsed.verdicts)
     splits = load_splits(config.data, check=True)
     check_same_images(parsed.checkpoint, about, splits)
-    test, counts = splits.test.to(device), about["class_counts"]
+    test, counts, names = splits.test.to(device), about["class_counts"], about["class_names"]
     results: list[ExamResult] = []
     for done, result in examine(model, test, counts, config.attack, parsed.attack, keep=parsed.verdicts):
         print(f"{done} done", file=sys.stderr, flush=True)
         results.append(result)
-    print(class_table(results[-1], counts, about["class_names"]))
+    print(class_table(results[-1], counts, names))
     for doubt in results[-1].doubts:
         print(f"warning: {doubt}")
     if parsed.json is not None:
         with publishing(parsed.json) as temporary:
-            temporary.write_text(json.dumps(results[-1].as_json(), indent=1))
+            content = {"class_names": names, "class_counts": counts} | results[-1].as_json()
+            temporary.write_text(json.dumps(content, indent=1))
     if parsed.picture is not None:
-        figure = class_bars(results[-1].per_class(), counts, about["class_names"])
+        figure = class_bars(results[-1].per_class(), counts, names)
         with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
             figure.savefig(file, format="png")
     return 0
@@ -182,24 +184,6 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"{path}: its folder cannot be made ({error.strerror}); give another path") from error
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: cannot be written; give another path")
-
-
-def class_table(result: ExamResult, class_counts: Sequence[int], class_names: Sequence[str]) -> str:
-    """The recalls of every class, of head, medium and tail, and their mean, in percent."""
-    attacks = list(result.accuracies)
-    group_of = {c: name for name, members in result.accuracies["clean"].groups.items() for c in members}
-    lines = [f"{'class':>14} {'train':>7} {'group':>7} " + " ".join(f"{attack:>10}" for attack in attacks)]
-    for c, name in enumerate(class_names):
-        recalls = [result.accuracies[attack].per_class[c] for attack in attacks]
-        lines.append(f"{name:>14} {class_counts[c]:>7} {group_of[c]:>7} " + _percent(recalls))
-    for group in result.accuracies["clean"].groups:
-        lines.append(f"{group:>30} " + _percent([result.accuracies[attack].group(group) for attack in attacks]))
-    lines.append(f"{'balanced':>30} " + _percent([result.accuracies[attack].balanced for attack in attacks]))
-    return "\n".join(lines) + f"\n{result.images} test images; accuracies in percent, means over classes"
-
-
-def _percent(values: Sequence[float]) -> str:
-    return " ".join(f"{100 * value:>10.1f}" for value in values)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from torch import Tensor, nn
 
 from ltsd.attacks.pgd import pgd, uniform_start
 from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
-from ltsd.data.names import shortened
+from ltsd.data.names import told_apart
 from ltsd.evaluate import eval_mode
 
 COLOURS = {
@@ -27,6 +29,10 @@ COLOURS = {
 GROUP_COLOURS = {"head": "#f2f2f2", "medium": "#ffffff", "tail": "#fdeee0"}
 DPI = 80
 GRID_ROWS, GRID_COLUMNS = 20, 8
+MOST_BARS = 30
+STEPS = 60
+UPRIGHT, SLANTED, ABOVE_AN_IMAGE, BESIDE_IMAGES = 10, 20, 11, 22
+"""Widths of class names, in characters: under bars upright or slanted, above images, beside a row of them."""
 
 
 def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]) -> Figure:
@@ -58,25 +64,72 @@ def class_bars(
 ) -> Figure:
     """Recall of every class under every attack, classes by falling training count, thirds shaded.
 
+    Of more than MOST_BARS classes, steps in the place of bars: means over classes that are neighbours in that order.
+
     Args:
         recalls: {attack: [C] in [0, 1]}; `clean` first, all of them in COLOURS.
     """
     order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
-    figure = Figure(figsize=(max(7, 0.7 * len(order)), 3.6), dpi=DPI)
-    axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.98, "top": 0.92, "bottom": 0.22})
-    left = -0.5
+    falling = [class_counts[c] for c in order]
+    of_rank = {attack: [recall[c] for c in order] for attack, recall in recalls.items()}
+    if len(order) > MOST_BARS:
+        figure = _steps(of_rank, falling)
+    else:
+        names = _drawable(class_names, SLANTED)
+        figure = _bars(of_rank, falling, [names[c] for c in order])
+    left, axes = -0.5, figure.axes[0]
     for group, classes in class_groups(class_counts).items():
         axes.axvspan(left, left + len(classes), color=GROUP_COLOURS[group], zorder=0)
         axes.text(left + len(classes) / 2, 1.02, group, ha="center", transform=axes.get_xaxis_transform())
         left += len(classes)
+    axes.set(ylabel="recall", ylim=(0, 1), xlim=(-0.5, left))
+    return figure
+
+
+def _bars(recalls: Mapping[str, Sequence[float]], counts: Sequence[int], names: Sequence[str]) -> Figure:
+    """A bar a class and attack; the names slant where they are long."""
+    is_upright = max(map(len, names)) <= UPRIGHT
+    figure = Figure(figsize=(max(7, 0.7 * len(counts)), 3.6 if is_upright else 4.6), dpi=DPI)
+    left, bottom = (0.09, 0.22) if is_upright else (1.6 / figure.get_figwidth(), 0.38)
+    axes = figure.subplots(gridspec_kw={"left": left, "right": 0.98, "top": 0.92, "bottom": bottom})
     width = 0.8 / len(recalls)
     for index, (attack, recall) in enumerate(recalls.items()):
-        places = [place - 0.4 + (index + 0.5) * width for place in range(len(order))]
-        axes.bar(places, [recall[c] for c in order], width, label=attack, color=COLOURS[attack], zorder=2)
-    axes.set_xticks(range(len(order)), [f"{class_names[c]}\n{class_counts[c]}" for c in order])
-    axes.set(xlabel="class and its training images", ylabel="recall", ylim=(0, 1), xlim=(-0.5, len(order) - 0.5))
+        places = [place - 0.4 + (index + 0.5) * width for place in range(len(counts))]
+        axes.bar(places, recall, width, label=attack, color=COLOURS[attack], zorder=2)
+    between = "\n" if is_upright else ", "
+    labels = [f"{name}{between}{count}" for name, count in zip(names, counts, strict=True)]
+    axes.set_xticks(range(len(counts)), labels, parse_math=False)
+    if not is_upright:
+        axes.tick_params(axis="x", rotation=35, rotation_mode="xtick")
+    axes.set_xlabel("class and its training images")
     axes.legend(fontsize="small", loc="lower left")
     return figure
+
+
+def _steps(recalls: Mapping[str, Sequence[float]], counts: Sequence[int]) -> Figure:
+    """A line an attack: the mean recalls of STEPS runs of classes, or of every class where there are fewer."""
+    figure = Figure(figsize=(10, 4), dpi=DPI)
+    axes = figure.subplots(gridspec_kw={"left": 0.07, "right": 0.98, "top": 0.92, "bottom": 0.2})
+    steps = min(STEPS, len(counts))
+    edges = np.linspace(0, len(counts), steps + 1).round().astype(int)
+    for attack, recall in recalls.items():
+        means = np.add.reduceat(recall, edges[:-1]) / np.diff(edges)
+        axes.stairs(means, edges - 0.5, label=attack, color=COLOURS[attack], linewidth=1.6, baseline=None, zorder=2)
+    ranks = np.linspace(0, len(counts) - 1, 9).round().astype(int)
+    axes.set_xticks(ranks, [f"{rank + 1}\n{counts[rank]}" for rank in ranks])
+    means_of = f"; means of {steps} runs of classes" if steps < len(counts) else ""
+    axes.set_xlabel(f"rank of the class among {len(counts):,}, and its training images{means_of}")
+    axes.legend(fontsize="small", loc="upper right")
+    return figure
+
+
+def _drawable(class_names: Sequence[str], width: int) -> list[str]:
+    """Names as the font of the pictures can draw them: `class 17` in the place of one that it has not all signs of."""
+    font = get_font(findfont("DejaVu Sans"))
+    return [
+        name if all(font.get_char_index(ord(sign)) for sign in name) else f"class {c}"
+        for c, name in enumerate(told_apart(class_names, width))
+    ]
 
 
 def attack_grid(
@@ -116,12 +169,12 @@ def attack_grid(
         axes.imshow(band.squeeze(-1), cmap="gray", vmin=0, vmax=1, aspect="auto")
         axes.set(xticks=[], yticks=[], frame_on=False)
         axes.set_ylabel(title, fontsize="small")
-    width = inputs.shape[3] + 2
+    names, width = _drawable(class_names, ABOVE_AN_IMAGE), inputs.shape[3] + 2
     for axes, answers in zip(bands, said, strict=False):
         for column, (answer, label) in enumerate(zip(answers, labels.tolist(), strict=True)):
             colour = "#1a7f37" if answer == label else "#cf222e"
-            place = ((column + 0.5) * width, -0.8)
-            axes.text(*place, class_names[answer], ha="center", va="bottom", fontsize="small", color=colour)
+            look = {"fontsize": "small", "color": colour, "parse_math": False}
+            axes.text((column + 0.5) * width, -0.8, names[answer], ha="center", va="bottom", **look)
     return figure
 
 
@@ -137,11 +190,13 @@ def image_grid(split: Split, class_names: Sequence[str]) -> Figure:
     labels = split.labels[split.rows]
     figure = Figure(figsize=(0.75 * GRID_COLUMNS + 2.2, 0.75 * len(shown) + 0.1), dpi=DPI)
     margins = {"left": 2.2 / (0.75 * GRID_COLUMNS + 2.2), "right": 1, "top": 1, "bottom": 0, "hspace": 0.06}
-    for axes, c in zip(figure.subplots(len(shown), 1, squeeze=False, gridspec_kw=margins)[:, 0], shown, strict=True):
+    bands = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw=margins)[:, 0]
+    for axes, c, name in zip(bands, shown, told_apart([class_names[c] for c in shown], BESIDE_IMAGES), strict=True):
         inputs, _ = split.take((labels == c).nonzero()[:GRID_COLUMNS, 0])
         band = F.pad(inputs, (1, 1), value=1.0).permute(2, 0, 3, 1).flatten(1, 2)
         empty = torch.ones(len(band), (GRID_COLUMNS - len(inputs)) * (inputs.shape[3] + 2), band.shape[2])
         axes.imshow(torch.cat([band, empty], 1).squeeze(-1), cmap="gray", vmin=0, vmax=1, aspect="auto")
         axes.set(xticks=[], yticks=[], frame_on=False)
-        axes.set_ylabel(f"{shortened(class_names[c], 22)}\n{counts[c]:,}", rotation=0, ha="right", va="center")
+        look = {"rotation": 0, "ha": "right", "va": "center", "parse_math": False}
+        axes.set_ylabel(f"{name}\n{counts[c]:,}", **look)
     return figure

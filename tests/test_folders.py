@@ -119,7 +119,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
             write_folder(root / "train", list(images_of(2)), [0, 1], ["a", "b"]),
             write_folder(root / "test", list(images_of(1)), [0], ["c"]),
         ),
-        "test/c: is not one of the classes of the training images, a, b",
+        "test/c: is not one of the 2 classes of the training images, a, b",
     ),
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from ltsd.config import DataConfig
 from ltsd.data import Splits
 from ltsd.data.longtail import class_groups
-from ltsd.data.names import padded, shortened
+from ltsd.data.names import padded, shortened, told_apart
 
 NAMED_A_GROUP = 5
 NAME_WIDTH = 20
@@ -42,7 +42,7 @@ def class_rows(splits: Splits) -> Iterator[str]:
     columns = (counts, splits.val.class_counts(), splits.test.class_counts())
     group_of = {c: name for name, members in class_groups(counts).items() for c in members}
     order = sorted(range(len(counts)), key=lambda c: -counts[c])
-    left_out = len(order) - ROWS
+    names, left_out = told_apart(splits.class_names, NAME_WIDTH), len(order) - ROWS
     yield f"{'class':>{NAME_WIDTH}} {'train':>7} {'val':>7} {'test':>7}  group"
     for place, c in enumerate(order):
         if left_out > 0 and ROWS // 2 <= place < ROWS // 2 + left_out:
@@ -50,7 +50,7 @@ def class_rows(splits: Splits) -> Iterator[str]:
                 yield f"{'…':>{NAME_WIDTH}} {left_out:,} classes between"
             continue
         numbers = " ".join(f"{column[c]:>7}" for column in columns)
-        yield f"{padded(splits.class_names[c], NAME_WIDTH)} {numbers}  {group_of[c]}"
+        yield f"{padded(names[c], NAME_WIDTH)} {numbers}  {group_of[c]}"
 
 
 def _with_counts(members: Sequence[int], names: Sequence[str], counts: Sequence[int]) -> str:

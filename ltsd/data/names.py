@@ -1,5 +1,6 @@
 """Class names as people are shown them: short, on one line, a few of many."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.cells import cell_len
@@ -24,6 +25,14 @@ def shortened(name: str, width: int) -> str:
     return _within(text, width - 1 - cell_len(end)) + ELLIPSIS + end
 
 
+def told_apart(names: Sequence[str], width: int) -> list[str]:
+    """Every name shortened; those that would look the same end in their number, counted from 0: `a long…name #17`."""
+    shown = [shortened(name, width) for name in names]
+    times = Counter(shown)
+    numbers = [f" #{number}" if times[text] > 1 else "" for number, text in enumerate(shown)]
+    return [shortened(name, width - len(number)) + number for name, number in zip(names, numbers, strict=True)]
+
+
 def listed(names: Sequence[str], at_most: int = 8) -> str:
     """The first `at_most` names, each shortened, and how many there are beside them: `a, b, c, … and 1,195 more`."""
     shown = [shortened(name, LISTED_WIDTH) for name in names[:at_most]]
@@ -31,9 +40,8 @@ def listed(names: Sequence[str], at_most: int = 8) -> str:
     return ", ".join([*shown, f"{ELLIPSIS} and {more:,} more"] if more else shown)
 
 
-def padded(name: str, width: int) -> str:
-    """A name shortened to `width` terminal cells and filled up to them, at its left."""
-    text = shortened(name, width)
+def padded(text: str, width: int) -> str:
+    """A text filled up to `width` terminal cells, at its left."""
     return " " * (width - cell_len(text)) + text
 
 

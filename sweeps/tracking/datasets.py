@@ -1,22 +1,42 @@
 """The data sets that MLflow shows of a run."""
 
 import json
+import statistics
+from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from ltsd.data import Splits
 from ltsd.data.batches import Split
+from ltsd.data.names import told_apart
 from sweeps.settings.sweep import data_name
+
+LISTED, ENDS, NAME_WIDTH = 100, 5, 60
 
 
 def dataset_input(source: str, splits: Splits, split: Split, context: str) -> DatasetInput:
     """A split of the data of a source, by what it serves for, with its images counted by class."""
-    counts = dict(zip(splits.class_names, split.class_counts(), strict=True))
     data = Dataset(
         name=f"{data_name(source)}-{context}",
         digest=splits.fingerprint[:36],
         source_type="ltsd",
         source=json.dumps({"source": source}),
-        profile=json.dumps({"images": len(split), "class_counts": counts}),
+        profile=json.dumps({"images": len(split)} | _counted(splits, split)),
     )
     return DatasetInput(data, [InputTag("mlflow.data.context", context)])
+
+
+def _counted(splits: Splits, split: Split) -> dict[str, Any]:
+    """The images of every class; of more than LISTED classes those of a few, since every answer to a search for runs
+    brings the profiles of all of them along.
+    """
+    counts = dict(zip(told_apart(splits.class_names, NAME_WIDTH), split.class_counts(), strict=True))
+    if len(counts) <= LISTED:
+        return {"class_counts": counts}
+    falling = sorted(counts.items(), key=lambda item: -item[1])
+    return {
+        "classes": len(counts),
+        "median_class_count": statistics.median(counts.values()),
+        "class_counts_of_the_largest": dict(falling[:ENDS]),
+        "class_counts_of_the_smallest": dict(falling[-ENDS:]),
+    }
