@@ -1,13 +1,17 @@
 """A thousand classes, with names that are long, of any script, and hold line breaks, escapes and markup."""
 
+import json
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from imagesets import encoded, images_of, write_parquet
 from rich.cells import cell_len
+from sweeping import mlflow_runs, run_search
 from torch import nn
 
+from ltsd.data.longtail import long_tail_counts
 from ltsd.evaluate import Verdicts
 from ltsd.exam import ExamResult
 from ltsd.exam.doubts import Signs
@@ -81,3 +85,22 @@ def test_a_step_of_a_picture_is_the_mean_of_its_classes() -> None:
     for value, left, right in zip(values, edges[:-1], edges[1:], strict=True):
         part = recalls[int(left + 0.5) : int(right + 0.5)]
         assert value == pytest.approx(sum(part) / len(part))
+
+
+def test_a_sweep_over_them_by_a_relative_path_prints_short_lines_and_mlflow_has_a_summary(tmp_path: Path) -> None:
+    labels = list(range(120)) * 6
+    images = [encoded(image) for image in images_of(len(labels), size=8)]
+    write_parquet(tmp_path / "many" / "train.parquet", images, labels, names_of(120))
+    flags = ["--trials", "0", "--references", "at", "--epochs", "1", "--final-seeds", "1", "--reference-attack", "none"]
+    data = ["--data", "many", "--data.imbalance-ratio", "2", "--data.val-per-class", "1", "--data.n-max", "4"]
+    model = ["--model.name", "small-cnn", "--model.width", "8", "--attack.steps", "1"]
+    done = run_search(tmp_path, "--name", "many", *flags, *data, *model)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [line for line in done.stdout.splitlines() if " data: " not in line]
+    assert max(map(len, said)) < 400
+    (run,) = (run for run in mlflow_runs(tmp_path, "many") if run.data.tags["ltsd.kind"] == "final")
+    (data_set,) = (one.dataset for one in run.inputs.dataset_inputs)
+    profile = json.loads(data_set.profile)
+    drawn = sum(long_tail_counts(4, 2, 120, "exponential"))
+    assert (profile["classes"], profile["images"]) == (120, drawn)
+    assert len(data_set.profile) < 4000

@@ -15,7 +15,8 @@ from sweeps.journal.exchange import Exchange
 from sweeps.settings.flags import AUTO, Settings
 from sweeps.worker.shipping import Shipment
 
-WORKER_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1"}}
+# Workers stay where the driver stands, so that a relative path of data means the same to both.
+WORKER_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}}
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": WORKER_ENVIRONMENT}
 
 
