@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-PROJECT = Path(__file__).parent.parent.parent
+from checkout import CODE, PROJECT, make_checkout
+
 VENV = Path(sys.prefix)
 LAN, NET = "ltsd-lan", "10.99.7"
 NEEDED = ("ip", "unshare", "sshd", "ssh", "ssh-keygen", "rsync")
@@ -68,6 +69,12 @@ class Host:
         subprocess.run(["ip", "netns", "del", self._net], capture_output=True, check=False)
         subprocess.run(["ip", "-n", LAN, "link", "del", self._cable], capture_output=True, check=False)
 
+    def has_beside_the_code(self) -> set[str]:
+        """What lies in its folder of the code and was not to be sent there."""
+        names = {path.name for path in (self._folder / f"disks/{self.number}/upper/root/ltsd").iterdir()}
+        assert names
+        return names - set(CODE)
+
     def link(self, state: str) -> None:
         """Have its network cable "up" or "down"."""
         must("ip", "-n", LAN, "link", "set", self._cable, state)
@@ -88,12 +95,13 @@ class Lan:
     def __init__(self, folder: Path, hosts: int) -> None:
         self.folder = folder
         self.hosts = [Host(number, folder) for number in range(1, hosts + 1)]
-        self.key = folder / "key"
+        self.key, self.checkout = folder / "key", folder / "checkout"
 
     def __enter__(self) -> Self:
         for name in ("storage", "disks"):
             (self.folder / name).mkdir()
         must("mount", "-t", "tmpfs", "-o", "size=6g", "tmpfs", str(self.folder / "disks"))
+        make_checkout(self.checkout)
         shutil.copy(PROJECT / "constraints.txt", self.folder)
         must("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
         self._clear()
@@ -116,7 +124,7 @@ class Lan:
         subprocess.run(["ip", "netns", "del", LAN], capture_output=True, check=False)
 
     def start(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-        """Start a command on the user's machine, which has a home folder of its own."""
+        """Start a command in the checkout on the user's machine, which has a home folder of its own."""
         home = {"HOME": str(self.folder), "RAY_TMPDIR": str(self.folder / "ray"), "RAY_AUTH_MODE": "token"}
         with log.open("w") as file:
             return subprocess.Popen(
@@ -124,7 +132,7 @@ class Lan:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                cwd=PROJECT,
+                cwd=self.checkout,
                 env=os.environ | home,
             )
 

@@ -113,6 +113,10 @@ def ended_well(cluster: RayCluster, name: str, sweep: subprocess.Popen[bytes]) -
     return record
 
 
+def test_nothing_that_lies_beside_the_code_is_sent(cluster: RayCluster) -> None:
+    assert [host.has_beside_the_code() for host in (cluster.head, *cluster.workers[:2])] == [set()] * 3
+
+
 def test_hosts_that_lose_power_or_their_link_and_one_that_comes_late_cost_no_trial(cluster: RayCluster) -> None:
     powerless, cut, newcomer = cluster.workers
     # Trials that take longer than a worker's start: shorter ones go to workers that are there already.
