@@ -1,5 +1,6 @@
 """MLflow as a view of the record: whatever was written, and how often, it ends up with everything once."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ltsd.errors import UserError
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
 from sweeps.tracking.agreement import differences, repair
+from sweeps.tracking.datasets import dataset_input
 from sweeps.tracking.points import expected
 from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.view import MlflowView, is_outage
@@ -90,6 +92,18 @@ def test_what_is_written_once_twice_or_repaired_is_the_same(uri: str, view: Mlfl
     assert "best/robust_acc" not in runs["trial-0001"].data.metrics
     history = MlflowClient(uri).get_metric_history(runs["trial-0000"].info.run_id, "val/robust_acc")
     assert [(point.step, point.value) for point in history] == list(SCORES.items())
+
+
+def test_parts_of_the_same_images_are_data_sets_of_their_own(uri: str, splits: Splits) -> None:
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("parts")
+    for part in (splits.train, splits.reserve):
+        run = client.create_run(experiment).info.run_id
+        client.log_inputs(run, datasets=[dataset_input("digits", splits, part, "training")])
+        (found,) = client.get_run(run).inputs.dataset_inputs
+        profile = json.loads(found.dataset.profile)
+        assert profile["images"] == len(part)
+        assert list(profile["class_counts"].values()) == part.class_counts()
 
 
 def test_what_mlflow_lacks_is_told_and_written(view: MlflowView, record: Record) -> None:

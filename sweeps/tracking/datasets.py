@@ -1,5 +1,6 @@
 """The data sets that MLflow shows of a run."""
 
+import hashlib
 import json
 import statistics
 from typing import Any
@@ -16,9 +17,11 @@ LISTED, ENDS, NAME_WIDTH = 100, 5, 60
 
 def dataset_input(source: str, splits: Splits, split: Split, context: str) -> DatasetInput:
     """A split of the data of a source, by what it serves for, with its images counted by class."""
+    # MLflow keeps one profile for a name and digest: the digest tells parts of the same images apart.
+    digest = hashlib.sha256(splits.fingerprint.encode() + split.rows.numpy().tobytes())
     data = Dataset(
         name=f"{data_name(source)}-{context}",
-        digest=splits.fingerprint[:36],
+        digest=digest.hexdigest()[:36],
         source_type="ltsd",
         source=json.dumps({"source": source}),
         profile=json.dumps({"images": len(split)} | _counted(splits, split)),
