@@ -163,9 +163,9 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     for done, result in examine(model, test, counts, config.attack, parsed.attack, keep=parsed.verdicts):
         print(f"{done} done", file=sys.stderr, flush=True)
         results.append(result)
-    print(class_table(results[-1], counts, names))
     for doubt in results[-1].doubts:
         print(f"warning: {doubt}")
+    print(class_table(results[-1], counts, names))
     if parsed.json is not None:
         with publishing(parsed.json) as temporary:
             content = {"class_names": names, "class_counts": counts} | results[-1].as_json()

@@ -1,14 +1,15 @@
 """A model and a split in, verdicts out: which examples are right, by class, by head, medium and tail."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ltsd.answers import is_finite, is_right
 from ltsd.attacks.losses import Loss, cross_entropy
-from ltsd.attacks.pgd import pgd, uniform_start
+from ltsd.attacks.pgd import pgd, steady, uniform_start
 from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
 
@@ -18,16 +19,23 @@ CATASTROPHIC_GAP = 0.2
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Whether each example is classified rightly. `right` is bool [N], `labels` int64 [N], both on the CPU."""
+    """Whether each example is classified rightly. `right` is bool [N], `labels` int64 [N], both on the CPU.
+
+    `unanswered` are the positions of the examples that the model answers NaN or infinity to; none of them is right.
+    """
 
     right: Tensor
     labels: Tensor
     num_classes: int
+    unanswered: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, right: Sequence[Tensor], split: Split) -> "Verdicts":
-        """From the verdicts on the chunks of a split, bool [B] each."""
-        return cls(torch.cat(list(right)).cpu(), split.labels[split.rows].cpu(), split.num_classes)
+    def of(cls, answers: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Verdicts":
+        """From the logits [B, C] and labels [B] of the chunks of a split, in order."""
+        judged = [(is_right(logits, labels), is_finite(logits)) for logits, labels in answers]
+        right, finite = (torch.cat(chunks).cpu() for chunks in zip(*judged, strict=True))
+        unanswered = frozenset((~finite).nonzero().flatten().tolist())
+        return cls(right, split.labels[split.rows].cpu(), split.num_classes, unanswered)
 
     def per_class(self) -> list[float]:
         """Recall of every class, in [0, 1]; nan for a class without examples."""
@@ -94,8 +102,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 def clean_verdicts(model: nn.Module, split: Split) -> Verdicts:
     """Verdicts on the images as they are."""
     with eval_mode(model), torch.no_grad():
-        right = [model(inputs).argmax(1) == labels for inputs, labels in split.chunks(CHUNK)]
-    return Verdicts.of(right, split)
+        return Verdicts.of(((model(inputs), labels) for inputs, labels in split.chunks(CHUNK)), split)
 
 
 def pgd_verdicts(
@@ -112,11 +119,11 @@ def pgd_verdicts(
     size eps is FGSM). Under another loss it has another name: CW-20, LSA-20.
     """
     generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
-    right: list[Tensor] = []
-    with eval_mode(model):
+
+    def answers() -> Iterator[tuple[Tensor, Tensor]]:
         for inputs, labels in split.chunks(CHUNK):
             adv_inputs = pgd(
-                lambda x, y=labels: loss(model(x), y),  # type: ignore[misc]
+                lambda x, y=labels: loss(model(steady(x)), y),  # type: ignore[misc]
                 inputs,
                 eps=eps,
                 step_size=step_size,
@@ -124,8 +131,25 @@ def pgd_verdicts(
                 start=inputs if generator is None else uniform_start(inputs, eps=eps, generator=generator),
             )
             with torch.no_grad():
-                right.append(model(adv_inputs).argmax(1) == labels)
-    return Verdicts.of(right, split)
+                logits = model(adv_inputs)
+            yield logits, labels
+
+    with eval_mode(model):
+        return Verdicts.of(answers(), split)
+
+
+def unanswered(verdicts: Iterable[Verdicts], images: str) -> str:
+    """How many of the images that verdicts are of, under whatever attack, the model answers NaN or infinity to, in
+    words; "" where it answers numbers to all.
+
+    Args:
+        images: what they are called, such as "test images".
+    """
+    found = list(verdicts)
+    positions = frozenset[int]().union(*(one.unanswered for one in found))
+    if not positions:
+        return ""
+    return f"the network answers NaN or infinity on {len(positions)} of {len(found[0].labels)} {images}"
 
 
 def validation_metrics(prefix: str, clean: Accuracy, robust: Accuracy) -> dict[str, float]:

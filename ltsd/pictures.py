@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from torch import Tensor, nn
 
-from ltsd.attacks.pgd import pgd, uniform_start
+from ltsd.answers import is_finite, is_right
+from ltsd.attacks.pgd import pgd, steady, uniform_start
 from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
 from ltsd.data.names import told_apart
@@ -142,7 +143,8 @@ def attack_grid(
     step_size: float,
     steps: int,
 ) -> Figure:
-    """One column an image: clean, attacked by PGD, the perturbation, and what the model says of the first two.
+    """One column an image: clean, attacked by PGD, the perturbation, and what the model says of the first two: a class
+    in green where it is right, in red where it is not, and "NaN" where it answers NaN or infinity.
 
     Args:
         inputs: [N, C, H, W] in [0, 1], N of about 10; labels: [N].
@@ -150,7 +152,7 @@ def attack_grid(
     generator = torch.Generator(inputs.device).manual_seed(0)
     with eval_mode(model):
         adv_inputs = pgd(
-            lambda x: F.cross_entropy(model(x), labels, reduction="sum"),
+            lambda x: F.cross_entropy(model(steady(x)), labels, reduction="sum"),
             inputs,
             eps=eps,
             step_size=step_size,
@@ -158,7 +160,7 @@ def attack_grid(
             start=uniform_start(inputs, eps=eps, generator=generator),
         )
         with torch.no_grad():
-            said = [model(images).argmax(1).tolist() for images in (inputs, adv_inputs)]
+            answers = [model(images) for images in (inputs, adv_inputs)]
     figure = Figure(figsize=(1.05 * len(inputs), 3.9), dpi=DPI)
     margins = {"left": 0.06, "right": 0.99, "top": 0.93, "bottom": 0.02, "hspace": 0.22}
     bands = figure.subplots(3, 1, gridspec_kw=margins)
@@ -170,11 +172,14 @@ def attack_grid(
         axes.set(xticks=[], yticks=[], frame_on=False)
         axes.set_ylabel(title, fontsize="small")
     names, width = _drawable(class_names, ABOVE_AN_IMAGE), inputs.shape[3] + 2
-    for axes, answers in zip(bands, said, strict=False):
-        for column, (answer, label) in enumerate(zip(answers, labels.tolist(), strict=True)):
-            colour = "#1a7f37" if answer == label else "#cf222e"
-            look = {"fontsize": "small", "color": colour, "parse_math": False}
-            axes.text((column + 0.5) * width, -0.8, names[answer], ha="center", va="bottom", **look)
+    for axes, logits in zip(bands, answers, strict=False):
+        said = [
+            names[answer] if finite else "NaN"
+            for answer, finite in zip(logits.argmax(1).tolist(), is_finite(logits).tolist(), strict=True)
+        ]
+        for column, (word, right) in enumerate(zip(said, is_right(logits, labels).tolist(), strict=True)):
+            look = {"fontsize": "small", "color": "#1a7f37" if right else "#cf222e", "parse_math": False}
+            axes.text((column + 0.5) * width, -0.8, word, ha="center", va="bottom", **look)
     return figure
 
 
@@ -190,13 +195,14 @@ def image_grid(split: Split, class_names: Sequence[str]) -> Figure:
     labels = split.labels[split.rows]
     figure = Figure(figsize=(0.75 * GRID_COLUMNS + 2.2, 0.75 * len(shown) + 0.1), dpi=DPI)
     margins = {"left": 2.2 / (0.75 * GRID_COLUMNS + 2.2), "right": 1, "top": 1, "bottom": 0, "hspace": 0.06}
-    bands = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw=margins)[:, 0]
-    for axes, c, name in zip(bands, shown, told_apart([class_names[c] for c in shown], BESIDE_IMAGES), strict=True):
+    bands = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw=margins)
+    names = _drawable(class_names, BESIDE_IMAGES)
+    for axes, c in zip(bands[:, 0], shown, strict=True):
         inputs, _ = split.take((labels == c).nonzero()[:GRID_COLUMNS, 0])
         band = F.pad(inputs, (1, 1), value=1.0).permute(2, 0, 3, 1).flatten(1, 2)
         empty = torch.ones(len(band), (GRID_COLUMNS - len(inputs)) * (inputs.shape[3] + 2), band.shape[2])
         axes.imshow(torch.cat([band, empty], 1).squeeze(-1), cmap="gray", vmin=0, vmax=1, aspect="auto")
         axes.set(xticks=[], yticks=[], frame_on=False)
         look = {"rotation": 0, "ha": "right", "va": "center", "parse_math": False}
-        axes.set_ylabel(f"{name}\n{counts[c]:,}", **look)
+        axes.set_ylabel(f"{names[c]}\n{counts[c]:,}", **look)
     return figure

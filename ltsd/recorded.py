@@ -150,7 +150,7 @@ class Recording:
             step, replay = self._recorded
             replay()
             losses = {name: value.clone() for name, value in step.losses.items()}
-            return Step(losses, step.predicted.clone(), step.is_attacked)
+            return Step(losses, step.predicted.clone(), step.right.clone(), step.is_attacked)
         if self._rehearsed == WARM_STEPS:
             return self._work()
         done, can_be_recorded = self._recorder.rehearse(self._work)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ltsd.answers import is_right
 from ltsd.attacks.budget import class_budgets
 from ltsd.attacks.pgd import gaussian_start, pgd, uniform_start
 from ltsd.attacks.weights import perturbed_weights
@@ -42,13 +43,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did: its losses, 0-d, what the model said, int64 [B], and whether the images were attacked.
+    """What a step did: its losses, 0-d, what the model said, int64 [B], whether that was right, bool [B], and whether
+    the images were attacked.
 
     Device tensors, so that nothing waits for them.
     """
 
     losses: dict[str, Tensor]
     predicted: Tensor
+    right: Tensor
     is_attacked: bool
 
 
@@ -66,9 +69,9 @@ def train_step(method: Method, state: TrainState, batch: Batch, setting: Setting
         loss.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     state.update_average()
-    predicted = measurements.pop("logits").argmax(1)
+    logits = measurements.pop("logits").detach()
     losses = {"loss": loss.detach()} | {name: value.detach() for name, value in measurements.items()}
-    return Step(losses, predicted, adv_inputs is not inputs)
+    return Step(losses, logits.argmax(1), is_right(logits, labels), adv_inputs is not inputs)
 
 
 def attacked(method: Method, student: Frozen, batch: Batch, setting: Setting, budget: Budget) -> Tensor:

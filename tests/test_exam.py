@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from faulty import Faulty
 from masking import telling_rows, trained_masked
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts
-from ltsd.exam import examine
+from ltsd.exam import ExamResult, examine
 from ltsd.exam.corruptions import CORRUPTIONS, VARIANTS, corruption_verdicts
 from ltsd.exam.doubts import Signs, doubts, signs_of
 from ltsd.exam.verdicts import read_verdicts
@@ -158,6 +159,32 @@ def test_a_model_that_hides_its_gradients_is_doubted(splits: Splits) -> None:
     share = sum(not image.any() for image in gradient) / len(labels)
     assert still.startswith(f"the gradient is exactly zero on {100 * share:.1f}% of 40 images")
     assert result.as_json()["doubts"] == list(result.doubts)
+
+
+def test_a_network_that_does_not_answer_is_told_of_first_and_goes_on_being_told_of(
+    splits: Splits, teacher: nn.Module, tmp_path: Path
+) -> None:
+    """On all images that it answers NaN to under any attack; where an exam goes on, too."""
+    counts, keep = splits.train.class_counts(), tmp_path / "one.parquet"
+    fails = torch.arange(len(splits.test)) % 3 == 0
+
+    def exam(model: nn.Module, keep: Path | None) -> list[ExamResult]:
+        return [result for _, result in examine(model, splits.test, counts, ATTACK, "none", keep=keep)]
+
+    honest, model = exam(teacher.eval(), None)[-1], Faulty(teacher, lambda inputs: fails)
+    first, *_, last = exam(model, keep)
+    for result in (first, last):
+        assert result.doubts[0] == ("the network answers NaN or infinity on 14 of 40 test images: these count as wrong")
+    for name, verdicts in last.verdicts.items():
+        assert torch.equal(verdicts.right, honest.verdicts[name].right & ~fails), name
+    assert repr(exam(model, keep)[-1].as_json()) == repr(last.as_json())
+
+
+def test_a_statistic_that_is_not_finite_is_told_of_though_the_answers_are(splits: Splits, teacher: nn.Module) -> None:
+    with torch.no_grad():
+        teacher.state_dict()["features.2.running_var"][0] = float("inf")
+    _, result = next(examine(teacher.eval(), splits.test, splits.train.class_counts(), ATTACK, "none"))
+    assert result.doubts[0] == "features.2.running_var of the network is not finite"
 
 
 def test_an_ordinary_model_is_not_doubted(splits: Splits, teacher: nn.Module) -> None:

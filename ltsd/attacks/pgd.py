@@ -23,6 +23,17 @@ def gaussian_start(inputs: Tensor, *, generator: torch.Generator) -> Tensor:
     return (inputs + GAUSSIAN_SPREAD * noise).clamp_(0, 1)
 
 
+def steady(inputs: Tensor) -> Tensor:
+    """The inputs, with a gradient that is 0 where it would be NaN: an attack stays where it is told no direction, and
+    does not leave the images.
+    """
+    if not inputs.requires_grad:
+        return inputs
+    same = inputs.view_as(inputs)
+    same.register_hook(torch.nan_to_num)  # type: ignore[no-untyped-call]
+    return same
+
+
 def pgd(objective: Objective, inputs: Tensor, *, eps: Radius, step_size: Radius, steps: int, start: Tensor) -> Tensor:
     """The inputs within `eps` that maximise `objective`, as far as `steps` signed gradient steps get.
 

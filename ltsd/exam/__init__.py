@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltsd.answers import first_not_finite
 from ltsd.attacks.autoattack import MEMBERS, autoattack
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
@@ -22,6 +23,7 @@ from ltsd.evaluate import (
     clean_verdicts,
     mean,
     pgd_verdicts,
+    unanswered,
     validation_metrics,
 )
 from ltsd.exam.corruptions import VARIANTS, corruption_verdicts
@@ -31,6 +33,8 @@ from ltsd.models.frozen import frozen
 
 PGD_STEPS = 20
 SEED = 0
+NOT_FINITE = "wrong"
+"""What answers with NaN or infinity in them count as, which verdicts of before that was so are told by."""
 PGD_LOSSES = {"pgd20": cross_entropy, "cw20": cw_margin, "ls20": scaled_cross_entropy}
 TITLES = {"clean": "clean", "fgsm": "FGSM", "pgd20": "PGD-20", "cw20": "CW-20", "ls20": "LSA-20"}
 PARTS: dict[str, Sequence[str]] = {
@@ -48,8 +52,8 @@ class ExamResult:
     """Accuracies by attack (`clean`, `fgsm`, `pgd20`, `cw20`, `ls20`, `corruption`, and `aa` or `apgd_ce_t`).
 
     `verdicts` are what they are made of, by attack, by corruption and severity, and by member of the ensemble so far,
-    each of which says who is still right after it and all before it. `doubts` are signs of false robustness, a
-    sentence each.
+    each of which says who is still right after it and all before it. `doubts` are what is not finite, and signs of
+    false robustness, a sentence each.
     """
 
     accuracies: dict[str, Accuracy]
@@ -58,9 +62,13 @@ class ExamResult:
 
     @classmethod
     def of(
-        cls, verdicts: Mapping[str, Verdicts], signs: Signs, class_counts: Sequence[int], ensemble: str
+        cls, verdicts: Mapping[str, Verdicts], signs: Signs, class_counts: Sequence[int], ensemble: str, broken: str
     ) -> "ExamResult":
-        """What the verdicts of an exam with `ensemble` come to, of those that there are so far."""
+        """What the verdicts of an exam with `ensemble` come to, of those that there are so far.
+
+        Args:
+            broken: the first weight or statistic of the network that is not finite; "" for none.
+        """
         found = {name: Accuracy.of(one, class_counts) for name, one in verdicts.items()}
         accuracies = {name: found[name] for name in TITLES if name in found}
         titled = {TITLES[name]: accuracy.balanced for name, accuracy in accuracies.items() if name != "clean"}
@@ -71,7 +79,10 @@ class ExamResult:
             if member in found:
                 accuracies[ENSEMBLE_METRIC[ensemble].removesuffix("_acc")] = found[member]
                 titled[ENSEMBLE_TITLE[ensemble]] = found[member].balanced
-        return cls(accuracies, verdicts, tuple(doubts(titled, signs)))
+        told = unanswered(verdicts.values(), "test images")
+        first = [f"{told}: these count as wrong"] if told else []
+        first += [f"{broken} of the network is not finite"] if broken else []
+        return cls(accuracies, verdicts, (*first, *doubts(titled, signs)))
 
     @property
     def images(self) -> int:
@@ -156,18 +167,19 @@ def examine(
     check_classes(ensemble, test.num_classes)
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
     known = verdicts_kept(keep, fingerprint) if keep is not None else {}
+    broken = first_not_finite(model.state_dict())
     model = frozen(model)
     signs, answers = signs_of(model, test), dict[str, Verdicts]()
     for title, verdicts in _parts(model, test, attack, ensemble, known):
         answers |= verdicts
         if keep is not None and not verdicts.keys() <= known.keys():
             write_verdicts(keep, known | answers, fingerprint)
-        yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble)
+        yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble, broken)
 
 
 def _conditions(test: Split, attack: AttackConfig) -> list[object]:
     versions = [version(package) for package in ("torch", "torchvision", "pyautoattack")]
-    return [attack.eps, attack.step, PGD_STEPS, SEED, CHUNK, test.rows.device.type, *versions]
+    return [attack.eps, attack.step, PGD_STEPS, SEED, CHUNK, test.rows.device.type, NOT_FINITE, *versions]
 
 
 def _parts(
@@ -195,4 +207,4 @@ def _parts(
     for member, standing in autoattack(
         model, inputs, labels, eps=eps, version=ensemble, seed=SEED, batch_size=CHUNK, known=done
     ):
-        yield f"{ENSEMBLE_TITLE[ensemble]} {member}", {member: Verdicts.of([standing], test)}
+        yield f"{ENSEMBLE_TITLE[ensemble]} {member}", {member: Verdicts(standing.cpu(), labels.cpu(), test.num_classes)}

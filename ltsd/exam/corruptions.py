@@ -103,7 +103,5 @@ def corruption_verdicts(model: nn.Module, split: Split, variant: str, *, seed: i
     """Verdicts on corrupted images; the noise is drawn from `seed`."""
     generator = torch.Generator(split.rows.device).manual_seed(seed)
     with eval_mode(model), torch.no_grad():
-        right = [
-            model(corrupted(inputs, variant, generator)).argmax(1) == labels for inputs, labels in split.chunks(CHUNK)
-        ]
-    return Verdicts.of(right, split)
+        answers = ((model(corrupted(inputs, variant, generator)), labels) for inputs, labels in split.chunks(CHUNK))
+        return Verdicts.of(answers, split)

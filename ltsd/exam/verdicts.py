@@ -5,10 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
@@ -20,14 +21,14 @@ LABEL = "label"
 
 def write_verdicts(path: Path, verdicts: Mapping[str, Verdicts], fingerprint: str) -> None:
     """Write a row an image, in the order of the split: `label` and a bool column an attack, true where the model
-    is right under it. The file appears whole or not at all.
+    is right under it, null where it answers NaN or infinity. The file appears whole or not at all.
 
     Args:
         verdicts: by attack, at least one, all of the same images.
         fingerprint: of what was examined, see `fingerprint_of`.
     """
     first = next(iter(verdicts.values()))
-    columns = {LABEL: first.labels.numpy()} | {name: one.right.numpy() for name, one in verdicts.items()}
+    columns = {LABEL: pa.array(first.labels.numpy())} | {name: _column(one) for name, one in verdicts.items()}
     table = pa.table(columns).replace_schema_metadata(
         {"fingerprint": fingerprint, "num_classes": str(first.num_classes)}
     )
@@ -35,6 +36,12 @@ def write_verdicts(path: Path, verdicts: Mapping[str, Verdicts], fingerprint: st
     pq.write_table(table, buffer)
     with publishing(path) as temporary:  # written by Python, whose errors tell a full disk from others
         temporary.write_bytes(buffer.getvalue())
+
+
+def _column(verdicts: Verdicts) -> pa.Array:
+    is_null = np.zeros(len(verdicts.right), dtype=bool)
+    is_null[list(verdicts.unanswered)] = True
+    return pa.array(verdicts.right.numpy(), mask=is_null)
 
 
 def read_verdicts(path: Path) -> tuple[dict[str, Verdicts], str]:
@@ -47,13 +54,19 @@ def read_verdicts(path: Path) -> tuple[dict[str, Verdicts], str]:
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         fingerprint, num_classes = metadata["fingerprint"], int(metadata["num_classes"])
-        labels, *columns = (torch.tensor(column.to_numpy()) for column in table.columns)
+        label, *columns = table.columns
+        labels = torch.tensor(label.to_numpy())
+        found = [_verdicts(column, labels, num_classes) for column in columns]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{path} holds no verdicts of an exam ({error}); delete it and examine the model again"
         ) from error
-    names = table.column_names[1:]
-    return {name: Verdicts(c, labels, num_classes) for name, c in zip(names, columns, strict=True)}, fingerprint
+    return dict(zip(table.column_names[1:], found, strict=True)), fingerprint
+
+
+def _verdicts(column: pa.ChunkedArray, labels: Tensor, num_classes: int) -> Verdicts:
+    unanswered = frozenset(np.flatnonzero(column.is_null().to_numpy()).tolist())
+    return Verdicts(torch.tensor(column.fill_null(False).to_numpy()), labels, num_classes, unanswered)
 
 
 def verdicts_kept(path: Path, fingerprint: str) -> dict[str, Verdicts]:

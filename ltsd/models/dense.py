@@ -36,9 +36,9 @@ class Dense(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images [B, in, H, W] of the size it was made for -> [B, out, H', W'], channels-last."""
-        pixels = inputs.permute(0, 2, 3, 1).reshape(len(inputs), -1)
+        pixels = inputs.permute(0, 2, 3, 1).flatten(1)
         outputs = F.linear(pixels, self.weight, self.bias.flatten())
-        return outputs.view(len(inputs), *self.size, -1).permute(0, 3, 1, 2)
+        return outputs.view(len(inputs), *self.size, self.bias.shape[1]).permute(0, 3, 1, 2)
 
 
 def is_cheaper_dense(conv: nn.Conv2d, inputs: Tensor) -> bool:
