@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ltsd.answers import first_not_finite
 from ltsd.checkpoint import CheckpointError
 from ltsd.config import Config
 from ltsd.methods import METHODS
@@ -75,6 +76,13 @@ class TrainState:
     def model(self) -> Network:
         """The model that is evaluated and kept: the averaged weights where there are any."""
         return self.student if self.average is None else self.average
+
+    def not_finite(self) -> str:
+        """The first weight or statistic of BatchNorm, then of their averages, that is not finite; "" where all are."""
+        tensors = dict(self.student.state_dict())
+        if self.average is not None:
+            tensors |= {f"the average of {name}": tensor for name, tensor in self.average.state_dict().items()}
+        return first_not_finite(tensors)
 
     def content(self) -> dict[str, Any]:
         """The state as nested dicts of tensors and plain values, for a checkpoint."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ltsd.config import Config
 from ltsd.data.batches import Split, epoch_batches
 from ltsd.errors import UserError
-from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts, validation_metrics
+from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts, unanswered, validation_metrics
 from ltsd.methods import METHODS
 from ltsd.models.frozen import Frozen, frozen
 from ltsd.recorded import Stepper, stepper_for
@@ -18,10 +18,11 @@ from ltsd.state import EpochMetrics, TrainState, stream
 from ltsd.step import Step, batch_of, budget_of, setting_of
 
 VALIDATION_SEED = 1
+REMEDY = "lower optim.lr (of a teacher: teacher.lr) and start anew"
 
 
 class DivergedError(UserError, ArithmeticError):
-    """The loss of an epoch, or a weight after it, is not finite."""
+    """A loss, a weight, a statistic of BatchNorm, an average of those, or an answer is not finite."""
 
 
 def train(
@@ -37,8 +38,10 @@ def train(
         teacher: the balanced self-teacher, for methods that need one.
 
     Raises:
-        DivergedError: the loss is not finite.
+        DivergedError: `state`, a loss, or an answer to a validation image is not finite; without `val` those to the
+            training images count, after the last epoch.
     """
+    _check_finite(config, state, len(state.history))
     counts = data.class_counts()
     if teacher is not None:
         teacher = frozen(teacher.eval().requires_grad_(False), state.student.features.dtype)
@@ -50,13 +53,14 @@ def train(
         started = time.perf_counter()
         tally = train_epoch(config, stepper, state, data, teacher)
         values = tally.means()
-        if diverged := tally.diverged() or _diverged(state.student):
-            raise DivergedError(f"epoch {epoch + 1} of {config.epochs} diverged: {diverged}; lower optim.lr")
+        _check_finite(config, state, epoch + 1, tally.diverged())
         per_class: dict[str, list[float]] = {}
         if val is not None and validated is not None and _is_validated(config, epoch):
             validated.refresh()
             measured, per_class = validate(config, validated, val, counts, "val")
             values |= measured
+        elif epoch + 1 == config.epochs:
+            _check_answers(state.model, data)
         values["train/lr"] = learning_rate(config.optim.lr, epoch, config.epochs)
         state.predicted = tally.predicted
         state.history.append(EpochMetrics(epoch + 1, time.perf_counter() - started, values, per_class))
@@ -99,7 +103,7 @@ class Tally:
             self._losses.setdefault(name, []).append(value)
         self._is_attacked = step.is_attacked
         ones = torch.ones_like(labels, dtype=torch.float32)
-        self._right.index_add_(0, labels, (step.predicted == labels).float())
+        self._right.index_add_(0, labels, step.right.float())
         self._seen.index_add_(0, labels, ones)
         self.predicted.index_add_(0, step.predicted, ones)
 
@@ -122,17 +126,24 @@ def validate(
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """The metrics `<prefix>/*` of a split under PGD of `evaluate.steps`, and FGSM beside it, which tells catastrophic
     overfitting; and the recalls behind them. The same random starts every time.
+
+    Raises:
+        DivergedError: the model answers NaN or infinity to an image.
     """
     model, attack = frozen(model), config.attack
-    clean = Accuracy.of(clean_verdicts(model, split), class_counts)
-    fgsm = pgd_verdicts(model, split, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
-    verdicts = pgd_verdicts(
-        model, split, eps=attack.eps, step_size=attack.step, steps=config.evaluate.steps, seed=VALIDATION_SEED
-    )
-    robust = Accuracy.of(verdicts, class_counts)
-    per_class = {"clean": list(clean.per_class), "robust": list(robust.per_class)}
-    values = validation_metrics(prefix, clean, robust)
-    return values | {f"{prefix}/fgsm_acc": Accuracy.of(fgsm, class_counts).balanced}, per_class
+    verdicts = {
+        "clean": clean_verdicts(model, split),
+        "fgsm": pgd_verdicts(model, split, eps=attack.eps, step_size=attack.eps, steps=1, seed=None),
+        "robust": pgd_verdicts(
+            model, split, eps=attack.eps, step_size=attack.step, steps=config.evaluate.steps, seed=VALIDATION_SEED
+        ),
+    }
+    if told := unanswered(verdicts.values(), "images that it is validated on"):
+        raise DivergedError(f"{told}; {REMEDY}")
+    found = {name: Accuracy.of(one, class_counts) for name, one in verdicts.items()}
+    values = validation_metrics(prefix, found["clean"], found["robust"])
+    per_class = {name: list(found[name].per_class) for name in ("clean", "robust")}
+    return values | {f"{prefix}/fgsm_acc": found["fgsm"].balanced}, per_class
 
 
 def learning_rate(base: float, epoch: int, epochs: int) -> float:
@@ -140,9 +151,18 @@ def learning_rate(base: float, epoch: int, epochs: int) -> float:
     return base * 0.1 ** ((epoch >= 0.75 * epochs) + (epoch >= 0.9 * epochs))
 
 
-def _diverged(model: nn.Module) -> str:
-    finite = torch.stack([parameter.isfinite().all() for parameter in model.parameters()])
-    return "" if bool(finite.all()) else "a weight is not finite after its last batch"
+def _check_finite(config: Config, state: TrainState, epoch: int, loss: str = "") -> None:
+    """See that a state is finite after an epoch, and its losses, of which `loss` tells otherwise."""
+    if found := state.not_finite():
+        found = f"{found} is not finite after its last batch"
+    if loss or found:
+        raise DivergedError(f"epoch {epoch} of {config.epochs} diverged: {loss or found}; {REMEDY}")
+
+
+def _check_answers(model: nn.Module, data: Split) -> None:
+    """See that a model of which nothing is measured answers its own training images."""
+    if told := unanswered([clean_verdicts(model, data)], "training images"):
+        raise DivergedError(f"{told}; {REMEDY}")
 
 
 def _is_validated(config: Config, epoch: int) -> bool:

@@ -143,6 +143,31 @@ def test_training_that_diverges_says_so_and_keeps_no_model_of_it(small_flags: li
     assert not path.exists()
 
 
+def test_a_rate_that_leaves_the_loss_finite_and_no_answer_is_refused_too(tmp_path: Path) -> None:
+    flags = ["train", "--method", "at", "--epochs", "2", "--optim.lr", "1000", "--out", str(tmp_path / "one.pt")]
+    for resume in ([], ["--resume"]):
+        with pytest.raises(UserError, match=r"epoch \d of 2 diverged: .*; lower optim\.lr"):
+            main([*flags, *resume])
+
+
+def test_a_network_without_answers_is_told_of_first_and_has_nothing_right(
+    small_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "one.pt"
+    main(["train", *small_flags, "--method", "at", "--epochs", "1", "--out", str(path)])
+    content = load_checkpoint(path)
+    (content["average"] or content["student"])["features.2.running_mean"][:] = float("nan")
+    save_checkpoint(path, content)
+    capsys.readouterr()
+    assert main(["evaluate", str(path), "--attack", "standard"]) == 0
+    first, *_, balanced, images = capsys.readouterr().out.splitlines()
+    assert first == "warning: the network answers NaN or infinity on 40 of 40 test images: these count as wrong"
+    assert balanced.split() == ["balanced", *["0.0"] * 7]
+    assert images.startswith("40 test images")
+    with pytest.raises(UserError, match=r"epoch 1 of 1 diverged: .*features\.2\.running_mean is not finite"):
+        main(["train", *small_flags, "--method", "at", "--epochs", "1", "--out", str(path), "--resume"])
+
+
 def test_a_mistaken_flag_of_a_command_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"did you mean .--distill\.temperature."):
         main(["train", "--out", str(tmp_path / "one.pt"), "--distil.temperature", "2"])

@@ -1,5 +1,6 @@
 """The training loop: the same bits from the same seed, interrupted or not, and what a step may touch."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from fractions import Fraction
 from pathlib import Path
@@ -20,9 +21,9 @@ from ltsd.methods import METHODS
 from ltsd.models.frozen import frozen
 from ltsd.runs import Run, open_run
 from ltsd.state import TrainState
-from ltsd.step import batch_of, budget_of, setting_of, train_step
+from ltsd.step import Step, batch_of, budget_of, setting_of, train_step
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
-from ltsd.train import DivergedError, learning_rate, train
+from ltsd.train import DivergedError, Tally, learning_rate, train
 
 CPU = torch.device("cpu")
 
@@ -191,6 +192,80 @@ def test_a_loss_that_is_not_finite_ends_the_run(small: Config, splits: Splits, m
     with pytest.raises(DivergedError, match=r"epoch 1 of 3 diverged: the loss of batch 2 of \d is (nan|inf); lower"):
         list(run.epochs())
     assert run.state.history == []
+
+
+def poison(state: TrainState, what: str) -> None:
+    """Make the first entry of a tensor infinite."""
+    module = state.average if what.startswith("the average") else state.student
+    assert module is not None
+    with torch.no_grad():
+        module.state_dict()[what.removeprefix("the average of ")].view(-1)[0] = float("inf")
+
+
+@pytest.mark.parametrize("is_validated", [True, False])
+@pytest.mark.parametrize(
+    "what",
+    ["features.2.running_var", "features.2.running_mean", "the average of head.weight", "the average of head.bias"],
+)
+def test_a_state_that_is_not_finite_ends_the_run_though_its_loss_is(
+    small: Config, splits: Splits, tmp_path: Path, what: str, is_validated: bool
+) -> None:
+    """Under `natural` no attack meets the statistics; the average is met by nobody. Nor is it gone on with later."""
+    config = small.override({"method": "natural", "optim.ema_decay": 0.9, "evaluate.every": 1})
+    val = splits.val if is_validated else None
+    run = open_run(config, splits, splits.train, val, CPU, teacher=None, resume=None)
+    epochs = run.epochs()
+    next(epochs)
+    poison(run.state, what)
+    with pytest.raises(DivergedError, match=f"epoch 2 of 3 diverged: {what} is not finite .* lower optim.lr"):
+        next(epochs)
+    assert [metrics.epoch for metrics in run.state.history] == [1]
+    run.save(tmp_path / "run.pt")
+    with pytest.raises(DivergedError, match=f"epoch 1 of 3 diverged: {what} is not finite"):
+        list(opened(config, splits, resume=tmp_path / "run.pt").epochs())
+
+
+def answers_nan(run: Run, when: Callable[[nn.Module, Tensor], bool]) -> None:
+    """Have a run's network, finite in all that it is made of, answer NaN to some batches."""
+
+    def spoil(head: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+        return logits * float("nan") if when(head, inputs[0]) else logits
+
+    run.state.model.head.register_forward_hook(spoil)
+
+
+@pytest.mark.parametrize("epochs", [3, 2])
+def test_a_network_that_answers_nan_to_validation_images_alone_ends_the_run(
+    small: Config, splits: Splits, epochs: int
+) -> None:
+    run = opened(small.override({"method": "at", "epochs": epochs}), splits)
+    answers_nan(run, lambda head, features: len(features) == len(splits.val))
+    with pytest.raises(
+        DivergedError, match="answers NaN or infinity on 30 of 30 images that it is validated on; lower"
+    ):
+        list(run.epochs())
+    assert [metrics.epoch for metrics in run.state.history] == [1]
+
+
+@pytest.mark.parametrize("method", ["natural", "at"])
+def test_a_run_without_validation_ends_where_its_network_answers_nan_once_it_is_trained(
+    small: Config, splits: Splits, method: str
+) -> None:
+    """As teachers do, and final runs: of these nothing is measured while they train."""
+    config = small.override({"method": method})
+    run = open_run(config, splits, splits.train, None, CPU, teacher=None, resume=None)
+    answers_nan(run, lambda head, features: not head.training)
+    count = len(splits.train)
+    with pytest.raises(DivergedError, match=f"answers NaN or infinity on {count} of {count} training images; lower"):
+        list(run.epochs())
+    assert [metrics.epoch for metrics in run.state.history] == [1, 2]
+
+
+def test_a_batch_that_is_answered_nan_is_none_of_those_that_were_trained_rightly(small: Config, splits: Splits) -> None:
+    step = Step({"loss": torch.zeros(())}, torch.tensor([0, 1, 1]), torch.tensor([False, True, False]), True)
+    tally = Tally(3, CPU)
+    tally.add(step, torch.tensor([0, 1, 2]))
+    assert tally.means()["train/robust_acc"] == pytest.approx(1 / 3)
 
 
 def test_without_prior_the_balanced_loss_trains_as_plain_adversarial_training(small: Config, splits: Splits) -> None:
