@@ -14,7 +14,7 @@ from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import BEGINS, Job, Report, drop_previous_checkpoint
 from sweeps.journal.record import JobRecord, Outcome, Record
 from sweeps.machines.machine import Machines
-from sweeps.study.searcher import OBJECTIVE, STATES, Study, first_line, trial_number
+from sweeps.study.searcher import OBJECTIVE, STATES, Study, first_line, is_scored, trial_number
 
 
 class Listener(Protocol):
@@ -145,7 +145,7 @@ class Dispatcher(Searcher):
         """Have the report on the disk first, then tell those who act on it."""
         job = running.job
         news = self._record.reported(job, report)
-        if news and job.kind == "trial" and OBJECTIVE in report.values:
+        if news and job.kind == "trial" and is_scored(report):
             self._study.report(trial_number(job), report.epoch, report.values[OBJECTIVE])
         if news or report.phase != "train":
             for listener in self._listeners:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from ltsd.config import Config
 from sweeps.journal.exchange import Exchange
-from sweeps.journal.jobs import Job, newest_checkpoint
+from sweeps.journal.jobs import Job, newest_checkpoint, rank
 from sweeps.journal.record import Record
 
 PREFIX = "confirm"
@@ -25,7 +25,7 @@ DEFAULTS = 0
 
 def candidates(complete: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
     """The `count` best trials, and the defaults, where they were completed."""
-    ranked = sorted(complete, key=lambda trial: -(trial.value or 0.0))
+    ranked = sorted(complete, key=lambda trial: -rank(trial.value))
     return ranked[:count] + [trial for trial in ranked[count:] if trial.number == DEFAULTS]
 
 
@@ -49,10 +49,10 @@ def trial_of(job: Job) -> int:
 
 
 def scores(record: Record) -> dict[int, list[float]]:
-    """The scores on the reserve so far, one a seed, by trial number."""
+    """The scores on the reserve so far, one a seed, by trial number; those that are no numbers are none."""
     found: dict[int, list[float]] = {}
     for known in record.of_kind("confirm"):
-        if known.result is not None:
+        if known.result is not None and math.isfinite(known.result.values[SCORE]):
             found.setdefault(trial_of(known.job), []).append(known.result.values[SCORE])
     return found
 

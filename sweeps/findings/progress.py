@@ -14,7 +14,7 @@ from rich.table import Table
 from sweeps.findings import confirm
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import JobRecord
-from sweeps.study.searcher import OBJECTIVE
+from sweeps.study.searcher import OBJECTIVE, is_scored
 from sweeps.study.space import searched_knobs
 
 HEARTBEAT_S = 15.0
@@ -73,9 +73,9 @@ class Progress:
         """See `Listener`."""
         job = known.job
         self._running[job.key] = (job, report, self._running[job.key][2])
-        score = report.values.get(OBJECTIVE)
-        if job.kind == "trial" and score is not None and report.epoch == job.config.epochs:
-            self._best = max(self._best or (score, job.key), (score, job.key), key=lambda found: found[0])
+        if job.kind == "trial" and is_scored(report) and report.epoch == job.config.epochs:
+            scored = (report.values[OBJECTIVE], job.key)
+            self._best = max(self._best or scored, scored, key=lambda found: found[0])
         if not self.console.is_terminal and time.monotonic() - self._spoke > HEARTBEAT_S:
             running = ", ".join(f"{key} {_where(*state[:2])}" for key, state in self._running.items())
             self.say(f"{self._headline()} | running: {running}")

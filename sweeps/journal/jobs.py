@@ -1,5 +1,6 @@
 """One piece of work for Ray: a teacher, a trial, a confirmation or a final run; and what a worker reports of it."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,11 @@ class Report:
 REPORT = "report"
 _DEFAULTS = Config()
 _FIELDS = ("kind", "key", "part", "folder", "exam", "teacher", "resume")
+
+
+def rank(score: float | None) -> float:
+    """What a score counts for where scores are compared: one that is missing or NaN for less than any other."""
+    return -math.inf if score is None or math.isnan(score) else score
 
 
 def keep_checkpoint(job: Job, save: Callable[[Path], None]) -> None:

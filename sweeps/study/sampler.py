@@ -9,6 +9,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.journal.jobs import rank
+
 RANDOM_TRIALS = 6
 SEEN = 500
 BEST = 25
@@ -64,7 +66,7 @@ def seen(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 def _good(over: list[FrozenTrial]) -> list[FrozenTrial]:
     """The best finished trials, in TPE's order: complete ones by value, after them pruned ones that came further."""
     complete = [trial for trial in over if trial.state == TrialState.COMPLETE]
-    best = heapq.nlargest(BEST, complete, key=lambda trial: trial.value or 0.0)
+    best = heapq.nlargest(BEST, complete, key=lambda trial: rank(trial.value))
     if len(best) < BEST:
         pruned = [trial for trial in over if trial.state == TrialState.PRUNED]
         best += heapq.nlargest(BEST - len(best), pruned, key=_last_score)
@@ -72,4 +74,5 @@ def _good(over: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _last_score(trial: FrozenTrial) -> tuple[int, float]:
-    return max(trial.intermediate_values.items(), default=(-1, 0.0))
+    epoch, score = max(trial.intermediate_values.items(), default=(-1, 0.0))
+    return epoch, rank(score)

@@ -1,5 +1,6 @@
 """The Optuna side: the persistent study, which proposes and prunes; a view of the sweep's record."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -12,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ltsd.errors import UserError
 from ltsd.knobs import Value
-from sweeps.journal.jobs import Job
+from sweeps.journal.jobs import Job, Report, rank
 from sweeps.journal.record import JobRecord, Outcome, Record
 from sweeps.study.database import StudyPlace
 from sweeps.study.sampler import BoundedTPE
@@ -189,7 +190,7 @@ class Study:
     def best(self) -> FrozenTrial | None:
         """The complete trial with the highest objective; None while there is none."""
         complete = self.trials(TrialState.COMPLETE)
-        return max(complete, key=lambda trial: trial.value or 0.0) if complete else None
+        return max(complete, key=lambda trial: rank(trial.value)) if complete else None
 
 
 def trial_number(job: Job) -> int:
@@ -238,7 +239,12 @@ def _differences_of_trial(
 
 def scores_of(known: JobRecord) -> dict[int, float]:
     """The objective by epoch, where it was validated."""
-    return {epoch: one.values[OBJECTIVE] for epoch, one in known.epochs.items() if OBJECTIVE in one.values}
+    return {epoch: one.values[OBJECTIVE] for epoch, one in known.epochs.items() if is_scored(one)}
+
+
+def is_scored(report: Report) -> bool:
+    """Whether the objective was measured, and is a number."""
+    return math.isfinite(report.values.get(OBJECTIVE, math.nan))
 
 
 def first_line(error: BaseException) -> str:

@@ -1,9 +1,11 @@
 """What is measured of a job, point by point: what MLflow should have of it, no more and no less."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from sweeps.journal.jobs import rank
 from sweeps.journal.record import JobRecord
 
 
@@ -17,8 +19,8 @@ class Point(NamedTuple):
 
 
 def points(values: Mapping[str, float], step: int, at: int) -> Iterator[Point]:
-    """The measurements of a step; what is not a number is none."""
-    return (Point(name, step, float(value), at) for name, value in values.items() if value == value)
+    """The measurements of a step; what is not finite is none."""
+    return (Point(name, step, float(value), at) for name, value in values.items() if math.isfinite(value))
 
 
 def expected(known: JobRecord) -> Iterator[Point]:
@@ -42,7 +44,7 @@ def best_and_final(known: JobRecord) -> Iterator[Point]:
     if not validated or known.outcome == "failed":
         return
     last, at = known.last_epoch, known.reported[known.last_epoch]
-    best = max(validated, key=lambda epoch: validated[epoch]["val/robust_acc"])
+    best = max(validated, key=lambda epoch: rank(validated[epoch]["val/robust_acc"]))
     yield Point("best/epoch", last, float(best), at)
     for prefix, epoch in (("best", best), ("final", max(validated))):
         values = {name: value for name, value in validated[epoch].items() if name.startswith("val/")}

@@ -13,12 +13,13 @@ from ray import tune
 from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
+from ltsd.evaluate import unanswered
 from ltsd.exam import ExamResult, examine
 from ltsd.precision import device_of
 from ltsd.runs import Run, load_model, open_run
 from ltsd.state import EpochMetrics
 from ltsd.teacher import teacher_gamma, teacher_split
-from ltsd.train import validate
+from ltsd.train import REMEDY, DivergedError, validate
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import BEGINS, Job, Report, keep_checkpoint, newest_checkpoint
@@ -151,6 +152,9 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
 
     Returns:
         The recalls by attack.
+
+    Raises:
+        DivergedError: the model answers NaN or infinity to an image.
     """
     model = run.state.model.eval().requires_grad_(False)
     test = splits.test.to(run.data.rows.device)
@@ -159,6 +163,8 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
     exchange.bring(job.verdicts)
     for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.verdicts):
         exchange.publish(job.verdicts, len(result.verdicts))
+        if told := unanswered(result.verdicts.values(), "test images"):
+            raise DivergedError(f"{told}; {REMEDY}")
         tune.report(Report(job.config.epochs, done).message())
         results.append(result)
     result = results[-1]
