@@ -8,6 +8,7 @@ from typing import Any, NoReturn, get_args
 
 from ltsd.errors import UserError
 from ltsd.knobs import Value, checked, nearest, walk
+from ltsd.output import CLOSED, discard_output, prepare_output
 
 
 class Parser(argparse.ArgumentParser):
@@ -128,9 +129,22 @@ _READERS: dict[type, Callable[[str], Any]] = {
 
 
 def exit_code_of(main: Callable[[], int]) -> int:
-    """Run a command; a UserError becomes one message on stderr and exit code 2."""
+    """Run a command; returns its exit code: 2 with one message on stderr after a UserError, `output.CLOSED` where
+    nobody reads its output any more.
+    """
+    prepare_output()
+    try:
+        return _code_of(main)
+    except BrokenPipeError:
+        discard_output()
+        return CLOSED
+
+
+def _code_of(main: Callable[[], int]) -> int:
     try:
         return main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        sys.stdout.flush()

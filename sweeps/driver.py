@@ -26,6 +26,7 @@ import torch
 from optuna.exceptions import StorageInternalError
 
 from ltsd.data import load_splits
+from ltsd.output import CLOSED
 from sweeps.dispatch.dispatcher import Dispatcher
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
@@ -50,7 +51,7 @@ PATIENCE_INTERRUPTED_S = 4.0
 
 
 def run_sweep(sweep: Sweep) -> int:
-    """Run or resume a sweep; returns its exit code: 0 done, 1 it failed, 130 interrupted.
+    """Run or resume a sweep; returns its exit code: 0 done, 1 it failed, 130 interrupted, 141 nobody reads its output.
 
     Raises:
         UserError: what was asked for cannot be; nothing is left behind of a new sweep.
@@ -63,36 +64,38 @@ def run_sweep(sweep: Sweep) -> int:
     splits = load_splits(sweep.base.data, check=True)
     sweep = sweep.on(splits.fingerprint)
     check_attacks(sweep.settings, splits.train.num_classes)
-    with sweep.claimed(), Progress() as progress:
-        return run(opened(sweep, splits, machines, exchange, progress))
+    with sweep.claimed(), Progress() as progress, interrupted_by_signals(progress.asked):
+        try:
+            parts = opened(sweep, splits, machines, exchange, progress)
+        except KeyboardInterrupt:
+            return interrupted(progress, "interrupted before it began")
+        return run(parts)
 
 
 def run(parts: Parts) -> int:
-    """Run the jobs of a sweep and conclude it; returns its exit code."""
+    """Run the jobs of a sweep and conclude it, unless a signal ends it; returns its exit code."""
     sweep, machines, exchange, tracker = parts.sweep, parts.machines, parts.exchange, parts.tracker
     record, study, progress = parts.record, parts.study, parts.progress
     safes = [Safe(exchange, sweep.settings.folder, progress.say)] if sweep.settings.shared else []
-    plan = plan_of(parts)
-    compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
-    dispatcher = Dispatcher(plan, record, study, compared_at, machines, exchange, (progress, tracker, *safes))
-    progress.expect(sweep.settings.trials, lambda: plan.final_runs, len(study.finished()), study.best())
     code, patience = 1, PATIENCE_INTERRUPTED_S
     try:
-        with interrupted_by_signals() as came:
-            run_jobs(dispatcher, machines, exchange, came)
-            code = halted(sweep, dispatcher.halted, progress) or conclude(parts)
+        plan = plan_of(parts)
+        compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
+        dispatcher = Dispatcher(plan, record, study, compared_at, machines, exchange, (progress, tracker, *safes))
+        progress.expect(sweep.settings.trials, lambda: plan.final_runs, len(study.finished()), study.best())
+        run_jobs(dispatcher, machines, exchange, progress.asked)
+        code = halted(sweep, dispatcher.halted, progress) or conclude(parts)
         patience = PATIENCE_S
     except (OSError, StorageInternalError) as error:
         code = halted(sweep, first_line(error.__cause__ or error), progress)
     except KeyboardInterrupt:
-        progress.say(f"interrupted; everything is saved. Go on with:\n  {report.resume_command(sweep)}")
-        code = INTERRUPTED
+        code = interrupted(progress, f"interrupted; everything is saved. Go on with:\n  {report.resume_command(sweep)}")
     finally:
         machines.stop()
-        tracker.close({0: "FINISHED", INTERRUPTED: "KILLED"}.get(code, "FAILED"), patience)
+        tracker.close({0: "FINISHED", INTERRUPTED: "KILLED", CLOSED: "KILLED"}.get(code, "FAILED"), patience)
         for safe in safes:
             safe.close(PATIENCE_S if code == 0 else PATIENCE_INTERRUPTED_S)
-    return code
+    return CLOSED if code == 0 and progress.asked else code
 
 
 def plan_of(parts: Parts) -> Plan:
@@ -110,6 +113,13 @@ def plan_of(parts: Parts) -> Plan:
         machines=parts.machines,
         exchange=parts.exchange,
     )
+
+
+def interrupted(progress: Progress, told: str) -> int:
+    """Tell that a signal ended the sweep; returns its exit code, that of a closed output where this was the signal."""
+    code = CLOSED if progress.asked[:1] == [signal.SIGPIPE] else INTERRUPTED
+    progress.say(told)
+    return code
 
 
 def halted(sweep: Sweep, why: str, progress: Progress) -> int:
@@ -137,13 +147,12 @@ def conclude(parts: Parts) -> int:
 
 
 @contextlib.contextmanager
-def interrupted_by_signals() -> Iterator[list[int]]:
+def interrupted_by_signals(came: list[int]) -> Iterator[None]:
     """Inside, SIGTERM interrupts as Ctrl-C does; a second signal of either kind ends the process at once.
 
-    Yields:
-        The signals that came: an interrupt that is raised in the middle of a library's callback may be lost there.
+    Args:
+        came: gets the signals: an interrupt that is raised in the middle of a library's callback may be lost there.
     """
-    came: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         came.append(number)
@@ -153,7 +162,7 @@ def interrupted_by_signals() -> Iterator[list[int]]:
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield came
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

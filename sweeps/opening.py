@@ -83,7 +83,7 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
 
 @contextlib.contextmanager
 def leaving_nothing(sweep: Sweep) -> Iterator[None]:
-    """Inside a new sweep may be refused: then nothing of it is left behind."""
+    """Inside a new sweep may be refused, or interrupted: then nothing of it is left behind."""
     try:
         try:
             yield
@@ -91,7 +91,7 @@ def leaving_nothing(sweep: Sweep) -> Iterator[None]:
             raise UserError(
                 f"--shared {error}; see to it that it answers and that the login may list, read, write and delete there"
             ) from error
-    except UserError:
+    except BaseException:
         if sweep.is_new:
             place_of_study(sweep).remove()
             shutil.rmtree(sweep.settings.folder, ignore_errors=True)
@@ -129,7 +129,7 @@ def starting(
             yield
             start()
             answered.result()
-    except UserError:
+    except BaseException:
         machines.stop()
         if answered.exception() is None:
             tracker.refuse(is_new=sweep.is_new)

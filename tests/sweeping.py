@@ -15,6 +15,10 @@ SMALL = (
     *("--trials", "3", "--epochs", "4", "--teacher.epochs", "2", "--evaluate.every", "2", "--model.width", "8"),
     *("--final-seeds", "1", "--final-attack", "none", "--reference-attack", "none"),
 )
+SMALLEST = (
+    *("--trials", "1", "--epochs", "1", "--teacher.epochs", "1", "--final-seeds", "1", "--references", "at"),
+    *("--final-attack", "none", "--reference-attack", "none"),
+)
 
 
 def command(*flags: str) -> list[str]:

@@ -136,7 +136,7 @@ def write_table(parts: Sequence[str], folder: Path) -> Path:
     """Keep tables and what there is to note of them as Markdown in the sweep's folder."""
     path = folder / "table.md"
     with publishing(path) as temporary:
-        temporary.write_text("\n".join(parts))
+        temporary.write_text("\n".join(parts), encoding="utf-8")
     return path
 
 

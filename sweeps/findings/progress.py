@@ -1,5 +1,6 @@
 """The live view: which jobs run, at which epoch, the best so far, the time left."""
 
+import signal
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -11,6 +12,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
+from ltsd.output import discard_output
 from sweeps.findings import confirm
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import JobRecord
@@ -20,17 +22,31 @@ from sweeps.study.space import searched_knobs
 HEARTBEAT_S = 15.0
 
 
+class Shown(Console):
+    """A console that Rich writes to; once nobody reads it any more it shows nothing, and `asked` gets a SIGPIPE."""
+
+    asked: list[int]
+
+    def on_broken_pipe(self) -> None:
+        """Called by Rich, in whichever thread wrote."""
+        self.asked.append(signal.SIGPIPE)
+        discard_output()
+
+
 class Progress:
     """A `Listener` that shows a sweep: a table that redraws itself in a terminal, lines of text in a file.
 
-    The time left is estimated from what jobs of each kind took so far.
+    The time left is estimated from what jobs of each kind took so far. `asked` has the signals that asked the sweep to
+    end; that nobody reads its output any more is one.
     """
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.asked: list[int] = []
+        self.console = Shown(highlight=False, soft_wrap=True)
+        self.console.asked = self.asked
         self._trials = 0
         self._final_runs: Callable[[], int] = lambda: 0
-        self._starting: Spinner | None = Spinner("dots", "Ray and MLflow are starting")
+        self._starting: Spinner | None = Spinner("line", "Ray and MLflow are starting")
         self._ended = {"trial": 0, "confirm": 0, "final": 0, "teacher": 0}
         self._running: dict[str, tuple[Job, Report | None, float]] = {}
         self._best: tuple[float, str] | None = None
