@@ -19,8 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
-
 import ray
 import torch
 from machine import RESULTS, hardware, versions

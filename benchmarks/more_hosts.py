@@ -7,7 +7,6 @@ the one machine that all hosts share do not decide: what is measured is what pla
 """
 
 import argparse
-import os
 import secrets
 import sys
 import tempfile
@@ -33,7 +32,6 @@ def waiting_job(params: Mapping[str, Any], **rest: Any) -> None:
 
 def drive(name: str, trials: int) -> None:
     """The driver, on the leader: a sweep whose trials wait. It finds no finalist, since nothing is trained."""
-    os.environ["RAY_AUTH_MODE"] = "token"  # Ray reads it when it is imported
     from ray import cloudpickle
 
     from sweeps import driver

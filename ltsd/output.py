@@ -7,7 +7,6 @@ import select
 import signal
 import sys
 import unicodedata
-from pathlib import Path
 
 CLOSED = 128 + signal.SIGPIPE
 """The exit code where whoever read the output left, as `| head` does: what a shell tells of other programs then."""
@@ -25,7 +24,8 @@ def prepare_output() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8", errors=READABLE))
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", errors=READABLE))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=READABLE)
 

@@ -1,26 +1,10 @@
 """A sweep from its settings to its table: the order in which everything happens."""
 
 import contextlib
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-
-# Ray reads its environment when it is imported: quiet, without telemetry, and with a token, so that on a machine whose
-# ports others can reach nobody commands it who does not know that.
-os.environ |= {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_MAX_PENDING_TRIALS_PG": "10000",
-    "TUNE_WARN_THRESHOLD_S": "10",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import torch
 from optuna.exceptions import StorageInternalError

@@ -9,7 +9,7 @@ from functools import partial
 
 from optuna.distributions import BaseDistribution
 
-from ltsd.data import Splits
+from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.exam import check_classes
 from sweeps.findings import report
@@ -17,6 +17,7 @@ from sweeps.findings.progress import Progress
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.record import Record, open_mended
+from sweeps.machines import environment
 from sweeps.machines.machine import Machines
 from sweeps.machines.sharing import share_out
 from sweeps.settings.flags import AUTO, Settings
@@ -68,7 +69,8 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
     space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
     with leaving_nothing(sweep):
         sweep.keep()
-        for line in report.introduction(sweep, splits, machines, list(space)):
+        told = environment.told(joins=sweep.settings.ray_address is not None)
+        for line in (*report.introduction(sweep, splits, machines, list(space)), *told):
             progress.say(line)
         record, mended = open_mended(sweep.settings.folder, exchange)
         if mended:
@@ -93,9 +95,24 @@ def leaving_nothing(sweep: Sweep) -> Iterator[None]:
             ) from error
     except BaseException:
         if sweep.is_new:
-            place_of_study(sweep).remove()
-            shutil.rmtree(sweep.settings.folder, ignore_errors=True)
+            remove(sweep)
         raise
+
+
+def remove(sweep: Sweep) -> None:
+    """Take away the folder and the study of a sweep that never began."""
+    place_of_study(sweep).remove()
+    shutil.rmtree(sweep.settings.folder, ignore_errors=True)
+
+
+def withdraw(sweep: Sweep) -> None:
+    """Leave nothing of a new sweep whose process died before its first job, and no run of another that runs."""
+    view = MlflowView.of(sweep, load_splits(sweep.base.data), [])
+    with contextlib.suppress(UserError):
+        view.reach()
+        view.withdraw() if sweep.is_new else view.end_runs()
+    if sweep.is_new:
+        remove(sweep)
 
 
 def open_study(

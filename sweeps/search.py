@@ -14,8 +14,10 @@ import sys
 from collections.abc import Sequence
 
 from ltsd.config import Config
+from ltsd.errors import UserError
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
-from sweeps.machines.supervisor import supervised
+from sweeps.machines.environment import remedy
+from sweeps.machines.supervisor import StillbornError, supervised
 from sweeps.settings.flags import Settings
 from sweeps.settings.sweep import Sweep
 
@@ -31,7 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return exit_code_of(lambda: run_sweep(dataclasses.replace(sweep, is_new=sweep.is_new and not again)))
 
-    return supervised(run, sweep.on_record)
+    try:
+        return supervised(run, sweep.on_record)
+    except StillbornError as error:
+        from sweeps.opening import withdraw  # takes seconds to import, too
+
+        withdraw(sweep)
+        raise UserError(f"the sweep's process died before its first job began ({error}); {remedy()}") from None
 
 
 def read_flags(arguments: Sequence[str] | None) -> Sweep:

@@ -10,14 +10,12 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+import sweeps.machines.environment  # noqa: F401  # before a test imports Ray
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.knobs import Value
 from ltsd.state import TrainState
 from ltsd.train import train
-
-# Ray reads it when it is imported, which a test may do before the driver that sets it.
-os.environ["RAY_AUTH_MODE"] = "token"
 
 SMALL: Mapping[str, Value] = {
     "epochs": 3,

@@ -102,16 +102,59 @@ def test_who_does_not_know_the_token_is_told_where_it_belongs(
     assert cluster[1] not in done.stderr
 
 
+def own_ray(folder: Path) -> dict[str, object]:
+    """What a Ray of one's own has that is started here and now, and where its files lie."""
+    from sweeps.journal.exchange import SharedFolder
+    from sweeps.machines.machine import OwnMachine
+    from sweeps.settings.flags import Settings
+
+    machine = OwnMachine(Settings(concurrency=1, gpus_per_trial=0.0))
+    machine.start(folder, None, SharedFolder())  # type: ignore[arg-type]
+    import ray
+
+    here = {"processors": ray.cluster_resources()["CPU"], "files": str(Path(ray.nodes()[0]["ObjectStoreSocketName"]))}
+    machine.stop()
+    return here
+
+
+def test_a_ray_of_ones_own_starts_beside_a_strangers_whatever_is_set(
+    cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, token = cluster
+    long = tmp_path / ("x" * 91)
+    long.mkdir()
+    for name, value in {
+        "TMPDIR": str(long),
+        "RAY_TMPDIR": "/proc/none",
+        "RAY_ADDRESS": address,
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_AUTH_TOKEN_PATH": "/none",
+        "RAY_CLIENT_MODE": "1",
+        "RAY_REDIS_ADDRESS": "127.0.0.1:9",
+        "RAY_GCS_SERVER_PORT": address.rpartition(":")[2],
+        "RAY_OVERRIDE_RESOURCES": '{"CPU": 7}',
+        "RAY_RUNTIME_ENV_HOOK": "no.such.hook",
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+        here = apart.submit(own_ray, tmp_path).result()
+    assert here["processors"] == 1
+    assert str(here["files"]).startswith("/tmp/ltsd-")
+    assert not Path(str(here["files"])).parents[2].exists()
+    with socket.create_connection(address.split(":"), 5):
+        pass
+
+
 def looked_over(address: str, token: str, folder: Path) -> tuple[int, list[str]]:
     """How many nodes a cluster has, and what each lacks that answers when one more is asked that is gone."""
     os.environ["RAY_AUTH_TOKEN"] = token
-    import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
     from sweeps.journal.exchange import SharedFolder
     from sweeps.machines.cluster import Cluster, alive_nodes, look_over
     from sweeps.settings.flags import Settings
     from sweeps.worker.shipping import Shipment, versions
 
-    assert sweeps.driver
     machines = Cluster(Settings(ray_address=address))
     try:
         nodes = alive_nodes()
@@ -132,11 +175,9 @@ def test_a_node_that_is_gone_before_it_answers_is_left_out(cluster: tuple[str, s
 
 
 def test_a_node_says_what_it_lacks(tmp_path: Path) -> None:
-    import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
     from sweeps.journal.exchange import SharedFolder
     from sweeps.worker.shipping import Shipment, lacks_of_this_node, versions
 
-    assert sweeps.driver
     wanted = Shipment(versions(), str(tmp_path), SharedFolder(), "images", "fingerprint", ())
     assert f"it does not see {tmp_path}" in lacks_of_this_node(wanted)
     (tmp_path / SETTINGS_FILE).touch()

@@ -3,20 +3,16 @@
 from pathlib import Path
 
 import pytest
+import ray
 
 from ltsd.data import Splits
+from sweeps.journal.exchange import SharedFolder
+from sweeps.machines.machine import OwnMachine, carried
 from sweeps.settings.flags import Settings
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_ray_has_room_for_as_many_jobs_as_run_at_a_time(concurrency: int, splits: Splits) -> None:
-    import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
-    from sweeps.journal.exchange import SharedFolder
-    from sweeps.machines.machine import OwnMachine
-
-    assert sweeps.driver
-    import ray
-
     machine = OwnMachine(Settings(concurrency=concurrency, gpus_per_trial=0.0))
     machine.start(Path("runs"), splits, SharedFolder())
     try:
@@ -40,8 +36,4 @@ def test_ray_has_room_for_as_many_jobs_as_run_at_a_time(concurrency: int, splits
 def test_a_share_is_of_one_gpu_what_is_left_of_two_makes_no_third(
     cpus: float, gpus: float, share: float, jobs: int
 ) -> None:
-    import sweeps.driver  # as above
-    from sweeps.machines.machine import carried
-
-    assert sweeps.driver
     assert carried(cpus, gpus, share) == jobs

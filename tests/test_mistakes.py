@@ -1,10 +1,12 @@
 """What a user gets wrong on the main command: exit code 2, one message, nothing left behind."""
 
+import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from sweeping import command
+from sweeping import command, mlflow_runs
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,17 @@ def test_is_told_in_one_message(tmp_path: Path, flags: tuple[str, ...], told: st
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stdout + done.stderr
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.slow
+def test_a_ray_that_does_not_start_is_told_in_one_message(tmp_path: Path) -> None:
+    spilling = json.dumps({"type": "filesystem", "params": {"directory_path": "/proc/none"}})
+    env = os.environ | {"RAY_object_spilling_config": spilling, "TMPDIR": str(tmp_path)}
+    flags = command("--name", "night")
+    done = subprocess.run(flags, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: Ray does not start on this machine ([Errno 2] No such file or directory")
+    assert "unset RAY_object_spilling_config, which Ray obeys" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*"))
+    assert not mlflow_runs(tmp_path, "night")

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sweeps.driver  # sets Ray's environment, which Ray reads when it is imported
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
@@ -19,8 +18,6 @@ from sweeps.machines.machine import OwnMachine
 from sweeps.machines.sharing import WORTH, Load, best, pays, tried_out
 from sweeps.search import read_flags
 from sweeps.settings.flags import Settings
-
-assert sweeps.driver
 
 
 @given(st.lists(st.floats(1.0, 1000.0), min_size=1, max_size=4))

@@ -64,10 +64,18 @@ def test_work_that_asks_for_a_process_of_its_own_gets_one(tmp_path: Path) -> Non
     assert "Traceback" not in said
 
 
-def test_work_that_dies_with_nothing_on_record_is_not_begun_again(tmp_path: Path) -> None:
-    code, record, said = ended(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+@pytest.mark.parametrize(
+    ("death", "cause"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL: killed, or out of memory"),
+        ("signal.alarm(1)\ntime.sleep(60)", "Ray did not answer in time"),
+        ("os._exit(1)", "it raised an error, or Ray brought it down"),
+    ],
+)
+def test_work_that_dies_with_nothing_on_record_is_given_up(tmp_path: Path, death: str, cause: str) -> None:
+    code, record, said = ended(tmp_path, death)
     assert (code, record) == (1, "")
-    assert "nothing new came on record, so it is not begun again" in said
+    assert said.rstrip().endswith(f"StillbornError: {cause}")
 
 
 def test_three_deaths_in_a_row_that_bring_nothing_are_the_end(tmp_path: Path) -> None:

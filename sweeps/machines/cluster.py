@@ -13,7 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ltsd.data import Splits
 from ltsd.errors import UserError
 from sweeps.journal.exchange import Exchange
-from sweeps.machines.machine import QUIET, carried, share_asked
+from sweeps.machines import environment
+from sweeps.machines.machine import QUIET, carried, share_asked, starting_ray
 from sweeps.settings.flags import Settings
 from sweeps.worker.shipping import Shipment, lacks_of_this_node
 
@@ -47,21 +48,17 @@ class Cluster:
             )
 
     def _join(self) -> None:
-        try:
+        remedy = "run this on a node of a cluster that `ray up` started, with its token in ~/.ray/auth_token"
+        with starting_ray(f"--ray-address {self._address}: no cluster can be joined there", remedy):
             # Asked first: where nothing listens, Ray would end this process after 20 s instead of raising an error.
             address = canonicalize_bootstrap_address_or_die(self._address)
             host, _, port = address.rpartition(":")
             socket.create_connection((host, port), ANSWER_WITHIN_S).close()
             ray.init(address=address, **QUIET)
-        except Exception as error:  # ConnectionError, OSError, RuntimeError, ValueError and errors of Ray's own
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"--ray-address {self._address}: no cluster can be joined there ({reason}); run this on a node of a "
-                f"cluster that `ray up` started, with its token in ~/.ray/auth_token"
-            ) from None
 
     def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
         """Pack what jobs take along, and have every node look whether it has the rest."""
+        environment.hide(joins=True)
         self.scratch = folder.absolute() / SCRATCH
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir()

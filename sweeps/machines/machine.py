@@ -1,8 +1,11 @@
 """The machine that a sweep is started on: what it carries, checked first; Ray, started on it for one sweep."""
 
+import contextlib
 import logging
 import os
-import secrets
+import signal
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,11 +15,14 @@ import torch
 from ltsd.data import Splits
 from ltsd.errors import UserError
 from sweeps.journal.exchange import Exchange
+from sweeps.machines import environment
 from sweeps.settings.flags import AUTO, Settings
 from sweeps.worker.shipping import Shipment
 
 # Workers stay where the driver stands, so that a relative path of data means the same to both.
 WORKER_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}}
+START_WITHIN_S = 180
+LONGEST_REASON = 400
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": WORKER_ENVIRONMENT}
 
 
@@ -81,12 +87,16 @@ class OwnMachine:
 
     def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
         """Start Ray with room for as many jobs as run at a time: the dispatcher keeps one more ready."""
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(num_cpus=self._concurrency, include_dashboard=False, **QUIET)
+        self.scratch = environment.make_scratch()
+        environment.hide(joins=False)
+        with starting_ray("Ray does not start on this machine", environment.remedy()):
+            place = str(self.scratch)
+            ray.init("local", num_cpus=self._concurrency, include_dashboard=False, _temp_dir=place, **QUIET)
 
     def stop(self) -> None:
-        """End Ray's processes and workers."""
+        """End Ray's processes and workers, and remove its files."""
         ray.shutdown()
+        environment.remove_scratch()
 
     def carries(self) -> int:
         """See `Machines`."""
@@ -99,6 +109,23 @@ class OwnMachine:
     def has(self, host: str) -> bool:
         """See `Machines`."""
         return True
+
+
+@contextlib.contextmanager
+def starting_ray(failed: str, remedy: str) -> Iterator[None]:
+    """Inside, Ray is started or joined, or what keeps it from that is told; a Ray that hangs ends the process.
+
+    Raises:
+        UserError: it raised something.
+    """
+    signal.alarm(START_WITHIN_S)
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        reason = textwrap.shorten(str(error), LONGEST_REASON, placeholder=" …") or type(error).__name__
+        raise UserError(f"{failed} ({reason}); {remedy}") from None
+    finally:
+        signal.alarm(0)
 
 
 def share_asked(settings: Settings, most: float) -> float:

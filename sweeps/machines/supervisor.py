@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from sweeps.machines import environment
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 FRUITLESS = 3
@@ -21,6 +23,10 @@ ASKED_TO_LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 class BeginAgainError(Exception):
     """Raised by work that can only go on in a process of its own."""
+
+
+class StillbornError(Exception):
+    """The work's process died before anything was on record; its text says of what."""
 
 
 def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
@@ -33,6 +39,9 @@ def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
 
     Args:
         work: is told whether it goes on after a death.
+
+    Raises:
+        StillbornError: it died, and nothing is on record.
     """
     if sys.platform != "linux":
         return work(False)
@@ -42,14 +51,17 @@ def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
         before = progress()
         code, number = _run_child(work, again)
         _end_descendants()
+        environment.remove_scratch()
         if code is not None:
             return code
         if number in ASKED_TO_LEAVE:
             return 128 + number
+        if progress() == 0:
+            raise StillbornError(_cause(number))
         again = True
         fruitless = 0 if progress() > before else fruitless + 1
         print(f"the sweep's process died ({_cause(number)})", file=sys.stderr, flush=True)
-        if fruitless == FRUITLESS or progress() == 0:
+        if fruitless == FRUITLESS:
             print("nothing new came on record, so it is not begun again", file=sys.stderr)
             return 1
         print("it is begun again and goes on from its record", file=sys.stderr, flush=True)
@@ -119,6 +131,8 @@ def _children() -> list[int]:
 
 
 def _cause(number: int) -> str:
+    if number == signal.SIGALRM:
+        return "Ray did not answer in time"
     return (
         f"{signal.Signals(number).name}: killed, or out of memory"
         if number

@@ -159,12 +159,18 @@ class MlflowView:
             register(self._uri, self.runs(model.key)[0], self.experiment, model, inputs)
 
     def withdraw(self) -> None:
-        """Delete the parent of a sweep that never began."""
-        self._client.delete_run(self._ids[PARENT])
+        """Delete the runs of a sweep that never began."""
+        self.end_runs()
+        for run in self.runs():
+            self.delete(run)
 
     def close(self, status: str) -> None:
-        """End the parent with `status`, and every run of the sweep that still runs, whoever left it."""
+        """End the parent with `status`, and what else still runs."""
         self._client.set_terminated(self._ids[PARENT], status)
+        self.end_runs()
+
+    def end_runs(self) -> None:
+        """End every run of the sweep that still runs, whoever left it."""
         for run in self.runs():
             if run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, "KILLED")

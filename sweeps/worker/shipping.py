@@ -13,7 +13,6 @@ import ray
 from filelock import FileLock
 
 import ltsd
-import sweeps
 from ltsd.data import Splits
 from ltsd.data.arrow import cache_folder
 from ltsd.data.sources import DECODED_FILES, read_decoded
@@ -85,7 +84,7 @@ def received(shipment: Shipment) -> Path:
 def versions() -> dict[str, str]:
     """What has to be the same on all machines; of this project a digest of its sources."""
     digest = hashlib.sha256()
-    for package in (Path(ltsd.__file__).parent, Path(sweeps.__file__).parent):
+    for package in (Path(ltsd.__file__).parent, Path(__file__).parents[1]):
         for path in sorted(package.rglob("*.py")):
             digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
     packages = {name: version(name) for name in VERSIONED}
