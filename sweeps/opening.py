@@ -17,7 +17,7 @@ from sweeps.findings.progress import Progress
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.record import Record, open_mended
-from sweeps.machines import environment
+from sweeps.machines import environment as ray_environment
 from sweeps.machines.machine import Machines
 from sweeps.machines.sharing import share_out
 from sweeps.settings.flags import AUTO, Settings
@@ -26,6 +26,7 @@ from sweeps.study.database import place_of_study
 from sweeps.study.scheduler import rung_pruner
 from sweeps.study.searcher import Study
 from sweeps.study.space import published_defaults, search_space
+from sweeps.tracking import environment as mlflow_environment
 from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.view import MlflowView
 from sweeps.worker.teachers import settle_teachers
@@ -69,8 +70,8 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
     space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
     with leaving_nothing(sweep):
         sweep.keep()
-        told = environment.told(joins=sweep.settings.ray_address is not None)
-        for line in (*report.introduction(sweep, splits, machines, list(space)), *told):
+        of_ray, of_mlflow = ray_environment.told(joins=bool(sweep.settings.ray_address)), mlflow_environment.told()
+        for line in (*report.introduction(sweep, splits, machines, list(space)), *of_ray, *of_mlflow):
             progress.say(line)
         record, mended = open_mended(sweep.settings.folder, exchange)
         if mended:

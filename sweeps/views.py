@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ltsd.data import load_splits
 from sweeps.findings import confirm, finals, report
 from sweeps.journal.exchange import Exchange, exchange_of
+from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Record, epochs_kept, open_mended
 from sweeps.settings.sweep import JOURNAL_FILE, Sweep
 from sweeps.study.database import check_stores, place_of_study
@@ -44,7 +45,7 @@ class Views:
         parts = (
             differences_of_study(self._place, self.record),
             differences_of_checkpoints(self.record, self._exchange),
-            agreement.differences(self._view, self.record),
+            agreement.differences(self._view, self.record, self._model()),
         )
         for part in parts:
             for key, lines_of_job in part.items():
@@ -61,14 +62,17 @@ class Views:
         self._view.describe_sweep()
         found = agreement.repair(self._view, self.record)
         yield f"MLflow: {len(found)} of {len(self.record.jobs)} jobs were written again"
-        chosen = confirm.chosen(confirm.scores(self.record))
-        results = finals.results(self.record, chosen, self._sweep.settings.rows)
+        results = finals.results(self.record, self._chosen(), self._sweep.settings.rows)
         pictures = sorted((self._folder / "pictures").glob("*.png")) + list(self._folder.glob("table.md"))
         at = max((known.ended for known in self.record.jobs.values()), default=int(time.time() * 1000))
-        self._view.finish(
-            report.metrics(self.record, study, results), at, pictures, finals.finalist_model(self.record, chosen)
-        )
+        self._view.finish(report.metrics(self.record, study, results), at, pictures, self._model())
         self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
+
+    def _chosen(self) -> int | None:
+        return confirm.chosen(confirm.scores(self.record))
+
+    def _model(self) -> Job | None:
+        return finals.finalist_model(self.record, self._chosen())
 
 
 def differences_of_checkpoints(record: Record, exchange: Exchange) -> dict[str, list[str]]:

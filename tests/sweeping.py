@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -19,6 +20,37 @@ SMALLEST = (
     *("--trials", "1", "--epochs", "1", "--teacher.epochs", "1", "--final-seeds", "1", "--references", "at"),
     *("--final-attack", "none", "--reference-attack", "none"),
 )
+ELSEWHERE = {
+    "RAY_ADDRESS": "10.255.255.1:6379",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_AUTH_TOKEN": "of-another-cluster",
+    "RAY_AUTH_TOKEN_PATH": "/none",
+    "RAY_REDIS_ADDRESS": "127.0.0.1:9",
+    "RAY_gcs_storage": "redis",
+    "RAY_OVERRIDE_RESOURCES": '{"CPU": 7}',
+    "RAY_RUNTIME_ENV_HOOK": "no.such.hook",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}",
+    "RAY_CLIENT_MODE": "1",
+    "RAY_TMPDIR": "/none",
+    "RAY_STORAGE": "/none",
+    "RAY_AIR_LOCAL_CACHE_DIR": "/none",
+    "RAY_TUNE_CALLBACKS": "no.such.callback",
+    "TUNE_RESULT_DIR": "/none",
+    "TUNE_RESULT_BUFFER_LENGTH": "1000",
+    "TMPDIR": f"/none/{'x' * 91}",
+    "OMP_NUM_THREADS": "64",
+    "PYTHONWARNINGS": "error",
+    "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    "MLFLOW_REGISTRY_URI": "http://127.0.0.1:9",
+    "MLFLOW_EXPERIMENT_NAME": "another",
+    "MLFLOW_EXPERIMENT_ID": "77",
+    "MLFLOW_RUN_ID": "0123456789abcdef0123456789abcdef",
+    "MLFLOW_RUN_CONTEXT": '{"foreign": "tag"}',
+    "MLFLOW_ACTIVE_MODEL_ID": "m-0123456789abcdef",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "true",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+}
+"""Variables by which a sweep that obeyed them would go elsewhere, or not at all."""
 
 
 def command(*flags: str) -> list[str]:
@@ -26,9 +58,19 @@ def command(*flags: str) -> list[str]:
     return [sys.executable, str(SEARCH), *flags]
 
 
-def run_search(folder: Path, *flags: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """Run the main command to its end in a folder of its own."""
-    return subprocess.run(command(*flags), cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
+def run_search(
+    folder: Path, *flags: str, timeout: float = 240, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the main command to its end in a folder of its own, with more variables in its environment."""
+    return subprocess.run(
+        command(*flags),
+        cwd=folder,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 def run_until(folder: Path, text: str, number: signal.Signals, *flags: str) -> tuple[int, str]:

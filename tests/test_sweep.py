@@ -12,19 +12,20 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from sweeping import SMALL, mlflow_runs, run_search
+from sweeping import ELSEWHERE, SMALL, mlflow_runs, run_search
 
 from ltsd.checkpoint import load_checkpoint
 from ltsd.exam.verdicts import read_verdicts
 from ltsd.runs import load_model
+from sweeps.audit import main as audit
 from sweeps.journal.record import Record
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where one sweep was run to its end."""
+    """Where one sweep was run to its end, whatever the environment would have of it."""
     path = tmp_path_factory.mktemp("sweep")
-    done = run_search(path, "--name", "small", *SMALL)
+    done = run_search(path, "--name", "small", *SMALL, env=ELSEWHERE)
     (path / "out.txt").write_text(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     return path
@@ -43,6 +44,13 @@ def test_ends_with_a_table_the_pictures_and_the_way_into_mlflow(folder: Path) ->
     assert "browse it: mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db" in said
     pictures = {path.name for path in (folder / "runs" / "small" / "pictures").glob("*.png")}
     assert pictures == {"scores.png", "importances.png", "parallel_coordinates.png", "finals.png", "trade_off.png"}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_tells_of_each_variable_that_it_does_not_obey(folder: Path, name: str) -> None:
+    said = (folder / "out.txt").read_text()
+    assert said.count(f"] {name} is overridden: ") == 1
+    assert ELSEWHERE["RAY_AUTH_TOKEN"] not in said
 
 
 def test_keeps_the_verdicts_of_every_exam(folder: Path) -> None:
@@ -136,3 +144,17 @@ def test_a_second_sweep_trains_no_teacher_again(folder: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in teachers} == teachers
     again, before = study_of(folder, "again").trials, study_of(folder).trials
     assert [(t.params, t.intermediate_values) for t in again] == [(t.params, t.intermediate_values) for t in before]
+
+
+def test_an_audit_misses_the_registered_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert audit(["small"]) == 0
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    of_small = {run.info.run_id for run in mlflow_runs(folder, "small")}
+    for version in client.search_model_versions("name = 'ltsd-digits'"):
+        if version.run_id in of_small:
+            client.delete_model_version("ltsd-digits", version.version)
+    assert audit(["small"]) == 1
+    assert "final-finalist-0000-s0  MLflow has no version of the model ltsd-digits of it" in capsys.readouterr().out

@@ -181,7 +181,7 @@ def test_an_outage_is_waited_for_and_a_mistake_is_not(error: Exception, passes: 
 
 @pytest.mark.parametrize("address", ["./mlruns", "foo://x"])
 def test_an_address_that_mlflow_does_not_take_is_refused(address: str, small: Config, splits: Splits) -> None:
-    with pytest.raises(UserError, match=rf"--tracking-uri {address}: MLflow does not answer there \(.*\); start"):
+    with pytest.raises(UserError, match=rf"--tracking-uri {address}: MLflow keeps no records at such .* \(.*\); give"):
         MlflowView(address, "night", "1", small, splits, []).open()
 
 

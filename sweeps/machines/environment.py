@@ -6,6 +6,7 @@ Imported before anything of Ray, which reads its environment when it is imported
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ QUIET = {
 ELSEWHERE = "this sweep starts a Ray of its own; --ray-address joins another"
 PRIVATE = "the Ray that this sweep starts has a token of its own"
 KEPT = "all that is kept of a sweep lies in --storage"
+ITS_OWN = "a sweep has Tune do what it needs"
 SIZE = "--concurrency and --gpus-per-trial say what this machine gives"
 STARTED: dict[str, str] = {
     **dict.fromkeys(("RAY_ADDRESS", "RAY_GCS_SERVER_PORT"), ELSEWHERE),
@@ -40,7 +42,8 @@ STARTED: dict[str, str] = {
 """What a Ray that the sweep starts does not see, and why."""
 TUNE: dict[str, str] = {
     **dict.fromkeys(("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR", "RAY_STORAGE"), KEPT),
-    **dict.fromkeys(("RAY_TUNE_CALLBACKS", "RAY_CHDIR_TO_TRIAL_DIR"), "a sweep has Tune do what it needs"),
+    **dict.fromkeys(("RAY_TUNE_CALLBACKS", "RAY_CHDIR_TO_TRIAL_DIR"), ITS_OWN),
+    "PYTHONWARNINGS": "a sweep stops at errors, and leaves the warnings of libraries out",
 }
 """What Tune does not see, wherever it runs jobs; as little as any other variable that begins with TUNE_."""
 JOINED: dict[str, str] = {
@@ -91,7 +94,7 @@ def told(*, joins: bool) -> Iterator[str]:
 def overridden(*, joins: bool) -> dict[str, str]:
     """The variables that are set and that Ray does not get to see, with the reason."""
     others = [name for name in os.environ if name.startswith("TUNE_") and name not in QUIET]
-    hidden = TUNE | {name: TUNE.get(name, "a sweep has Tune do what it needs") for name in others}
+    hidden = TUNE | {name: TUNE.get(name, ITS_OWN) for name in others}
     hidden |= {} if joins else STARTED
     return {
         name: why
@@ -108,6 +111,8 @@ def obeyed_by_ray() -> list[str]:
 
 def hide(*, joins: bool) -> None:
     """Take away what is overridden; a Ray that is started gets a token of its own."""
+    if "PYTHONWARNINGS" in os.environ:
+        warnings.simplefilter("ignore")
     for name in overridden(joins=joins):
         del os.environ[name]
     if not joins:

@@ -23,7 +23,7 @@ from sweeps.worker.shipping import Shipment
 WORKER_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}}
 START_WITHIN_S = 180
 LONGEST_REASON = 400
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": WORKER_ENVIRONMENT}
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "runtime_env": WORKER_ENVIRONMENT}
 
 
 class Machines(Protocol):
@@ -113,7 +113,7 @@ class OwnMachine:
 
 @contextlib.contextmanager
 def starting_ray(failed: str, remedy: str) -> Iterator[None]:
-    """Inside, Ray is started or joined, or what keeps it from that is told; a Ray that hangs ends the process.
+    """Inside, Ray is started or joined, or what keeps it from that is told, once; a Ray that hangs ends the process.
 
     Raises:
         UserError: it raised something.
@@ -121,6 +121,7 @@ def starting_ray(failed: str, remedy: str) -> Iterator[None]:
     signal.alarm(START_WITHIN_S)
     try:
         yield
+        logging.getLogger("ray").setLevel(logging.ERROR)
     except (Exception, SystemExit) as error:
         reason = textwrap.shorten(str(error), LONGEST_REASON, placeholder=" …") or type(error).__name__
         raise UserError(f"{failed} ({reason}); {remedy}") from None

@@ -2,15 +2,19 @@
 
 from mlflow.entities import Run
 
+from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Record
 from sweeps.tracking.points import wanted
 from sweeps.tracking.view import PARENT, STATUS, MlflowView
 
 
-def differences(view: MlflowView, record: Record) -> dict[str, list[str]]:
+def differences(view: MlflowView, record: Record, model: Job | None = None) -> dict[str, list[str]]:
     """What MLflow has otherwise than the record, by job; jobs that agree are left out.
 
     A job that is not over should not be RUNNING: ask while no sweep runs.
+
+    Args:
+        model: the job whose model is registered when the sweep is finished, if any.
     """
     by_job: dict[str, list[Run]] = {}
     found: dict[str, list[str]] = {}
@@ -28,6 +32,9 @@ def differences(view: MlflowView, record: Record) -> dict[str, list[str]]:
             found[key] = [f"MLflow has {len(runs)} runs of it"]
         elif told := _differences_of(view, runs[0], known):
             found[key] = told
+    is_finished = "FINISHED" in [run.info.status for run in parents]
+    if model is not None and is_finished and not any(map(view.has_model, by_job.get(model.key, []))):
+        found.setdefault(model.key, []).append(f"MLflow has no version of the model {view.experiment} of it")
     return found
 
 

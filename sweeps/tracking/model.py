@@ -16,6 +16,11 @@ from ltsd.runs import load_model
 from sweeps.journal.jobs import Job
 
 
+def is_registered(client: MlflowClient, run: Run, name: str) -> bool:
+    """Whether a version under that name is of a run."""
+    return bool(client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"))
+
+
 def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
     """Log the model of a final run, opened by `mlflow.pyfunc.load_model` anywhere, and register it; once.
 
@@ -26,8 +31,9 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
     with torch.no_grad():
         signature = infer_signature(inputs.numpy(), model(inputs).numpy())
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
-    if MlflowClient(tracking_uri=uri).search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"):
+    if is_registered(MlflowClient(uri, uri), run, name):
         return
     with (
         warnings.catch_warnings(action="ignore"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
 
@@ -23,11 +23,12 @@ from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Outcome
-from sweeps.settings.addresses import without_password, without_secret
 from sweeps.settings.sweep import Sweep, data_name
 from sweeps.study.space import TEACHER_GAMMA, searched_knobs
+from sweeps.tracking import environment
 from sweeps.tracking.datasets import dataset_input
-from sweeps.tracking.model import register
+from sweeps.tracking.faults import fault, in_the_bin
+from sweeps.tracking.model import is_registered, register
 from sweeps.tracking.points import Point, expected, points
 from sweeps.tracking.tags import ending, versions
 from sweeps.worker.portrait import first_of_each_class
@@ -77,10 +78,13 @@ class MlflowView:
         Raises:
             UserError: nothing usable answers at the tracking URI.
         """
+        environment.hide()
         with self.answering():
-            self._client = MlflowClient(tracking_uri=self._uri)
+            self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             experiment = self._client.get_experiment_by_name(self.experiment)
             self._experiment_id = experiment.experiment_id if experiment else ""
+            if experiment and experiment.lifecycle_stage == LifecycleStage.DELETED:
+                raise in_the_bin(self.experiment, self._experiment_id, self._uri)
             self._perhaps = {run.data.tags["ltsd.job"] for run in self.runs()}
             self._told = {}
 
@@ -101,12 +105,10 @@ class MlflowView:
         """Inside, whatever goes wrong is a UserError that names the tracking URI."""
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
-            reason = without_secret(str(error), self._uri)[:160]
-            raise UserError(
-                f"--tracking-uri {without_password(self._uri)}: MLflow does not answer there ({reason}); start the "
-                f"server, or leave the flag out to keep the records in ./mlflow.db"
-            ) from None
+            raise fault(error, self._uri) from None
 
     @property
     def experiment(self) -> str:
@@ -157,6 +159,10 @@ class MlflowView:
         if model is not None:
             inputs, _ = first_of_each_class(self._splits.val)
             register(self._uri, self.runs(model.key)[0], self.experiment, model, inputs)
+
+    def has_model(self, run: Run) -> bool:
+        """Whether the model of a final run is registered."""
+        return is_registered(self._client, run, self.experiment)
 
     def withdraw(self) -> None:
         """Delete the runs of a sweep that never began."""

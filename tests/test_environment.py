@@ -1,0 +1,53 @@
+"""Environment variables that a sweep obeys or overrides; that it does so: test_sweep.py and test_cluster.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sweeping import ELSEWHERE
+
+from sweeps.machines import environment as of_ray
+from sweeps.tracking import environment as of_mlflow
+
+PAGE = (Path(__file__).parent.parent / "docs" / "environment.md").read_text("utf-8")
+TELLS = """
+import sys
+from sweeps.machines import environment as of_ray
+from sweeps.tracking import environment as of_mlflow
+print(*of_ray.told(joins=sys.argv[1] == "joins"), *of_mlflow.told(), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize(
+    "name", [*of_ray.STARTED, *of_ray.TUNE, *of_ray.JOINED, *of_mlflow.HIDDEN, *of_mlflow.OBEYED, *ELSEWHERE]
+)
+def test_is_documented(name: str) -> None:
+    assert f"`{name}`" in PAGE or (name.startswith("TUNE_") and "`TUNE_*`" in PAGE)
+
+
+def told(how: str, variables: dict[str, str]) -> str:
+    """What is told where these are set and no others."""
+    env = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ} | variables
+    return subprocess.run(
+        [sys.executable, "-c", TELLS, how], env=env, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize("how", ["starts", "joins"])
+def test_nothing_is_told_of_what_is_not_set(how: str) -> None:
+    assert told(how, {}) == ""
+
+
+@pytest.mark.parametrize(("how", "obeyed"), [("joins", of_ray.JOINED), ("starts", {}), ("starts", of_mlflow.OBEYED)])
+def test_what_is_obeyed_is_told_by_its_name_alone(how: str, obeyed: dict[str, str]) -> None:
+    names = [*obeyed, "XDG_CACHE_HOME", "RAY_memory_usage_threshold"]
+    said = told(how, dict.fromkeys(names, "S3cret"))
+    assert {line.split(" is obeyed")[0] for line in said.splitlines()} == set(names)
+    assert "S3cret" not in said
+
+
+def test_a_scratch_path_that_is_short_and_can_be_written_is_obeyed() -> None:
+    assert told("starts", {"TMPDIR": "/var/tmp"}) == "TMPDIR is obeyed: Ray's own files lie in /var/tmp"
+    assert of_ray.LONGEST_PLACE == 29
