@@ -134,7 +134,9 @@ def test_hosts_that_lose_power_or_their_link_and_one_that_comes_late_cost_no_tri
     time.sleep(max(0, since + LINK_DOWN_S - time.monotonic()))
     cut.link("up")
     record = ended_well(cluster, "night", sweep)
-    assert {len(record.jobs[key].hosts) for key in lost} == {2}
+    # A teacher that the host without a link ended by itself is found in the store when it is tried again.
+    begun_again = [record.jobs[key] for key in lost if record.jobs[key].outcome != "reused"]
+    assert {len(known.hosts) for known in begun_again} == {2}
     assert {host.address: starts(record, host) > before[host] for host in cluster.workers} == {
         host.address: True for host in cluster.workers
     }
