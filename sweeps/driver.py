@@ -67,8 +67,9 @@ def run(parts: Parts) -> int:
         compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
         dispatcher = Dispatcher(plan, record, study, compared_at, machines, exchange, (progress, tracker, *safes))
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, len(study.finished()), study.best())
-        run_jobs(dispatcher, machines, exchange, progress.asked)
-        code = halted(sweep, dispatcher.halted, progress) or conclude(parts)
+        with interrupted_by_signals(progress.asked):  # Ray has put a handler of its own in the place of ours
+            run_jobs(dispatcher, machines, exchange, progress.asked)
+            code = halted(sweep, dispatcher.halted, progress) or conclude(parts)
         patience = PATIENCE_S
     except (OSError, StorageInternalError) as error:
         code = halted(sweep, first_line(error.__cause__ or error), progress)
