@@ -38,9 +38,8 @@ def exam_of(recalls: list[int], images: int) -> ExamResult:
     labels = torch.arange(len(recalls)).repeat_interleave(images)
     right = torch.cat([torch.arange(images) < recall for recall in recalls])
     one = Verdicts(right, labels, len(recalls))
-    return ExamResult.of(
-        dict.fromkeys(("clean", "fgsm", "pgd20"), one), SOUND, list(range(len(recalls), 0, -1)), "none"
-    )
+    verdicts = dict.fromkeys(("clean", "fgsm", "pgd20"), one)
+    return ExamResult.of(verdicts, SOUND, list(range(len(recalls), 0, -1)), "none", broken="")
 
 
 @pytest.mark.parametrize("count", [100, 1203])

@@ -59,8 +59,8 @@ class _ImageTree:
             if name and name not in label_of:
                 where = self._folder_of(split, path, name)
                 raise UserError(
-                    f"{where}: is not one of the classes of the training images, {listed(list(label_of))}; take it "
-                    f"away, or leave its split out with --data.split-map"
+                    f"{where}: is not one of the {len(label_of):,} classes of the training images, "
+                    f"{listed(list(label_of))}; take it away, or leave its split out with --data.split-map"
                 )
             if name:
                 folder, _, file = path.rpartition("/")
