@@ -213,7 +213,12 @@ class EvaluateConfig:
     """Validation during training."""
 
     every: int = knob(5, "validate every so many epochs, and after the last", at_least=1)
-    steps: int = knob(20, "PGD steps in validation: PGD-20", at_least=1)
+    steps: int = knob(20, "steps of each attack in validation", at_least=1)
+
+    @property
+    def score(self) -> str:
+        """What `val/robust_acc` is, in words."""
+        return f"worst of PGD-{self.steps}, CW-{self.steps}, LSA-{self.steps}"
 
 
 MethodKnobs = make_dataclass(

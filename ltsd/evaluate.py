@@ -32,8 +32,12 @@ class Verdicts:
     @classmethod
     def of(cls, answers: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Verdicts":
         """From the logits [B, C] and labels [B] of the chunks of a split, in order."""
-        judged = [(is_right(logits, labels), is_finite(logits)) for logits, labels in answers]
-        right, finite = (torch.cat(chunks).cpu() for chunks in zip(*judged, strict=True))
+        return cls.judged(((is_right(logits, labels), is_finite(logits)) for logits, labels in answers), split)
+
+    @classmethod
+    def judged(cls, judgements: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Verdicts":
+        """From which examples are right, and which are answered: bool [B] each for the chunks of a split, in order."""
+        right, finite = (torch.cat(chunks).cpu() for chunks in zip(*judgements, strict=True))
         unanswered = frozenset((~finite).nonzero().flatten().tolist())
         return cls(right, split.labels[split.rows].cpu(), split.num_classes, unanswered)
 
@@ -136,6 +140,44 @@ def pgd_verdicts(
 
     with eval_mode(model):
         return Verdicts.of(answers(), split)
+
+
+def standing_verdicts(
+    model: nn.Module, split: Split, losses: Mapping[str, Loss], *, eps: float, step_size: float, steps: int, seed: int
+) -> dict[str, Verdicts]:
+    """Verdicts on the images as they are, then under PGD on one loss after another, each on what is still right.
+
+    The last ones are the worst case, image by image. All attacks begin at the same random start, drawn from `seed`.
+
+    Returns:
+        By `clean`, and then by the name of the loss: which images are right there and under all before.
+    """
+    generator = torch.Generator(split.rows.device).manual_seed(seed)
+    judged: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ("clean", *losses)}
+    with eval_mode(model):
+        for inputs, labels in split.chunks(CHUNK):
+            start = uniform_start(inputs, eps=eps, generator=generator)
+            with torch.no_grad():
+                logits = model(inputs)
+            standing, finite = is_right(logits, labels), is_finite(logits)
+            judged["clean"].append((standing, finite))
+            for name, loss in losses.items():
+                left = standing.nonzero().flatten()
+                standing, finite = standing.clone(), finite.clone()
+                if len(left):
+                    adv_inputs = pgd(
+                        lambda x, y=labels[left], loss=loss: loss(model(steady(x)), y),  # type: ignore[misc]
+                        inputs[left],
+                        eps=eps,
+                        step_size=step_size,
+                        steps=steps,
+                        start=start[left],
+                    )
+                    with torch.no_grad():
+                        logits = model(adv_inputs)
+                    standing[left], finite[left] = is_right(logits, labels[left]), is_finite(logits)
+                judged[name].append((standing, finite))
+    return {name: Verdicts.judged(chunks, split) for name, chunks in judged.items()}
 
 
 def unanswered(verdicts: Iterable[Verdicts], images: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,9 +13,19 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from torch import Tensor, nn
 
+from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.data import Splits
 from ltsd.data.batches import Split
-from ltsd.evaluate import CHUNK, Accuracy, Verdicts, clean_verdicts, eval_mode, pgd_verdicts, validation_metrics
+from ltsd.evaluate import (
+    CHUNK,
+    Accuracy,
+    Verdicts,
+    clean_verdicts,
+    eval_mode,
+    pgd_verdicts,
+    standing_verdicts,
+    validation_metrics,
+)
 
 
 @given(num_classes=st.integers(2, 9), examples=st.integers(0, 60), seed=st.integers(0, 10**6))
@@ -103,3 +114,47 @@ def test_the_mode_comes_back_after_an_error(teacher: nn.Module) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         fail()
     assert teacher.training
+
+
+LOSSES = {"pgd": cross_entropy, "cw": cw_margin, "lsa": scaled_cross_entropy}
+
+
+def test_the_worst_case_is_right_under_every_attack_and_costs_only_what_still_stands(
+    splits: Splits, trained: nn.Module
+) -> None:
+    """Image by image, and never above what each attack leaves by itself; all begin at one random start."""
+    asked = list[int]()
+    hook = trained.register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
+    options = {"eps": 0.1, "step_size": 0.03, "steps": 5, "seed": 3}
+    standing = standing_verdicts(trained, splits.train, LOSSES, **options)
+    hook.remove()
+    right = {name: one.right for name, one in standing.items()}
+    assert list(right) == ["clean", *LOSSES]
+    assert all(not (after & ~before).any() for before, after in pairwise(right.values()))
+    still = [int(one.sum()) for one in right.values()]
+    assert len(splits.train) > still[0] > still[1] > 0
+    assert sum(asked) == len(splits.train) + 6 * sum(still[:-1])
+    alone = {name: pgd_verdicts(trained, splits.train, loss=loss, **options).right for name, loss in LOSSES.items()}
+    assert torch.equal(right["pgd"], right["clean"] & alone["pgd"])
+    assert torch.equal(right["lsa"], right["clean"] & torch.stack([*alone.values()]).all(0))
+
+
+class Loud(nn.Module):
+    """A network with logits so large that the gradient of cross-entropy underflows to zero."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 1e4 * self.model(inputs)
+
+
+def test_a_model_whose_gradients_mislead_cross_entropy_scores_no_higher_for_that(
+    splits: Splits, trained: nn.Module
+) -> None:
+    options = {"eps": 0.1, "step_size": 0.025, "steps": 20, "seed": 1}
+    loud, plain = (standing_verdicts(m.eval(), splits.test, LOSSES, **options) for m in (Loud(trained), trained))
+    pgd, worst, honest = (int(one.right.sum()) for one in (loud["pgd"], loud["lsa"], plain["lsa"]))
+    assert pgd > honest + 5
+    assert worst <= honest + 1

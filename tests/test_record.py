@@ -168,7 +168,7 @@ def test_one_step_withstood_far_better_than_many_is_flagged(
     record = Record.open(tmp_path)
     record.started(job(tmp_path), 0)
     record.reported(job(tmp_path), Report(1, values={"train/loss": 1.0}))
-    record.reported(job(tmp_path), Report(2, values={"val/fgsm_acc": fgsm, "val/robust_acc": pgd}))
+    record.reported(job(tmp_path), Report(2, values={"val/fgsm_acc": fgsm, "val/pgd_acc": pgd}))
     assert record.jobs["trial-0000"].warning == warning
 
 

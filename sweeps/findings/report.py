@@ -125,8 +125,8 @@ def _found(sweep: Sweep, record: Record, study: Study) -> Iterator[str]:
     if best is None:
         yield "no trial was completed, so there is no finalist; the reasons stand above"
         return
-    attack = f"PGD-{sweep.base.evaluate.steps}"
-    yield f"best in the search: trial {best.number}, validation {attack} {100 * (best.value or 0):.1f}%"
+    score = sweep.base.evaluate.score
+    yield f"best in the search: trial {best.number}, validation score ({score}) {100 * (best.value or 0):.1f}%"
     confirmed = confirm.scores(record)
     number = confirm.chosen(confirmed)
     if number is None:
@@ -138,7 +138,7 @@ def _found(sweep: Sweep, record: Record, study: Study) -> Iterator[str]:
         + (f" (of {len(values)} seed(s))" if len(values) < confirm.SEEDS else "")
         for trial, values in ranked
     )
-    yield f"confirmed on {confirm.SEEDS} seeds, {attack} on the reserve: {', '.join(told)}"
+    yield f"confirmed on {confirm.SEEDS} seeds, the same score on the reserve: {', '.join(told)}"
     params = study.trials()[number].params
     yield f"{choice(record)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
 

@@ -62,9 +62,9 @@ class JobRecord:
         exam; "" for nothing.
         """
         for epoch, report in self.epochs.items():
-            fgsm, robust = report.values.get("val/fgsm_acc", 0.0), report.values.get("val/robust_acc", 0.0)
-            if overfits_catastrophically(fgsm, robust):
-                return f"catastrophic overfitting at epoch {epoch}: FGSM {100 * fgsm:.0f}%, PGD {100 * robust:.0f}%"
+            fgsm, pgd = (report.values.get(f"val/{name}_acc", 0.0) for name in ("fgsm", "pgd"))
+            if "val/pgd_acc" in report.values and overfits_catastrophically(fgsm, pgd):
+                return f"catastrophic overfitting at epoch {epoch}: FGSM {100 * fgsm:.0f}%, PGD {100 * pgd:.0f}%"
         exam = self.result.exam if self.result is not None else None
         return "; ".join(exam.get("doubts", ())) if exam is not None else ""
 

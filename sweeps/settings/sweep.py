@@ -28,6 +28,7 @@ JOURNAL_FILE = "journal.jsonl"
 LOCK_FILE = "lock"
 LOCK_HOLDER_FILE = "lock.holder"
 TEACHERS = "teachers"
+KEPT = ("identity", "images", "score")
 ELSEWHERE = "give the --storage it was started with, or leave --resume out to start a new one"
 CHANGEABLE = (
     "trials",
@@ -49,7 +50,7 @@ class Sweep:
 
     `identity` is drawn when it begins and tells it from sweeps of the same name in other folders, which may write to
     the same databases; "" of one that began before there were any. `images` is the fingerprint of those that it began
-    with; "" before they are known.
+    with; "" before they are known. `score` is what its trials are compared by.
     """
 
     settings: Settings
@@ -57,6 +58,7 @@ class Sweep:
     is_new: bool = True
     identity: str = field(default_factory=lambda: secrets.token_hex(4))
     images: str = ""
+    score: str = ""
 
     @property
     def base(self) -> Config:
@@ -67,8 +69,14 @@ class Sweep:
         """The sweep on the images of a fingerprint.
 
         Raises:
-            UserError: it began with others.
+            UserError: it began with others, or with another score than this version has.
         """
+        score = self.base.evaluate.score
+        if not self.is_new and self.score != score:
+            raise UserError(
+                f"--name {self.settings.name}: its trials were compared by {self.score or 'PGD on cross-entropy'}, and "
+                f"this version compares by {score}; go on with the version that it began with, or start another sweep"
+            )
         if self.images and self.images != images:
             raise UserError(
                 f"--data {self.base.data.source}: the images are not those that the sweep {self.settings.name} began "
@@ -124,7 +132,8 @@ class Sweep:
         """
         stores = {name: without_password(uri) for name, uri in self.settings.stores.items()}
         settings = dataclasses.asdict(self.settings) | stores
-        content = {"settings": settings, "fixed": self.fixed, "identity": self.identity, "images": self.images}
+        kept = {name: getattr(self, name) for name in KEPT}
+        content = {"settings": settings, "fixed": self.fixed, **kept}
         try:
             with publishing(self.settings.folder / SETTINGS_FILE) as temporary:
                 temporary.write_text(json.dumps(content, indent=1))
@@ -154,7 +163,7 @@ class Sweep:
             )
         if _is_there(settings, settings.folder):
             raise _taken(settings)
-        return cls(settings, fixed)
+        return cls(settings, fixed, score=sweep.base.evaluate.score)
 
     @classmethod
     def resumed(cls, given: dict[str, Any], fixed: dict[str, Value], *, remedy: str = ELSEWHERE) -> Self:
@@ -175,7 +184,7 @@ class Sweep:
         try:
             content = json.loads(path.read_text())
             saved, known = Settings(**content["settings"]), content["fixed"]
-            identity, images = content.get("identity", ""), content.get("images", "")
+            kept = {name: content.get(name, "") for name in KEPT}
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
         now = {name: value for name, value in given.items() if name in CHANGEABLE}
@@ -189,7 +198,7 @@ class Sweep:
                 )
         # Where it lies is where it was found: its folder may have been moved, or made again from a bucket.
         now["storage"] = asked.storage
-        return cls(dataclasses.replace(saved, **now), known, is_new=False, identity=identity, images=images)
+        return cls(dataclasses.replace(saved, **now), known, is_new=False, **kept)
 
 
 def _is_there(settings: Settings, path: Path) -> bool:
