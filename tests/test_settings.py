@@ -192,3 +192,14 @@ def test_a_sweep_goes_on_with_the_images_that_it_began_with_alone(tmp_path: Path
     assert resumed.on("these images") == resumed
     with pytest.raises(UserError, match=r"--data digits: the images are not those that the sweep night began with"):
         resumed.on("others")
+
+
+def test_a_sweep_goes_on_with_the_score_that_it_began_with_alone(tmp_path: Path) -> None:
+    """Trials that were compared by PGD alone would win over those that three attacks were tried on."""
+    begin(Sweep.new(given(tmp_path), {}).on("these images"))
+    path = tmp_path / "night" / SETTINGS_FILE
+    content = json.loads(path.read_text())
+    assert content.pop("score") == "worst of PGD-20, CW-20, LSA-20"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"--name night: its trials were compared by PGD on cross-entropy, and this"):
+        Sweep.resumed(given(tmp_path), {}).on("these images")
