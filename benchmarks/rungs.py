@@ -83,8 +83,8 @@ def main() -> None:
     with publishing(flags.out.with_suffix(".md")) as temporary:
         temporary.write_text(
             f"# Rungs: does an early score preview the last one?\n\n{len(drawn)} random configurations of LTSD on the "
-            f"digits at imbalance ratio 20, {BASE.epochs} epochs, score: balanced validation accuracy under "
-            f"PGD-{BASE.evaluate.steps} of the averaged weights. Spearman's rank correlation with the score after the "
+            f"digits at imbalance ratio 20, {BASE.epochs} epochs, score: balanced validation accuracy, "
+            f"{BASE.evaluate.score}, of the averaged weights. Spearman's rank correlation with the score after the "
             "last epoch, and how many of the finally best quarter a cut at the median would keep.\n"
             "Made by `python benchmarks/rungs.py`.\n\n" + "\n".join(lines) + "\n\n![rungs](rungs.png)\n"
         )

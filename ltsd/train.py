@@ -19,6 +19,7 @@ from ltsd.state import EpochMetrics, TrainState, stream
 from ltsd.step import Step, batch_of, budget_of, setting_of
 
 VALIDATION_SEED = 1
+FULL_STEPS = 20
 VALIDATION_LOSSES = {"pgd": cross_entropy, "cw": cw_margin, "lsa": scaled_cross_entropy}
 """What the attacks of a validation maximise, in turn; measured in benchmarks/results/scores.md."""
 REMEDY = "lower optim.lr (of a teacher: teacher.lr) and start anew"
@@ -143,7 +144,7 @@ def validate(
         split,
         VALIDATION_LOSSES,
         eps=attack.eps,
-        step_size=attack.step,
+        step_size=attack.step * max(1.0, FULL_STEPS / config.evaluate.steps),
         steps=config.evaluate.steps,
         seed=VALIDATION_SEED,
     )

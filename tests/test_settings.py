@@ -199,7 +199,7 @@ def test_a_sweep_goes_on_with_the_score_that_it_began_with_alone(tmp_path: Path)
     begin(Sweep.new(given(tmp_path), {}).on("these images"))
     path = tmp_path / "night" / SETTINGS_FILE
     content = json.loads(path.read_text())
-    assert content.pop("score") == "worst of PGD-20, CW-20, LSA-20"
+    assert content.pop("score") == "worst of PGD-10, CW-10, LSA-10"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"--name night: its trials were compared by PGD on cross-entropy, and this"):
         Sweep.resumed(given(tmp_path), {}).on("these images")
