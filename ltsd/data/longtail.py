@@ -186,7 +186,7 @@ def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfi
         complete=np.concatenate(kept),
         imbalance_ratio=ratio,
         simulated=True,
-        val_from=f"{data.val_per_class} of every class, of those that the tail leaves over where it does",
+        val_from=f"{data.val_per_class} of every class, from images that the tail leaves unused first",
     )
 
 
