@@ -38,7 +38,7 @@ class Place:
     @property
     def is_file(self) -> bool:
         """Whether the source is one file."""
-        return [file.path for file in self.files] == [self.root]
+        return len(self.files) == 1 and self.files[0].path == self.root
 
     def shown(self, file: FileInfo) -> str:
         """A file as the user would write it."""

@@ -6,6 +6,7 @@ The words for splits are those of Hugging Face's `datasets`, in any case: a word
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from ltsd.data.names import listed
 from ltsd.errors import UserError
@@ -23,6 +24,7 @@ Choices = Mapping[str, tuple[str, ...]]
 """By role, the names of the splits that serve for it."""
 
 
+@cache
 def role_of(name: str) -> str:
     """The role that the name of a split, folder or file names: train, validation or test; "" for none, or several."""
     roles = {ROLE_OF[word] for word in WORD.findall(name.casefold()) if word in ROLE_OF}

@@ -120,16 +120,16 @@ def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> N
     pool = [parts[role] for role in ("train", "validation") if role in parts]
     if len({part.images.shape[1:] for part in (*pool, parts["test"])}) > 1:
         raise UserError(f"--data.source {data.source}: its splits have images of several sizes; give --data.image-size")
-    images, labels = (np.concatenate(arrays) for arrays in zip(*((p.images, p.labels) for p in pool), strict=True))
-    write_image_set(train, images, labels, names, about)
+    whole = pool[0] if len(pool) == 1 else _joined(pool)  # a copy of all images is worth avoiding
+    write_image_set(train, whole.images, whole.labels, names, about)
     write_image_set(test, parts["test"].images, parts["test"].labels, names)
 
 
 def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
     """Class names, the decoded images by role, and what was read, with every file of the source accounted for."""
     paths = [place.relative(file) for file in place.files]
-    hidden = [] if place.is_file else [path for path in paths if is_hidden(path)]
-    seen = [path for path in paths if path not in set(hidden)]
+    hidden = [path for path in paths if is_hidden(path) and not place.is_file]
+    seen = [path for path in paths if place.is_file or not is_hidden(path)]
     opened = open_tables(place, seen, data) or open_folder(place, seen, data)
     roles, notes = opened.settled(choices_of(data.split_map))
     parts = {role: decode_all(_chained(opened, splits), data.source, data.image_size) for role, splits in roles.items()}
@@ -156,6 +156,12 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
 def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:
     for split in splits:
         yield from opened.rows[split]
+
+
+def _joined(pool: Sequence[Decoded]) -> Decoded:
+    """The images of several parts, one after the other."""
+    images, labels = (np.concatenate([getattr(part, name) for part in pool]) for name in ("images", "labels"))
+    return Decoded(images, labels, sum(part.oriented for part in pool))
 
 
 def _held_out(data: DataConfig, names: Sequence[str], whole: Decoded) -> Parts:
