@@ -89,7 +89,9 @@ class _DataFlags:
 
 def data_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd data`."""
-    fixed = {**values_set(parsed, _DataFlags()), "data.source": parsed.source}
+    fixed = values_set(parsed, _DataFlags())
+    if fixed.setdefault("data.source", parsed.source) != parsed.source:
+        raise UserError(f"--data.source {fixed['data.source']}: the source is {parsed.source} already; leave one out")
     data = Config.preset(parsed.source).override(fixed).data
     _check_writable(parsed.picture)
     source = load_source(data, check=True)
