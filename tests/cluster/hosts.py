@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from checkout import CODE, PROJECT, make_checkout
+from checkout import PROJECT, make_checkout
 
 VENV = Path(sys.prefix)
 LAN, NET = "ltsd-lan", "10.99.7"
@@ -69,11 +69,10 @@ class Host:
         subprocess.run(["ip", "netns", "del", self._net], capture_output=True, check=False)
         subprocess.run(["ip", "-n", LAN, "link", "del", self._cable], capture_output=True, check=False)
 
-    def has_beside_the_code(self) -> set[str]:
-        """What lies in its folder of the code and was not to be sent there."""
-        names = {path.name for path in (self._folder / f"disks/{self.number}/upper/root/ltsd").iterdir()}
-        assert names
-        return names - set(CODE)
+    def sent(self) -> set[str]:
+        """What lies in its folder of the code; nothing before any of it came."""
+        folder = self._folder / f"disks/{self.number}/upper/root/ltsd"
+        return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
     def link(self, state: str) -> None:
         """Have its network cable "up" or "down"."""
