@@ -76,6 +76,12 @@ def test_a_folder_of_files_keeps_its_own_test_set(tmp_path: Path, layout: str) -
     assert (source.train.labels.tolist(), source.test.labels.tolist()) == (labels[:9], labels[9:])
 
 
+def test_a_single_file_is_the_whole_data_set_whatever_it_is_called(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [*map(encoded, images_of(20))], [0, 1] * 10)
+    source = load_source(DataConfig(source=str(path)))
+    assert (len(source.train.labels), len(source.test.labels)) == (14, 6)
+
+
 def rows_read(path: Path) -> int:
     return len(list(opened(path).rows[WHOLE]))
 

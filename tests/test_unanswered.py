@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import ray
 import torch
 from ray import tune
 
@@ -13,6 +12,8 @@ from ltsd.data import Splits
 from ltsd.runs import open_run
 from sweeps.journal.exchange import SharedFolder
 from sweeps.journal.jobs import Job, Report
+from sweeps.machines.machine import OwnMachine
+from sweeps.settings.flags import Settings
 from sweeps.study.scheduler import RungScheduler
 from sweeps.worker.trial import run_job
 
@@ -34,7 +35,7 @@ def finished(job: Job, splits: Splits) -> Job:
 
 @pytest.mark.slow
 def test_a_network_that_answers_infinity_fails_its_confirmation_and_its_exam(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: Config, splits: Splits
+    tmp_path: Path, small: Config, splits: Splits
 ) -> None:
     config = small.override({"method": "at"})
     jobs = [
@@ -47,8 +48,8 @@ def test_a_network_that_answers_infinity_fails_its_confirmation_and_its_exam(
         told.append(report)
         return not report.failure
 
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    machine = OwnMachine(Settings(concurrency=1))
+    machine.start(tmp_path, splits, SharedFolder())
     try:
         tune.Tuner(
             tune.with_resources(lambda one: run_job(one["job"], 0, None, SharedFolder()), {"cpu": 1}),
@@ -57,7 +58,7 @@ def test_a_network_that_answers_infinity_fails_its_confirmation_and_its_exam(
             run_config=tune.RunConfig(storage_path=str(tmp_path / "ray"), verbose=0),
         ).fit()
     finally:
-        ray.shutdown()
+        machine.stop()
     confirmed, examined = (report.failure for report in told if report.failure)
     assert "answers NaN or infinity on" in confirmed
     assert "of 150 images that it is validated on; lower optim.lr" in confirmed

@@ -120,7 +120,7 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
         data.config,
         read_card(place, paths),
         named={name for chosen in choices.values() for name in chosen},
-        by_file=True,
+        by_file=not place.is_file,
     )
     roles = by_role(data.source, layout.names, choices)
     if not layout.names and (place.is_file or saved.is_one):
