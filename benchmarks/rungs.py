@@ -1,6 +1,6 @@
 """How well does an early score preview the final one? The measurement behind sweeps/study/scheduler.py.
 
-    python benchmarks/rungs.py                    # writes benchmarks/results/rungs.md and .png, about seven minutes
+    python benchmarks/rungs.py                    # writes benchmarks/results/rungs.md and .png, about two minutes
 
 Random configurations of the search space are trained to the end on the digits, validated along the way; the table
 has Spearman's rank correlation of the score at each validated epoch with the last one.

@@ -1,6 +1,6 @@
 """Which validation score ranks configurations as AutoAttack ranks them on the test set? What a search should maximise.
 
-    python benchmarks/scores.py                    # the digits: 60 configurations, two seeds; half an hour of two cores
+    python benchmarks/scores.py                    # the digits: 60 configurations, two seeds; some forty minutes
 
 Random configurations of the search space are trained to the end. Each is attacked on the reserve, of which the
 validation images are a part, by PGD on three losses with 20 and with 10 steps, and on the test set by AutoAttack's

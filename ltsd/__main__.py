@@ -94,6 +94,8 @@ def data_command(parsed: argparse.Namespace) -> int:
         raise UserError(f"--data.source {fixed['data.source']}: the source is {parsed.source} already; leave one out")
     data = Config.preset(parsed.source).override(fixed).data
     _check_writable(parsed.picture)
+    if parsed.picture.resolve().is_relative_to(Path(parsed.source).resolve()):
+        raise UserError(f"--picture {parsed.picture}: would lie among the images that are read; give a path elsewhere")
     source = load_source(data, check=True)
     try:
         splits = load_splits(data)

@@ -149,6 +149,12 @@ def standing_verdicts(
 
     The last ones are the worst case, image by image. All attacks begin at the same random start, drawn from `seed`.
 
+    Args:
+        model: [B, C, H, W] in [0, 1] -> logits [B, num_classes].
+        losses: what each attack maximises, by the name of its verdicts, in order.
+        eps: radius; step_size: length of a step; both in units of the image range [0, 1].
+        steps: gradient steps of each attack.
+
     Returns:
         By `clean`, and then by the name of the loss: which images are right there and under all before.
     """

@@ -231,6 +231,8 @@ def test_data_is_told_in_full_before_anything_is_trained(
         assert drawn.width > 400
     main(["train", "--method", "at", "--epochs", "1", "--data", *flags, "--out", "one.pt", "--model.width", "8"])
     assert capsys.readouterr().out.splitlines()[: len(lines) - 4] == lines[:-4]
+    with pytest.raises(UserError, match="would lie among the images that are read"):
+        main(["data", *flags, "--picture", str(source / "data.png")])
     write_parquet(source / "test.parquet", images[:20], [0, 1] * 10, ["cat", "dog"])
     with pytest.raises(UserError, match="12 of 20 test images are, pixel by pixel, also training images"):
         main(["data", *flags])

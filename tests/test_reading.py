@@ -189,7 +189,7 @@ def test_the_default_of_a_card_is_read_where_none_is_chosen(tmp_path: Path) -> N
     (tmp_path / "README.md").write_text(CARD.format(f"default: true\n  {FILES}"))
     assert torch.equal(read(tmp_path).train.images, channels_first(large))
     assert "data set 'large'" in "\n".join(read(tmp_path).reading.lines())
-    (tmp_path / "README.md").write_text(CARD.format("data_dir: [").replace("data_dir: [", "data_dir: ["))
+    (tmp_path / "README.md").write_text(CARD.format("data_dir: ["))
     assert "the configurations in its README.md cannot be read" in refusal(tmp_path)
     (tmp_path / "README.md").write_text(CARD.format("default: true\n  data_files: gone/*.parquet"))
     assert "says that split 'train' of 'large' is gone/*.parquet, and no such file is there" in refusal(tmp_path)
@@ -312,6 +312,8 @@ def test_images_of_two_splits_are_refused_or_told(tmp_path: Path) -> None:
     assert "3 images both trained on and tested on" in told(tmp_path, duplicates="allow", **options)
     write_split(tmp_path / "test.parquet", np.concatenate([images[300:399], images[:1]]))
     assert "1 images both trained on and tested on" in told(tmp_path, **options)
+    write_split(tmp_path / "test.parquet", np.concatenate([images[300:399], images[300:302]]))
+    assert "2 test images that repeat another one" in told(tmp_path, **options)
 
 
 def test_folds_side_by_side_are_not_one_data_set(tmp_path: Path) -> None:

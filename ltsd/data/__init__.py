@@ -130,6 +130,8 @@ def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[Protocol,
         train = without_copies(train, hashes, labels, hashes[protocol.val], data, names)
     counts = {
         "training images that repeat another one": repeated(hashes[:first]),
+        "validation images that repeat another one": repeated(hashes[protocol.val]),
+        "test images that repeat another one": repeated(test_hashes),
         "training images left out, as copies of held-out test images": first - len(rows),
         "training images left out of trials, as copies of validation images": len(protocol.train) - len(train),
         "images both trained on and validated on": overlap(

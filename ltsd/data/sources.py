@@ -11,13 +11,7 @@ import numpy as np
 from filelock import FileLock
 
 from ltsd.config import DataConfig
-from ltsd.data.arrow import (
-    ImageSet,
-    cache_folder,
-    check_image_set,
-    read_image_set,
-    write_image_set,
-)
+from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
 from ltsd.data.decode import Decoded, Encoded, decode_all
 from ltsd.data.folders import open_folder
 from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
