@@ -24,7 +24,6 @@ from stores import PICTURE_BYTES, TRAINED, VALIDATED, of_journal, of_mlflow, of_
 
 from ltsd.files import publishing
 from sweeps.study.database import StudyDatabase, StudyFile
-from sweeps.study.scheduler import RUNG_FRACTIONS
 
 SHORT, LONG, TRIALS = 4, 40, 60
 Rates = Mapping[str, float]
@@ -84,7 +83,7 @@ class Cluster:
         ends = reports / self.epochs
         return {
             "journal": {"reports": reports + 3 * ends},
-            "study": {"asks": ends, "reports": reports / self.every, "rungs": len(RUNG_FRACTIONS) * ends, "ends": ends},
+            "study": {"asks": ends, "reports": reports / self.every, "ends": ends},
             "MLflow": {"begins": ends, "reports": reports, "ends": ends},
             "driver": {"reports": reports, "trials": ends},
         }

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
-from optuna.trial import TrialState, create_trial
 
 from ltsd.config import Config
 from ltsd.data import load_splits
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
 from sweeps.study.database import StudyPlace
-from sweeps.study.scheduler import rung_pruner
-from sweeps.study.searcher import OBJECTIVE, Study
+from sweeps.study.searcher import OBJECTIVE
 from sweeps.study.space import search_space
+from sweeps.study.stored import StoredStudy
 from sweeps.tracking.view import MlflowView
 
 BASE = Config.preset("digits")
@@ -48,24 +47,24 @@ def of_journal(folder: Path) -> dict[str, float]:
 
 
 def of_study(place: StudyPlace, running: int) -> dict[str, float]:
-    """Operations a second on a study of which so many trials run, and some are over."""
+    """Operations a second on a stored study of which so many trials run, and some are over."""
     space = search_space(BASE, 20.0, {})
-    stored = optuna.create_study(study_name=place.study, storage=place.storage(), direction="maximize")
-    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(OVER + running):
-        params = drawn.ask(dict(space)).params
-        state, value = (TrialState.COMPLETE, number / OVER) if number < OVER else (TrialState.RUNNING, None)
-        scores = dict.fromkeys(EPOCHS, value) if value is not None else {}
-        stored.add_trial(
-            create_trial(params=params, distributions=dict(space), state=state, value=value, intermediate_values=scores)
-        )
-    study = Study(place, 0, space, rung_pruner())
-    asked: list[int] = []
+        trial = study.ask(dict(space))
+        if number < OVER:
+            study.tell(trial, number / OVER)
+    stored = StoredStudy(place, print)
+    stored.bring(study.get_trials(deepcopy=False))
+    asked: list[optuna.Trial] = []
+
+    def brought(act: Callable[[int], object]) -> Callable[[int], object]:
+        return lambda number: (act(number), stored.bring(study.get_trials(deepcopy=False)))
+
     return {
-        "asks": rate(lambda _: asked.append(study.ask().number), ASKED),
-        "reports": rate(lambda n: study.report(asked[n % ASKED], EPOCHS[n // ASKED], 0.5), ASKED * len(EPOCHS)),
-        "rungs": rate(lambda n: study.is_poor(asked[n]), ASKED),
-        "ends": rate(lambda n: study.finish(asked[n], TrialState.COMPLETE, 0.5), ASKED),
+        "asks": rate(brought(lambda _: asked.append(study.ask(dict(space)))), ASKED),
+        "reports": rate(brought(lambda n: asked[n % ASKED].report(0.5, EPOCHS[n // ASKED])), ASKED * len(EPOCHS)),
+        "ends": rate(brought(lambda n: study.tell(asked[n], 0.5)), ASKED),
     }
 
 

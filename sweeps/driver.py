@@ -7,7 +7,6 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from optuna.exceptions import StorageInternalError
 
 from ltsd.data import load_splits
 from ltsd.output import CLOSED
@@ -26,7 +25,6 @@ from sweeps.opening import Parts, check_attacks, opened
 from sweeps.settings.sweep import Sweep
 from sweeps.study.database import check_stores
 from sweeps.study.scheduler import rungs
-from sweeps.study.searcher import first_line
 from sweeps.worker.teachers import TeacherStore
 
 INTERRUPTED = 130
@@ -59,25 +57,28 @@ def run_sweep(sweep: Sweep) -> int:
 def run(parts: Parts) -> int:
     """Run the jobs of a sweep and conclude it, unless a signal ends it; returns its exit code."""
     sweep, machines, exchange, tracker = parts.sweep, parts.machines, parts.exchange, parts.tracker
-    record, study, progress = parts.record, parts.study, parts.progress
+    record, study, export, progress = parts.record, parts.study, parts.export, parts.progress
     safes = [Safe(exchange, sweep.settings.folder, progress.say)] if sweep.settings.shared else []
     code, patience = 1, PATIENCE_INTERRUPTED_S
     try:
         plan = plan_of(parts)
         compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
-        dispatcher = Dispatcher(plan, record, study, compared_at, machines, exchange, (progress, tracker, *safes))
+        dispatcher = Dispatcher(
+            plan, record, study, compared_at, machines, exchange, (progress, tracker, export, *safes)
+        )
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, len(study.finished()), study.best())
         with interrupted_by_signals(progress.asked):  # Ray has put a handler of its own in the place of ours
             run_jobs(dispatcher, machines, exchange, progress.asked)
             code = halted(sweep, dispatcher.halted, progress) or conclude(parts)
         patience = PATIENCE_S
-    except (OSError, StorageInternalError) as error:
-        code = halted(sweep, first_line(error.__cause__ or error), progress)
+    except OSError as error:
+        code = halted(sweep, str(error), progress)
     except KeyboardInterrupt:
         code = interrupted(progress, f"interrupted; everything is saved. Go on with:\n  {report.resume_command(sweep)}")
     finally:
         machines.stop()
         tracker.close({0: "FINISHED", INTERRUPTED: "KILLED", CLOSED: "KILLED"}.get(code, "FAILED"), patience)
+        export.close(PATIENCE_S if code == 0 else PATIENCE_INTERRUPTED_S)
         for safe in safes:
             safe.close(PATIENCE_S if code == 0 else PATIENCE_INTERRUPTED_S)
     return CLOSED if code == 0 and progress.asked else code

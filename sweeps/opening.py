@@ -23,6 +23,7 @@ from sweeps.machines.sharing import share_out
 from sweeps.settings.flags import AUTO, Settings
 from sweeps.settings.sweep import Sweep
 from sweeps.study.database import place_of_study
+from sweeps.study.export import StudyExport
 from sweeps.study.scheduler import rung_pruner
 from sweeps.study.searcher import Study
 from sweeps.study.space import published_defaults, search_space
@@ -42,6 +43,7 @@ class Parts:
     exchange: Exchange
     record: Record
     study: Study
+    export: StudyExport
     tracker: Tracker
     progress: Progress
 
@@ -80,8 +82,12 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
         tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
         start = partial(start_machines, sweep, machines, splits, exchange, progress)
         with starting(sweep, tracker, record, machines, start):
-            study = open_study(sweep, record, space, splits, progress)
-    return Parts(sweep, splits, machines, exchange, record, study, tracker, progress)
+            study = study_of(sweep, record, space, splits)
+            export = StudyExport(study, place_of_study(sweep), progress.say)
+            if sweep.is_new:
+                export.begin()
+        export.open()
+    return Parts(sweep, splits, machines, exchange, record, study, export, tracker, progress)
 
 
 @contextlib.contextmanager
@@ -116,14 +122,9 @@ def withdraw(sweep: Sweep) -> None:
         remove(sweep)
 
 
-def open_study(
-    sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], splits: Splits, progress: Progress
-) -> Study:
-    """The sweep's study, in line with the record, with the defaults as its first trial."""
-    place = place_of_study(sweep, progress.say)
-    study, repaired = Study.agreeing(record, place, sweep.base.seed, space, rung_pruner())
-    if repaired:
-        progress.say(repaired)
+def study_of(sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], splits: Splits) -> Study:
+    """The sweep's study as the record has it, with the defaults as its first trial."""
+    study = Study(record, sweep.base.seed, space, rung_pruner())
     if space and sweep.settings.trials:
         study.enqueue(published_defaults(sweep.base, splits.imbalance_ratio, space))
     return study

@@ -12,8 +12,9 @@ from sweeps.journal.record import JobRecord, Record, epochs_kept, open_mended
 from sweeps.settings.sweep import JOURNAL_FILE, Sweep
 from sweeps.study.database import check_stores, place_of_study
 from sweeps.study.scheduler import rung_pruner
-from sweeps.study.searcher import Study, differences_of_study
+from sweeps.study.searcher import Study
 from sweeps.study.space import search_space
+from sweeps.study.stored import StoredStudy
 from sweeps.tracking import agreement
 from sweeps.tracking.view import MlflowView
 
@@ -25,7 +26,8 @@ class Views:
         self._sweep, base = sweep, sweep.base
         self._folder = sweep.settings.folder.absolute()
         check_stores(sweep.settings)
-        self._place = place_of_study(sweep)
+        self._said: list[str] = []
+        self._stored = StoredStudy(place_of_study(sweep), self._said.append)
         self.record = Record.read(self._folder)
         splits = load_splits(base.data)
         self._space = search_space(base, splits.imbalance_ratio, sweep.fixed)
@@ -43,7 +45,7 @@ class Views:
                 f"damaged in line {lines}; a resume or --repair takes what they held from checkpoints"
             ]
         parts = (
-            differences_of_study(self._place, self.record),
+            self._stored.differences(self._study().trials()),
             differences_of_checkpoints(self.record, self._exchange),
             agreement.differences(self._view, self.record, self._model()),
         )
@@ -56,8 +58,9 @@ class Views:
         """Bring study and MLflow in line with the record; says what was done."""
         self.record, mended = open_mended(self._folder, self._exchange)
         yield mended or "the journal is whole"
-        study, repaired = Study.agreeing(self.record, self._place, self._sweep.base.seed, self._space, rung_pruner())
-        yield repaired or "the study agrees"
+        study = self._study()
+        self._stored.bring(study.trials())
+        yield from self._said or ["the study agrees"]
         self._view.open()
         self._view.describe_sweep()
         found = agreement.repair(self._view, self.record)
@@ -67,6 +70,9 @@ class Views:
         at = max((known.ended for known in self.record.jobs.values()), default=int(time.time() * 1000))
         self._view.finish(report.metrics(self.record, study, results), at, pictures, self._model())
         self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
+
+    def _study(self) -> Study:
+        return Study(self.record, self._sweep.base.seed, self._space, rung_pruner())
 
     def _chosen(self) -> int | None:
         return confirm.chosen(confirm.scores(self.record))

@@ -1,15 +1,14 @@
 """A study in a PostgreSQL database: as true as one in a file, and not harmed by other sweeps there."""
 
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
 from mlflow import MlflowClient
-from optuna.exceptions import StorageInternalError
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from postgres import PASSWORD, Postgres
@@ -18,9 +17,10 @@ from test_searcher import SPACE, recorded, told
 from ltsd.errors import UserError
 from sweeps.settings.flags import Settings
 from sweeps.settings.sweep import Sweep
-from sweeps.study import database
 from sweeps.study.database import StudyDatabase, StudyFile, check_stores, place_of_study
-from sweeps.study.searcher import Study, differences_of_study
+from sweeps.study.export import StudyExport
+from sweeps.study.searcher import Study
+from sweeps.study.stored import StoredStudy
 
 
 @pytest.fixture(scope="module")
@@ -39,41 +39,26 @@ def names(uri: str) -> list[str]:
     return sorted(optuna.get_all_study_names(uri))
 
 
-@pytest.mark.slow
-def test_a_study_there_is_the_study_of_a_file(uri: str, tmp_path: Path) -> None:
-    """To the last bit of its numbers and proposals, whichever of the two a sweep goes on with."""
-    record = recorded(tmp_path)
-    places = (StudyFile(tmp_path), StudyDatabase(uri, "night-1"))
-    studies = [Study.agreeing(record, place, 0, SPACE, NopPruner())[0] for place in places]
-    for study, place in zip(studies, places, strict=True):
-        assert told(study.trials()) == told(studies[0].trials())
-        assert differences_of_study(place, record) == {}
-    one, other = (study.ask() for study in studies)
-    assert one == other
-    for study in studies:
-        study.report(4, 5, 1 / 3)
-        study.finish(4, TrialState.COMPLETE, 1 / 3)
-    in_file, there = (Study(place, 0, SPACE, NopPruner()).trials() for place in places)
-    assert told(there) == told(in_file)
-    assert there[4].value == 1 / 3
+def stored(place: StudyDatabase, said: list[str] | None = None) -> StoredStudy:
+    return StoredStudy(place, (said if said is not None else []).append)
 
 
 @pytest.mark.slow
 def test_what_contradicts_the_journal_is_kept_under_another_name_and_no_other_sweep_is_touched(
     uri: str, tmp_path: Path
 ) -> None:
-    record = recorded(tmp_path)
+    trials, said = Study(recorded(tmp_path), 0, SPACE, NopPruner()).trials(), list[str]()
     place, neighbour = StudyDatabase(uri, "night-1"), StudyDatabase(uri, "night-2")
-    before = told(Study.agreeing(record, place, 0, SPACE, NopPruner())[0].trials())
+    stored(place).bring(trials)
+    assert told(optuna.load_study(study_name="night-1", storage=uri).trials) == told(trials)
     with place.storage().engine.begin() as connection:
         connection.execute(sqlalchemy.text("UPDATE trial_intermediate_values SET intermediate_value = 0.99"))
-    Study.agreeing(record, neighbour, 0, SPACE, NopPruner())
-    assert "the study has the scores {5: 0.99" in differences_of_study(place, record)["trial-0000"][0]
-    study, said = Study.agreeing(record, place, 0, SPACE, NopPruner())
-    assert said.startswith("the study night-1 in postgresql://127.0.0.1:")
-    assert said.endswith("was made again from the journal")
-    assert told(study.trials()) == before
-    assert differences_of_study(place, record) == differences_of_study(neighbour, record) == {}
+    stored(neighbour).bring(trials)
+    assert "the study has the scores {5: 0.99" in stored(place).differences(trials)["trial-0000"][0]
+    stored(place, said).bring(trials)
+    assert said[0].startswith("the study night-1 in postgresql://127.0.0.1:")
+    assert said[0].endswith("was made again from the journal")
+    assert stored(place).differences(trials) == stored(neighbour).differences(trials) == {}
     one, aside, two = names(uri)
     assert (one, aside.split("-1.damaged-")[0], two) == ("night-1", "night", "night-2")
     assert optuna.load_study(study_name=aside, storage=uri).trials[0].intermediate_values[5] == 0.99
@@ -90,7 +75,7 @@ def test_a_database_that_mlflow_has_is_refused_and_stays_mlflows(uri: str, tmp_p
     with engine.connect() as connection:
         before = connection.execute(version).all()
     with pytest.raises(UserError, match=r"Optuna cannot keep a study there .*give another database"):
-        Study.agreeing(recorded(tmp_path), StudyDatabase(uri, "night-1"), 0, SPACE, NopPruner())
+        stored(StudyDatabase(uri, "night-1")).bring([])
     with engine.connect() as connection:
         assert connection.execute(version).all() == before
     engine.dispose()
@@ -100,44 +85,33 @@ def test_a_database_that_mlflow_has_is_refused_and_stays_mlflows(uri: str, tmp_p
 def test_a_sweep_that_never_began_leaves_no_study(uri: str, tmp_path: Path) -> None:
     place = StudyDatabase(uri, "night-1")
     place.remove()
-    Study(place, 0, SPACE, NopPruner())
+    stored(place).bring([])
     assert names(uri) == ["night-1"]
     place.remove()
     assert names(uri) == []
 
 
 @pytest.mark.slow
-def test_a_server_that_is_away_is_waited_for_and_no_longer_than_patience_lasts(
-    server: Postgres, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_is_away_holds_up_nothing_and_gets_all_of_it_when_it_is_back(
+    server: Postgres, uri: str, tmp_path: Path
 ) -> None:
-    heard: list[str] = []
-
-    def say(text: str) -> None:
-        """The first word of an outage is heard while it lasts; then the server comes back."""
-        heard.append(text)
-        if len(heard) == 1:
-            server.start()
-
-    record = recorded(tmp_path)
-    study, _ = Study.agreeing(record, StudyDatabase(uri, "night-1", say), 0, SPACE, NopPruner())
-    study.orphans()
+    said = list[str]()
+    study = Study(recorded(tmp_path), 0, SPACE, NopPruner())
+    export = StudyExport(study, StudyDatabase(uri, "night-1"), said.append)
     server.stop()
-    study.report(3, 15, 0.5)
-    assert Study(StudyDatabase(uri, "night-1"), 0, SPACE, NopPruner()).trials()[3].intermediate_values[15] == 0.5
-    away, back = heard
-    assert away == "the study's database does not answer; it is waited for, 60 s at most"
-    assert back.startswith("the study's database answers again after ")
-    server.stop()
-    monkeypatch.setattr(database, "PATIENCE_S", 1.5)
-    try:
-        with pytest.raises(StorageInternalError) as caught:
-            study.report(3, 20, 0.5)
-        assert "Connection refused" in str(caught.value.__cause__)
-        with pytest.raises(UserError, match=r"--study-uri postgresql://127\S*: PostgreSQL does not let us in there"):
-            Study.agreeing(record, StudyDatabase(uri, "night-1"), 0, SPACE, NopPruner())
-    finally:
-        server.start()
-    assert names(uri) == ["night-1"]
+    with pytest.raises(UserError, match=r"--study-uri postgresql://127\S*: PostgreSQL does not let us in there"):
+        export.begin()
+    export.open()
+    number = study.ask().number
+    study.report(number, 5, 0.5)
+    study.finish(number, TrialState.COMPLETE, 0.5)
+    while not said:
+        time.sleep(0.05)
+    server.start()
+    export.close(patience_s=30)
+    assert told(optuna.load_study(study_name="night-1", storage=uri).trials) == told(study.trials())
+    assert said[0] == "the study's database does not answer; the sweep goes on and what it misses is kept for it"
+    assert said[1].startswith("the study's database answers again after ")
 
 
 @pytest.mark.slow
@@ -154,8 +128,13 @@ def test_a_server_that_is_away_is_waited_for_and_no_longer_than_patience_lasts(
 def test_an_address_that_leads_nowhere_is_refused_without_its_password(
     uri: str, flag: str, wrong: str, right: str, told: str
 ) -> None:
+    address = uri.replace(wrong, right)
+    opening = {
+        "tracking_uri": lambda: check_stores(Settings(tracking_uri=address)),
+        "study_uri": lambda: stored(StudyDatabase(address, "night-1")).bring([]),
+    }
     with pytest.raises(UserError) as caught:
-        check_stores(replace(Settings(), **{flag: uri.replace(wrong, right)}))
+        opening[flag]()
     said = str(caught.value)
     assert said.startswith(f"--{flag.replace('_', '-')} postgres")
     assert told in said
@@ -166,7 +145,7 @@ def test_an_address_that_leads_nowhere_is_refused_without_its_password(
 def test_a_driver_that_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UserError, match=r"its driver is not installed .*pip install .*'\.\[postgres\]'"):
-        check_stores(Settings(study_uri="postgresql://me:s3cret@127.0.0.1/night"))
+        stored(StudyDatabase("postgresql://me:s3cret@127.0.0.1/night", "night-1")).bring([])
 
 
 def test_another_kind_of_database_is_refused() -> None:

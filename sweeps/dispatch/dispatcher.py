@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
@@ -14,7 +13,7 @@ from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import BEGINS, Job, Report, drop_previous_checkpoint
 from sweeps.journal.record import JobRecord, Outcome, Record
 from sweeps.machines.machine import Machines
-from sweeps.study.searcher import OBJECTIVE, STATES, Study, first_line, is_scored, trial_number
+from sweeps.study.searcher import OBJECTIVE, STATES, Study, is_scored, trial_number
 
 
 class Listener(Protocol):
@@ -103,8 +102,8 @@ class Dispatcher(Searcher):
         """Inside, what cannot be written halts the sweep: it ends as it is, and can be resumed."""
         try:
             yield
-        except (OSError, StorageInternalError) as error:
-            self.halted = first_line(error.__cause__ or error)
+        except OSError as error:
+            self.halted = str(error)
 
     def _settle(self, running: Running, outcome: Outcome, reason: str) -> None:
         job = running.job

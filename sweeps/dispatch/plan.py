@@ -64,7 +64,7 @@ class Plan:
             if job is not None:
                 return job
             if self._may_ask():
-                self._waiting.append(self._trial_job(self._propose()))
+                self._waiting.append(self._trial_job(self._study.ask()))
             elif self._stages and self._stage_is_over(running):
                 self._waiting += self._stages.pop(0)()
             else:
@@ -120,11 +120,6 @@ class Plan:
 
     def _not_done(self, jobs: list[Job]) -> list[Job]:
         return [self._taught(job) for job in jobs if not self._record.is_done(job)]
-
-    def _propose(self) -> Proposal:
-        proposal = self._study.ask()
-        self._record.proposed(proposal.number, proposal.params)
-        return proposal
 
     def _trial_job(self, proposal: Proposal) -> Job:
         config = self._base.override(proposal.params)

@@ -3,10 +3,9 @@
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import optuna
 import sqlalchemy
@@ -21,13 +20,15 @@ from sweeps.settings.sweep import Sweep
 
 STUDY_FILE = "study.db"
 LOCK_TIMEOUT_S = 60.0
-PATIENCE_S = 60.0
-PAUSE_S = 1.0
 POSTGRES = "postgres"
 POSTGRES_PORT = 5432
 # A host that is gone is noticed within so many seconds, or milliseconds, instead of the system's quarter of an hour.
 WITHIN = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 20_000}
 INSTALL = "pip install -c constraints.txt -e '.[postgres]'"
+
+
+class UnreachableError(UserError):
+    """A database does not let us in: it is away, or its address is wrong."""
 
 
 class StudyPlace(Protocol):
@@ -41,7 +42,8 @@ class StudyPlace(Protocol):
         """What Optuna reads and writes it through.
 
         Raises:
-            UserError: a database that sweeps share does not answer.
+            UnreachableError: a database that sweeps share does not answer.
+            UserError: it keeps no studies.
         """
 
     def check(self) -> None:
@@ -98,24 +100,21 @@ class StudyFile:
 
 @dataclass(frozen=True)
 class StudyDatabase:
-    """A study among others in a PostgreSQL database. `say` is told when that is away, and when it is back."""
+    """A study among others in a PostgreSQL database."""
 
     uri: str
     study: str
-    say: Callable[[str], None] = lambda text: None
 
     def __str__(self) -> str:
         return f"the study {self.study} in {without_password(self.uri)}"
 
     def storage(self) -> RDBStorage:
-        """See `StudyPlace`. Connections that break later are made again, and waited for."""
+        """See `StudyPlace`. Connections that break later are made again."""
         check_address("--study-uri", self.uri)
         try:
-            storage = RDBStorage(self.uri, engine_kwargs={"pool_pre_ping": True, "connect_args": WITHIN})
+            return RDBStorage(self.uri, engine_kwargs={"pool_pre_ping": True, "connect_args": WITHIN})
         except Exception as error:  # an older or newer Optuna's tables, rights that are missing, and the like
             raise self._unfit(error) from None
-        sqlalchemy.event.listen(storage.engine, "do_connect", Patience(self.say).connect)
-        return storage
 
     def check(self) -> None:
         """Nothing: PostgreSQL checks what it reads."""
@@ -145,47 +144,22 @@ class StudyDatabase:
         )
 
 
-class Patience:
-    """Connects to a database that was there before, for a minute where it is away; then that is an error."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._since: float | None = None
-
-    def connect(self, dialect: sqlalchemy.Dialect, entry: Any, arguments: Any, options: Any) -> Any:
-        """Called by SQLAlchemy for a new connection."""
-        while True:
-            try:
-                connection = dialect.connect(*arguments, **options)
-            except dialect.loaded_dbapi.OperationalError:
-                if self._since is None:
-                    self._since = time.monotonic()
-                    self._say(f"the study's database does not answer; it is waited for, {PATIENCE_S:.0f} s at most")
-                if time.monotonic() - self._since > PATIENCE_S:
-                    raise
-                time.sleep(PAUSE_S)
-            else:
-                if self._since is not None:
-                    self._say(f"the study's database answers again after {time.monotonic() - self._since:.0f} s")
-                self._since = None
-                return connection
-
-
-def place_of_study(sweep: Sweep, say: Callable[[str], None] = lambda text: None) -> StudyPlace:
+def place_of_study(sweep: Sweep) -> StudyPlace:
     """Where the study of a sweep lies by its settings. In a database it bears the sweep's name and identity, since
     sweeps in other folders may bear the same name.
     """
     uri = sweep.settings.study_uri
     if not uri:
         return StudyFile(sweep.settings.folder.absolute())
-    return StudyDatabase(uri, f"{sweep.settings.name}-{sweep.identity}".rstrip("-"), say)
+    return StudyDatabase(uri, f"{sweep.settings.name}-{sweep.identity}".rstrip("-"))
 
 
 def check_stores(settings: Settings) -> None:
-    """See that the databases answer that a sweep's settings name; MLflow would look for its own for minutes.
+    """See that the databases can be what a sweep's settings name them for. MLflow's has to answer, since MLflow would
+    look for it for minutes; the study's may be away.
 
     Raises:
-        UserError: one does not, or it is none that a study can lie in.
+        UserError: MLflow's does not answer, or the study's is none that a study can lie in.
     """
     study = settings.study_uri
     if study and not study.startswith(POSTGRES):
@@ -193,9 +167,8 @@ def check_stores(settings: Settings) -> None:
             f"--study-uri {without_password(study)}: must be a PostgreSQL database, "
             f"postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or '' for a file in the sweep's folder"
         )
-    for name, uri in settings.stores.items():
-        if uri.startswith(POSTGRES):
-            check_address(flag_of(name), uri)
+    if settings.tracking_uri.startswith(POSTGRES):
+        check_address(flag_of("tracking_uri"), settings.tracking_uri)
     if study and settings.tracking_uri.startswith(POSTGRES) and _database(study) == _database(settings.tracking_uri):
         raise UserError(
             f"--study-uri {without_password(study)}: MLflow writes to the same database, and both would keep the "
@@ -212,7 +185,8 @@ def check_address(flag: str, uri: str) -> None:
     """Connect to a PostgreSQL database once.
 
     Raises:
-        UserError: the address cannot be read, its driver is not installed, or nothing there lets us in.
+        UnreachableError: the address cannot be read, or nothing there lets us in.
+        UserError: its driver is not installed.
     """
     shown = f"{flag} {without_password(uri)}"
     try:
@@ -224,7 +198,7 @@ def check_address(flag: str, uri: str) -> None:
         raise UserError(f"{shown}: its driver is not installed ({error}); {INSTALL}") from None
     except Exception as error:  # of SQLAlchemy where it cannot read the address, of the driver where it cannot connect
         reason = " ".join(without_secret(str(error), uri).split())[:200]
-        raise UserError(
+        raise UnreachableError(
             f"{shown}: PostgreSQL does not let us in there ({reason}); start the server, and give the flag as "
             f"postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or keep the password in ~/.pgpass"
         ) from None

@@ -1,54 +1,150 @@
-"""A study as it lies in its place: read once, when it is opened, then written, each change whole and at once."""
+"""A study as other programs read it, in a file or a database: written from that in memory, and compared with it."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from sqlalchemy.exc import InterfaceError, OperationalError
 
-from sweeps.study.database import StudyPlace
+from sweeps.study.database import StudyPlace, UnreachableError
+
+STUDY = "study"
+
+
+class ContradictionError(ValueError):
+    """What lies in the place is not what was written there from this record."""
 
 
 class StoredStudy:
-    """For its one writer, who has in memory what lies there. It is made where there is none.
+    """A study in its place. What is there otherwise than it should be is kept, under another name."""
 
-    Every method raises optuna's StorageInternalError where the place cannot be written.
-    """
+    def __init__(self, place: StudyPlace, say: Callable[[str], None]) -> None:
+        self._place, self._say = place, say
+        self._storage: RDBStorage | None = None
+        self._id = -1
+        self._written: dict[int, FrozenTrial] = {}
+        self._ids: dict[int, int] = {}
 
-    def __init__(self, place: StudyPlace) -> None:
-        self._storage = place.storage()
-        optuna.create_study(study_name=place.study, storage=self._storage, direction="maximize", load_if_exists=True)
-        self._study = self._storage.get_study_id_from_name(place.study)
-        self.trials = self._storage.get_all_trials(self._study, deepcopy=False)
-        self._ids = {trial.number: trial._trial_id for trial in self.trials}
-
-    def add(self, trial: FrozenTrial) -> None:
-        """Write a new trial with all that it has, in one transaction.
+    def bring(self, trials: Sequence[FrozenTrial]) -> None:
+        """Write the trials, all of a study by number; doing it twice is doing it once.
 
         Raises:
-            StorageInternalError: it has another number there, since somebody else has added one.
+            UserError: the place keeps no studies.
+            Exception: for which `is_outage` holds: it may be done later.
         """
-        added = self._storage.create_new_trial(self._study, trial)
-        if self._storage.get_trial_id_from_study_id_trial_number(self._study, trial.number) != added:
-            raise StorageInternalError(f"the study has a trial {trial.number} already: somebody else writes there, too")
-        self._ids[trial.number] = added
+        try:
+            self._bring(trials)
+        except Exception as error:  # a damaged database raises anything, from sqlite3, SQLAlchemy, Optuna or json
+            if is_outage(error):
+                raise
+            self._storage = None
+            self._place.set_aside(error)
+            self._bring(trials)
+            self._say(f"{self._place} is damaged ({first_line(error)}) and was made again from the journal")
 
-    def report(self, number: int, epoch: int, value: float) -> None:
-        """Write the objective at an epoch."""
-        _twice(lambda: self._storage.set_trial_intermediate_value(self._ids[number], epoch, value))
+    def differences(self, trials: Sequence[FrozenTrial]) -> dict[str, list[str]]:
+        """What the place has otherwise than the trials, by the key of a trial's job.
 
-    def finish(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
-        """Write how a trial ended, which can be done once."""
-        with contextlib.suppress(UpdateFinishedTrialError):  # where the first try was done and its answer lost
-            _twice(lambda: self._storage.set_trial_state_values(self._ids[number], state, values))
+        Raises:
+            UserError: a database that sweeps share does not answer, or keeps no studies.
+        """
+        try:
+            self._place.check()
+            there = self._place.storage()
+            found = {
+                trial.number: trial for trial in optuna.load_study(study_name=self._place.study, storage=there).trials
+            }
+        except UnreachableError:
+            raise
+        except Exception as error:  # see `bring`
+            return {STUDY: [f"{self._place} cannot be read ({first_line(error)})"]}
+        wanted = {trial.number: trial for trial in trials}
+        told = {
+            f"trial-{number:04d}": list(_differences(found.get(number), wanted.get(number)))
+            for number in sorted(found.keys() | wanted.keys())
+        }
+        return {key: lines for key, lines in told.items() if lines}
+
+    def _bring(self, trials: Sequence[FrozenTrial]) -> None:
+        if self._storage is None:
+            self._open(trials)
+        for trial in trials:
+            # A trial in memory is replaced, never changed, so that the same one is one that was written.
+            if self._written.get(trial.number) is not trial:
+                self._write(trial)
+                self._written[trial.number] = trial
+
+    def _open(self, trials: Sequence[FrozenTrial]) -> None:
+        self._place.check()
+        storage = self._place.storage()
+        name = self._place.study
+        optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+        self._id = storage.get_study_id_from_name(name)
+        there = storage.get_all_trials(self._id, deepcopy=False)
+        for trial in there:
+            _check_part(trial, trials)
+        self._ids = {trial.number: trial._trial_id for trial in there}
+        self._written = {trial.number: trial for trial in there}
+        self._storage = storage
+
+    def _write(self, trial: FrozenTrial) -> None:
+        assert self._storage is not None
+        before = self._written.get(trial.number)
+        if before is None:
+            added = self._storage.create_new_trial(self._id, trial)
+            if self._storage.get_trial_id_from_study_id_trial_number(self._id, trial.number) != added:
+                raise ContradictionError(f"there is a trial {trial.number} already: somebody else writes there, too")
+            self._ids[trial.number] = added
+            return
+        for epoch in trial.intermediate_values.keys() - before.intermediate_values.keys():
+            self._storage.set_trial_intermediate_value(self._ids[trial.number], epoch, trial.intermediate_values[epoch])
+        if trial.state.is_finished() and not before.state.is_finished():
+            with contextlib.suppress(UpdateFinishedTrialError):  # where it was done and its answer lost
+                self._storage.set_trial_state_values(self._ids[trial.number], trial.state, trial.values)
 
 
-def _twice(act: Callable[[], object]) -> None:
-    """Do what has the same effect when it is done twice: again where the connection to a database broke under it. The
-    second time waits for another connection, see `sweeps.study.database.Patience`.
+def is_outage(error: BaseException) -> bool:
+    """Whether a place that raised an error may do later what was asked: it is away, busy, full, or read-only."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(cause, OperationalError | InterfaceError):
+        return "no such" not in str(cause)
+    return isinstance(cause, UnreachableError | OSError)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _check_part(there: FrozenTrial, trials: Sequence[FrozenTrial]) -> None:
+    """See that a trial of the place is one of the study, as it is or was.
+
+    Raises:
+        ContradictionError: it is not.
     """
-    try:
-        act()
-    except StorageInternalError:
-        act()
+    number = there.number
+    if number >= len(trials):
+        raise ContradictionError(f"trial {number} has {there.params} here, which is not in the journal")
+    trial = trials[number]
+    if there.params != trial.params:
+        raise ContradictionError(f"trial {number} has {there.params} here and {trial.params} in the journal")
+    for epoch, value in there.intermediate_values.items():
+        if trial.intermediate_values.get(epoch) != value:
+            raise ContradictionError(f"trial {number} has {value} at epoch {epoch}, which is not in the journal")
+    if there.state.is_finished() and (there.state, there.values) != (trial.state, trial.values):
+        raise ContradictionError(f"trial {number} is {there.state.name} here and {trial.state.name} in the journal")
+
+
+def _differences(there: FrozenTrial | None, trial: FrozenTrial | None) -> Iterator[str]:
+    if there is None or trial is None:
+        yield f"the {'study' if there is None else 'journal'} lacks it"
+        return
+    if there.params != trial.params:
+        yield f"the study has the parameters {there.params}, the journal {trial.params}"
+    if there.intermediate_values != trial.intermediate_values:
+        yield f"the study has the scores {there.intermediate_values}, the journal {trial.intermediate_values}"
+    if there.state != trial.state:
+        yield f"the study has it {there.state.name}, the journal {trial.state.name}"

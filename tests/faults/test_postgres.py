@@ -1,4 +1,4 @@
-"""Study and MLflow on a PostgreSQL server that goes away: waited for, resumed, and no password is left anywhere."""
+"""Study and MLflow on a PostgreSQL server that goes away: the sweep goes on, and no password is left anywhere."""
 
 import signal
 from collections.abc import Iterator
@@ -27,8 +27,9 @@ def test_a_sweep_on_postgresql_outlives_an_outage_and_an_interruption(tmp_path: 
     sweep = Sweep(tmp_path, *FEW, "--study-uri", study, "--tracking-uri", records)
     sweep.until("trial-0001 starts")
     postgres.stop()
-    sweep.until("the study's database does not answer")
+    sweep.until("the study's database does not answer; the sweep goes on")
     sweep.until("MLflow does not answer; the sweep goes on")
+    sweep.until("trial-0001 done")
     postgres.start()
     sweep.until("the study's database answers again")
     sweep.until("MLflow answers again")

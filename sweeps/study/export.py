@@ -1,0 +1,64 @@
+"""What keeps the stored study up to date while a sweep runs: its place may be away, and never holds up training."""
+
+from collections.abc import Callable
+
+from sweeps.journal.jobs import Report
+from sweeps.journal.outbox import Outbox
+from sweeps.journal.record import JobRecord
+from sweeps.study.database import StudyPlace
+from sweeps.study.searcher import Study
+from sweeps.study.stored import StoredStudy, is_outage
+
+
+class StudyExport:
+    """A `Listener` that keeps the stored study up to date and never holds up training."""
+
+    def __init__(self, study: Study, place: StudyPlace, say: Callable[[str], None]) -> None:
+        self._study, self._say = study, say
+        self._stored = StoredStudy(place, say)
+        self._outbox = Outbox("the study's database", is_outage, say)
+        self._has_failed = False
+
+    def begin(self) -> None:
+        """Make the place ready, for a sweep that may still be refused.
+
+        Raises:
+            UserError: a database does not answer, or keeps no studies.
+        """
+        self._stored.bring([])
+
+    def open(self) -> None:
+        """Bring it in line with the study, and go on from there."""
+        self._put()
+        self._outbox.start()
+
+    def started(self, known: JobRecord) -> None:
+        """See `Listener`."""
+        self._put()
+
+    def reported(self, known: JobRecord, report: Report) -> None:
+        """See `Listener`."""
+        self._put()
+
+    def ended(self, known: JobRecord) -> None:
+        """See `Listener`."""
+        self._put()
+
+    def _put(self) -> None:
+        if not self._has_failed:
+            self._outbox.put("the study", self._bring)
+
+    def _bring(self) -> None:
+        try:
+            self._stored.bring(self._study.trials())
+        except Exception as error:
+            self._has_failed = not is_outage(error)  # it would be said again at every report
+            raise
+
+    def close(self, patience_s: float) -> None:
+        """Write what is left, for so long at most."""
+        self._put()
+        if self._outbox.close(patience_s) or self._has_failed:
+            self._say(
+                "the stored study lacks the latest trials; the journal has them, and a resume or an audit writes them"
+            )
