@@ -27,6 +27,7 @@ from ltsd.losses import balanced_softmax, distillation, gradient_matching
 from ltsd.models import build_model
 from ltsd.teacher import teacher_split
 from ltsd.train import learning_rate, validate
+from sweeps.settings.groups import groups_named
 from sweeps.study.space import search_space
 
 SCORE = "val/robust_acc"
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     flags = parser.parse_args()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    space = search_space(BASE, BASE.data.imbalance_ratio or 1.0, ())
+    space = search_space(BASE, BASE.data.imbalance_ratio or 1.0, (), groups_named(None, BASE.method))
     sampler = TPESampler(seed=flags.seed)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trainable, seed=flags.seed), {"cpu": 1}),

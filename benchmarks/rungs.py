@@ -22,6 +22,7 @@ from ltsd.files import publishing
 from ltsd.knobs import Value
 from ltsd.runs import open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
+from sweeps.settings.groups import groups_named
 from sweeps.study.searcher import OBJECTIVE
 from sweeps.study.space import search_space
 
@@ -32,7 +33,7 @@ def draw_configurations(count: int, seed: int) -> list[dict[str, Value]]:
     """Random points of the default space."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    space = search_space(BASE, load_splits(BASE.data).imbalance_ratio, ())
+    space = search_space(BASE, load_splits(BASE.data).imbalance_ratio, (), groups_named(None, BASE.method))
     return [dict(study.ask(space).params) for _ in range(count)]
 
 

@@ -11,6 +11,7 @@ from ltsd.config import Config
 from ltsd.data import load_splits
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
+from sweeps.settings.groups import groups_named
 from sweeps.study.database import StudyPlace
 from sweeps.study.searcher import OBJECTIVE
 from sweeps.study.space import search_space
@@ -48,7 +49,7 @@ def of_journal(folder: Path) -> dict[str, float]:
 
 def of_study(place: StudyPlace, running: int) -> dict[str, float]:
     """Operations a second on a stored study of which so many trials run, and some are over."""
-    space = search_space(BASE, 20.0, {})
+    space = search_space(BASE, 20.0, (), groups_named(None, BASE.method))
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(OVER + running):
         trial = study.ask(dict(space))

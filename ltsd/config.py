@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Self
 
 from ltsd.errors import UserError
-from ltsd.knobs import Range, Value, knob, nearest, override, walk
+from ltsd.knobs import Choices, Range, Value, knob, nearest, override, walk
 from ltsd.methods import METHODS
 
 PUBLISHED_WIDTHS = {"small-cnn": 32, "small-resnet": 16, "resnet18": 64, "preact-resnet18": 64, "wrn-34-10": 160}
@@ -153,13 +153,16 @@ class OptimConfig:
 
     lr: float = knob(0.1, "initial learning rate", above=0, search=Range(0.2, 3.0, log=True, relative=True))
     momentum: float = knob(0.9, "SGD momentum", at_least=0, below=1)
-    weight_decay: float = knob(5e-4, "L2 penalty", at_least=0)
-    batch_size: int = knob(128, "images in a training batch", at_least=2)
+    weight_decay: float = knob(5e-4, "L2 penalty", at_least=0, search=Range(0.2, 20.0, log=True, relative=True))
+    batch_size: int = knob(
+        128, "images in a training batch", at_least=2, search=Choices((0.25, 0.5, 1.0), relative=True)
+    )
     ema_decay: float = knob(
         0.0,
         "decay per step of the exponential moving average of the weights that is evaluated; 0: none",
         at_least=0,
         below=1,
+        search=Choices((0.0, 0.9, 0.98, 0.99, 0.995)),
     )
 
 
@@ -167,7 +170,9 @@ class OptimConfig:
 class TeacherConfig:
     """Stage 1: the balanced self-teacher (LTSD, section 4)."""
 
-    epochs: int = knob(30, "epochs on the class-balanced resample", at_least=1)
+    epochs: int = knob(
+        30, "epochs on the class-balanced resample", at_least=1, search=Choices((0.5, 1.0, 2.0, 4.0), relative=True)
+    )
     lr: float = knob(0.1, "initial learning rate of the teacher", above=0)
     adversarial: bool = knob(True, "train the teacher with PGD; false: on clean images")
 
@@ -195,7 +200,12 @@ class BalanceConfig:
 class AwpConfig:
     """Adversarial weight perturbation, around any method (Wu et al. 2020)."""
 
-    gamma: float = knob(0.0, "relative size of the perturbation of the weights; 5e-3 as published, 0: none", at_least=0)
+    gamma: float = knob(
+        0.0,
+        "relative size of the perturbation of the weights; 5e-3 as published, 0: none",
+        at_least=0,
+        search=Choices((0.0, 2.5e-3, 5e-3, 1e-2)),
+    )
 
 
 @dataclass(frozen=True)
@@ -203,7 +213,11 @@ class RobustltConfig:
     """A perturbation budget of its own for each class, for any method that attacks (RobustLT; Zhang et al. 2026)."""
 
     strength: float = knob(
-        0.0, "how far budgets differ: a, 0.3 as published; 0: every class has eps", at_least=0, at_most=1
+        0.0,
+        "how far budgets differ: a, 0.3 as published; 0: every class has eps",
+        at_least=0,
+        at_most=1,
+        search=Range(0.0, 0.4),
     )
     ramp: float = knob(0.8, "share of the epochs over which budgets grow from nothing: b", at_least=0, at_most=1)
 

@@ -89,7 +89,7 @@ def _facts(default: Value, item: Any, special: Mapping[str, Value]) -> Iterator[
         yield " and ".join(limits)
     tried = item.metadata["search"]
     if tried is not None:
-        yield f"a sweep tries {tried.low:g} to {tried.high:g}{' times the default' if tried.relative else ''}"
+        yield f"a sweep tries {tried}"
 
 
 def _told(value: Value) -> str:

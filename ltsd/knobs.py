@@ -14,6 +14,7 @@ from ltsd.errors import UserError
 
 Value = str | int | float | bool | None
 C = TypeVar("C")
+TIMES = " times the default"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,23 @@ class Range:
     high: float
     log: bool = False
     relative: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}{TIMES if self.relative else ''}"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a sweep tries of a knob, unless the user fixes it: one of `values`.
+
+    `relative`: they are multiples of the default of the data set, rounded where that is a whole number.
+    """
+
+    values: tuple[float, ...]
+    relative: bool = False
+
+    def __str__(self) -> str:
+        return f"{', '.join(f'{value:g}' for value in self.values)}{TIMES if self.relative else ''}"
 
 
 def knob(
@@ -42,7 +60,7 @@ def knob(
     word: str = "",
     unset: str = "",
     remedy: str = "",
-    search: Range | None = None,
+    search: Range | Choices | None = None,
 ) -> Any:
     """A dataclass field that knows its help text and its range, both shown to the user, and what a sweep tries.
 

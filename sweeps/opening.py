@@ -26,7 +26,7 @@ from sweeps.study.database import place_of_study
 from sweeps.study.export import StudyExport
 from sweeps.study.scheduler import rung_pruner
 from sweeps.study.searcher import Study
-from sweeps.study.space import published_defaults, search_space
+from sweeps.study.space import published_defaults, sweep_space
 from sweeps.tracking import environment as mlflow_environment
 from sweeps.tracking.tracker import Tracker
 from sweeps.tracking.view import MlflowView
@@ -69,7 +69,7 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
     Raises:
         UserError: something cannot be opened; nothing is left behind of a new sweep.
     """
-    space = search_space(sweep.base, splits.imbalance_ratio, sweep.fixed)
+    space = sweep_space(sweep, splits.imbalance_ratio)
     with leaving_nothing(sweep):
         sweep.keep()
         of_ray, of_mlflow = ray_environment.told(joins=bool(sweep.settings.ray_address)), mlflow_environment.told()

@@ -5,8 +5,10 @@
     python sweeps/search.py --name NAME --resume                 # go on after Ctrl-C or a kill
     python sweeps/search.py --trials 0 --references all          # no search: every method, compared
 
+    python sweeps/search.py --search distill,balance,teacher     # which groups of knobs are searched
+
 Every flag that names a knob of the configuration (`--distill.temperature 2`) fixes it; what is left of the
-method's space is searched.
+groups that are searched is tried.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ from sweeps.settings.sweep import JOURNAL_FILE, Sweep
 from sweeps.study.database import check_stores, place_of_study
 from sweeps.study.scheduler import rung_pruner
 from sweeps.study.searcher import Study
-from sweeps.study.space import search_space
+from sweeps.study.space import sweep_space
 from sweeps.study.stored import StoredStudy
 from sweeps.tracking import agreement
 from sweeps.tracking.view import MlflowView
@@ -30,7 +30,7 @@ class Views:
         self._stored = StoredStudy(place_of_study(sweep), self._said.append)
         self.record = Record.read(self._folder)
         splits = load_splits(base.data)
-        self._space = search_space(base, splits.imbalance_ratio, sweep.fixed)
+        self._space = sweep_space(sweep, splits.imbalance_ratio)
         self._view = MlflowView.of(sweep, splits, list(self._space))
         self._view.reach()
         self._exchange = exchange_of(sweep.settings)

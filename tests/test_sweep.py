@@ -82,6 +82,9 @@ def test_tries_the_published_defaults_first(folder: Path) -> None:
         "balance.softmax_tau": 1.0,
         "balance.teacher_gamma": 10.0,
         "optim.lr": 0.1,
+        "optim.weight_decay": 5e-4,
+        "optim.batch_size": 128,
+        "optim.ema_decay": 0.98,
     }
 
 

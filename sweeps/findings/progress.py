@@ -12,12 +12,13 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
+from ltsd.config import Config
 from ltsd.output import discard_output
 from sweeps.findings import confirm
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import JobRecord
+from sweeps.settings.groups import GROUPS, searched_knobs
 from sweeps.study.searcher import OBJECTIVE, is_scored
-from sweeps.study.space import searched_knobs
 
 HEARTBEAT_S = 15.0
 
@@ -161,10 +162,9 @@ def _summary(job: Job) -> str:
     config = job.config
     if job.kind == "teacher":
         return f"gamma={config.balance.teacher_gamma:g} seed={config.seed}"
-    known = config.flatten()
-    shown = {name.rpartition(".")[2]: known[name] for name in searched_knobs(config.method)}
-    knobs = " ".join(f"{name}={value:.2g}" for name, value in shown.items() if isinstance(value, float))
-    return f"{config.method} {knobs}"
+    known, usual = config.flatten(), Config.preset(config.data.source).flatten()
+    names = (name for name in searched_knobs(config.method, GROUPS) if known[name] != usual[name])
+    return " ".join([config.method, *(f"{name.rpartition('.')[2]}={known[name]:.2g}" for name in names)])
 
 
 def _clock(seconds: float) -> str:

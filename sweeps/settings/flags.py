@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ltsd.knobs import knob
+from sweeps.settings.groups import groups_named
 from sweeps.settings.rows import rows_named
 
 AUTO = "auto"
@@ -17,6 +18,12 @@ class Settings:
     name: str | None = knob(None, "name of the sweep", unset="data set, method and time")
     trials: int = knob(
         16, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
+    )
+    search: str | None = knob(
+        None,
+        "groups of knobs that are searched, comma-separated: the method's own (distill for ltsd), balance, optim "
+        "(learning rate, weight decay, batch size, EMA), teacher (its epochs), plugins (AWP, RobustLT)",
+        unset="the method's own, balance and optim",
     )
     concurrency: int | None = knob(
         None,
@@ -81,6 +88,14 @@ class Settings:
         """The addresses of what is written to, which may hold logins, by the names of their settings."""
         named = {"tracking_uri": self.tracking_uri, "study_uri": self.study_uri}
         return {name: uri for name, uri in named.items() if uri}
+
+    def groups(self, method: str) -> tuple[str, ...]:
+        """The groups of knobs that are searched of a method.
+
+        Raises:
+            UserError: one of them is none.
+        """
+        return groups_named(self.search, method)
 
     @property
     def rows(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from ltsd.files import publishing
 from ltsd.knobs import Value
 from sweeps.settings.addresses import without_password
 from sweeps.settings.flags import Settings
+from sweeps.settings.groups import groups_of
 from sweeps.settings.rows import rows_named
 
 SETTINGS_FILE = "sweep.json"
@@ -151,6 +152,9 @@ class Sweep:
         sweep = cls(settings, fixed)
         if not settings.rows and not settings.trials:
             raise UserError("--trials 0 compares the --references, and there are none; name some, or try more trials")
+        method = sweep.base.method
+        if settings.trials and not settings.groups(method):
+            raise UserError(f"--search {settings.search}: {method} has knobs in {', '.join(groups_of(method))} alone")
         if settings.name is None:
             what = sweep.base.method if settings.trials else "comparison"
             name = f"{data_name(sweep.base.data.source)}-{what}-{time.strftime('%Y%m%d-%H%M%S')}"

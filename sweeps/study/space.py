@@ -5,37 +5,47 @@ from collections.abc import Collection, Mapping
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from ltsd.config import Config
-from ltsd.knobs import Range, Value, walk
-from ltsd.methods import METHODS
-
-TEACHER_GAMMA = "balance.teacher_gamma"
-LEARNING_RATE = "optim.lr"
-
-
-def searched_knobs(method: str) -> tuple[str, ...]:
-    """The knobs that a sweep of a method searches: its own that have a range, those it shares, the learning rate."""
-    own = METHODS[method].knobs
-    names = [f"{own[0]}.{name}" for name, _, _, item in walk(own[1]()) if item.metadata["search"]] if own else []
-    return (*names, *METHODS[method].shared, LEARNING_RATE)
+from ltsd.errors import UserError
+from ltsd.knobs import Choices, Range, Value, walk
+from sweeps.settings.groups import TEACHER_GAMMA, searched_knobs
+from sweeps.settings.sweep import Sweep
 
 
-def search_space(config: Config, imbalance_ratio: float, fixed: Collection[str]) -> dict[str, BaseDistribution]:
-    """The distributions of the method's knobs, without those that the user fixed.
+def search_space(
+    config: Config, imbalance_ratio: float, fixed: Collection[str], groups: Collection[str]
+) -> dict[str, BaseDistribution]:
+    """The distributions of the method's knobs in some groups, without those that the user fixed.
 
     What shapes a teacher lies on a grid (`balance.teacher_gamma`: 1, IR/4, IR/2, IR), so that trials meet
     teachers that are trained already.
     """
-    knobs = {name: (value, item.metadata["search"]) for name, value, _, item in walk(config)}
+    tried = {name: item.metadata["search"] for name, _, _, item in walk(config)}
     defaults = Config.preset(config.data.source).flatten()
     space: dict[str, BaseDistribution] = {}
-    for name in searched_knobs(config.method):
+    for name in searched_knobs(config.method, groups):
         if name in fixed:
             continue
         if name == TEACHER_GAMMA:
             gammas = {max(1.0, imbalance_ratio / part) for part in (imbalance_ratio, 4, 2, 1)}
             space[name] = CategoricalDistribution(sorted(gammas))
         else:
-            space[name] = _distribution(knobs[name][1], defaults[name])
+            space[name] = _distribution(tried[name], defaults[name])
+    return space
+
+
+def sweep_space(sweep: Sweep, imbalance_ratio: float) -> dict[str, BaseDistribution]:
+    """What a sweep searches, by its settings.
+
+    Raises:
+        UserError: it is a single point, since every knob is fixed.
+    """
+    method = sweep.base.method
+    space = search_space(sweep.base, imbalance_ratio, sweep.fixed, sweep.settings.groups(method))
+    if sweep.settings.trials > 1 and all(among.single() for among in space.values()):
+        raise UserError(
+            f"--trials {sweep.settings.trials}: every knob that is searched of {method} is fixed, so that all trials "
+            f"would be one; leave one to the search, name further groups by --search, or give --trials 1"
+        )
     return space
 
 
@@ -47,6 +57,17 @@ def published_defaults(
     return {name: known[name] for name in space}
 
 
-def _distribution(tried: Range, default: Value) -> FloatDistribution:
-    unit = default if tried.relative and isinstance(default, float) else 1.0
+def _distribution(tried: Range | Choices, default: Value) -> BaseDistribution:
+    assert isinstance(default, int | float)
+    if isinstance(tried, Choices):
+        return CategoricalDistribution(_values(tried, default))
+    unit = default if tried.relative else 1.0
     return FloatDistribution(tried.low * unit, tried.high * unit, log=tried.log)
+
+
+def _values(tried: Choices, default: float) -> list[int | float]:
+    """The values that are tried, the default among them."""
+    values = [value * default if tried.relative else value for value in tried.values]
+    if isinstance(default, int):
+        values = [max(2, round(value)) for value in values]
+    return sorted({*values, default})

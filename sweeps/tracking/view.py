@@ -23,8 +23,8 @@ from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Outcome
+from sweeps.settings.groups import OWN, TEACHER_GAMMA, group_of, searched_knobs
 from sweeps.settings.sweep import Sweep, data_name
-from sweeps.study.space import TEACHER_GAMMA, searched_knobs
 from sweeps.tracking import environment
 from sweeps.tracking.datasets import dataset_input
 from sweeps.tracking.faults import fault, in_the_bin
@@ -38,6 +38,7 @@ MAX_RUNS = 50_000
 METRICS_A_BATCH = 900  # of the 1,000 metrics, parameters and tags that MLflow takes in a call
 PASSING = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)}
 PARENT = "sweep"
+SHAPES_TEACHER = ("optim", "teacher")
 STATUS: Mapping[Outcome | None, str] = {
     "done": "FINISHED",
     "reused": "FINISHED",
@@ -204,9 +205,14 @@ class MlflowView:
         """What a run shows as its parameters: of the knobs that are searched those that its job reads; of a final run
         its method and all that a sweep of that would search.
         """
-        flat = job.config.flatten()
-        knobs = (TEACHER_GAMMA,) if job.kind == "teacher" else searched_knobs(job.config.method)
-        names = ("method", *knobs) if job.kind == "final" else [name for name in self._searched if name in knobs]
+        flat, method = job.config.flatten(), job.config.method
+        groups = {*OWN, *map(group_of, self._searched)}
+        if job.kind == "final":
+            names = ["method", *searched_knobs(method, groups)]
+        elif job.kind == "teacher":
+            names = [name for name in self._searched if name == TEACHER_GAMMA or group_of(name) in SHAPES_TEACHER]
+        else:
+            names = list(self._searched)
         return {name: str(flat[name]) for name in names}
 
     def runs(self, job: str = "") -> list[Run]:

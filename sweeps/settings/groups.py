@@ -1,0 +1,66 @@
+"""What can be searched: the knobs that have a range, in groups."""
+
+from collections.abc import Collection
+
+from ltsd.config import Config
+from ltsd.errors import UserError
+from ltsd.knobs import nearest, walk
+from ltsd.methods import METHODS
+from ltsd.methods.method import Method
+
+TEACHER_GAMMA = "balance.teacher_gamma"
+PLUGINS = {"awp": "plugins", "robustlt": "plugins"}
+OWN = tuple(method.knobs[0] for method in METHODS.values() if method.knobs)
+SHARED = ("balance", "optim", "teacher", "plugins")
+GROUPS = (*OWN, *SHARED)
+"""The groups: each method's own, named as its knobs are, and those that methods share."""
+SEARCHED = ("balance", "optim")
+"""The shared groups that are searched unless the user names others; beside them the method's own."""
+
+
+def groups_of(method: str) -> tuple[str, ...]:
+    """The groups that a method has knobs in."""
+    own = METHODS[method].knobs
+    found = (*([own[0]] if own else []), *SHARED)
+    return tuple(group for group in found if searched_knobs(method, (group,)))
+
+
+def groups_named(text: str | None, method: str) -> tuple[str, ...]:
+    """The groups of a comma-separated list that a method has; without a list its own, and the usual shared ones.
+
+    Raises:
+        UserError: a group that there is not.
+    """
+    known = groups_of(method)
+    if text is None:
+        return tuple(group for group in known if group in (*OWN, *SEARCHED))
+    asked = [part.strip() for part in text.split(",") if part.strip()]
+    for group in asked:
+        if group not in GROUPS:
+            raise UserError(
+                f"--search {text}: {group!r} is no group of knobs; {method} has {', '.join(known)}"
+                f"{nearest(group, GROUPS)}"
+            )
+    return tuple(group for group in known if group in asked)
+
+
+def group_of(name: str) -> str:
+    """The group of a knob by its dotted name."""
+    prefix = name.partition(".")[0]
+    return PLUGINS.get(prefix, prefix)
+
+
+def searched_knobs(method: str, groups: Collection[str]) -> tuple[str, ...]:
+    """The knobs of some groups that have a range and that a method reads, group by group."""
+    ranged = [name for name, _, _, item in walk(Config()) if item.metadata["search"] or name == TEACHER_GAMMA]
+    names = [name for name in ranged if group_of(name) in groups and _reads(METHODS[method], name)]
+    return tuple(sorted(names, key=lambda name: GROUPS.index(group_of(name))))
+
+
+def _reads(method: Method, name: str) -> bool:
+    group = name.partition(".")[0]
+    if group in OWN:
+        return method.knobs is not None and method.knobs[0] == group
+    if group == "balance":
+        return name in method.shared
+    return method.needs_teacher or group != "teacher"
