@@ -32,6 +32,8 @@ from sweeps.study.space import search_space
 
 SCORE = "val/robust_acc"
 BASE = Config.preset("digits")
+FIXED = ("optim.weight_decay", "optim.batch_size", "optim.ema_decay")
+"""What neither of the two searches."""
 
 
 def attack(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     flags = parser.parse_args()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    space = search_space(BASE, BASE.data.imbalance_ratio or 1.0, (), groups_named(None, BASE.method))
+    space = search_space(BASE, BASE.data.imbalance_ratio or 1.0, FIXED, groups_named(None, BASE.method))
     sampler = TPESampler(seed=flags.seed)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trainable, seed=flags.seed), {"cpu": 1}),

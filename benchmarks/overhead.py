@@ -50,7 +50,7 @@ def trivial_job(
     from ray import tune
 
     from sweeps.journal.jobs import BEGINS, Job, Report
-    from sweeps.study.searcher import OBJECTIVE
+    from sweeps.study.searcher import VALIDATED
 
     job = Job.of(params)
     tune.report(Report(0, BEGINS).message())
@@ -62,7 +62,7 @@ def trivial_job(
         values = {"train/loss": 1 / epoch, "train/robust_acc": luck, "train/lr": job.config.optim.lr}
         per_class: dict[str, list[float]] = {}
         if epoch % EVERY == 0:
-            values |= {OBJECTIVE: luck, "val/clean_acc": luck, "val/fgsm_acc": luck, "val/tail_robust_acc": luck}
+            values |= {VALIDATED: luck, "val/clean_acc": luck, "val/fgsm_acc": luck, "val/tail_robust_acc": luck}
             per_class = {"clean": [luck] * 10, "robust": [luck] * 10}
         tune.report(Report(epoch, values=values, per_class=per_class).message())
 

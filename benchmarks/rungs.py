@@ -23,7 +23,7 @@ from ltsd.knobs import Value
 from ltsd.runs import open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 from sweeps.settings.groups import groups_named
-from sweeps.study.searcher import OBJECTIVE
+from sweeps.study.searcher import VALIDATED
 from sweeps.study.space import search_space
 
 BASE = Config.preset("digits").override({"evaluate.every": 2})
@@ -49,7 +49,7 @@ def scores_of(params: dict[str, Value]) -> dict[int, float]:
     list(taught.epochs())
     teacher = taught.state.model
     run = open_run(config, splits, splits.train, splits.val, device, teacher=teacher, resume=None)
-    return {metrics.epoch: metrics.values[OBJECTIVE] for metrics in run.epochs() if OBJECTIVE in metrics.values}
+    return {metrics.epoch: metrics.values[VALIDATED] for metrics in run.epochs() if VALIDATED in metrics.values}
 
 
 def correlations(scores: list[dict[int, float]]) -> dict[int, float]:
@@ -93,7 +93,7 @@ def main() -> None:
     left, right = figure.subplots(1, 2)
     for score in scores:
         left.plot(list(score), list(score.values()), alpha=0.6)
-    left.set(xlabel="epoch", ylabel=OBJECTIVE, title=f"{len(scores)} random configurations")
+    left.set(xlabel="epoch", ylabel=VALIDATED, title=f"{len(scores)} random configurations")
     right.plot(list(found), list(found.values()), marker="o")
     right.set(xlabel="epoch", ylabel="Spearman", ylim=(-0.1, 1.05), title="rank correlation with the last score")
     figure.savefig(flags.out.with_suffix(".png"))

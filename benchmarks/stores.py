@@ -13,7 +13,6 @@ from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
 from sweeps.settings.groups import groups_named
 from sweeps.study.database import StudyPlace
-from sweeps.study.searcher import OBJECTIVE
 from sweeps.study.space import search_space
 from sweeps.study.stored import StoredStudy
 from sweeps.tracking.view import MlflowView
@@ -21,7 +20,13 @@ from sweeps.tracking.view import MlflowView
 BASE = Config.preset("digits")
 TRAINED = [*(f"train/{name}" for name in ("loss", "balanced_loss", "kl_loss", "igdm_loss", "robust_acc", "lr"))]
 GROUPS = ("head", "medium", "tail", "worst_class")
-VALIDATED = [OBJECTIVE, "val/clean_acc", "val/tail_clean_acc", "val/fgsm_acc", *(f"val/{g}_robust_acc" for g in GROUPS)]
+VALIDATED = [
+    "val/robust_acc",
+    "val/clean_acc",
+    "val/tail_clean_acc",
+    "val/fgsm_acc",
+    *(f"val/{g}_robust_acc" for g in GROUPS),
+]
 OVER, ASKED, EPOCHS = 100, 50, range(5, 105, 5)
 PICTURE_BYTES, LARGE_BYTES = 66_000, 64_000_000
 

@@ -21,15 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from machine import RESULTS, hardware, versions
+from obvious_sweep import FIXED
 
 from ltsd.config import Config
 from ltsd.files import publishing
 from sweeps.journal.record import Record
 from sweeps.settings.sweep import JOURNAL_FILE
-from sweeps.study.searcher import OBJECTIVE
+from sweeps.study.searcher import VALIDATED
 
 HERE = Path(__file__).parent
 EPOCHS = Config.preset("digits").epochs
+BASE = Config.preset("digits").flatten()
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def search_here(trials: int, seed: int, folder: Path) -> Search:
     """A sweep of this project, watched through its journal and stopped when its trials are over."""
     flags = ["--name", "one", "--trials", str(trials), "--seed", str(seed), "--storage", str(folder / "runs")]
     flags += ["--tracking-uri", f"sqlite:///{folder / 'mlflow.db'}", "--references", "", "--final-attack", "none"]
+    flags += ["--objectives", "robust", *(f"--{name}={BASE[name]}" for name in FIXED)]
     started = time.time()
     with subprocess.Popen(
         [sys.executable, str(HERE.parent / "sweeps" / "search.py"), *flags], cwd=folder, stdout=subprocess.DEVNULL
@@ -66,7 +69,7 @@ def search_here(trials: int, seed: int, folder: Path) -> Search:
         process.terminate()
     known = list(Record.read(journal).of_kind("trial"))
     found = [
-        (one.reported[EPOCHS] / 1000 - started, one.epochs[EPOCHS].values[OBJECTIVE])
+        (one.reported[EPOCHS] / 1000 - started, one.epochs[EPOCHS].values[VALIDATED])
         for one in known
         if EPOCHS in one.epochs
     ]

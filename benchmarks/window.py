@@ -17,12 +17,12 @@ import numpy as np
 import optuna
 from machine import RESULTS, hardware, versions
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from ltsd.files import publishing
 from sweeps.study.sampler import RANDOM_TRIALS, SEEN, BoundedTPE
-from sweeps.study.scheduler import rung_pruner
 
 NOISE = 0.1
 BEST = 10
@@ -63,7 +63,7 @@ FUNCTIONS = {"Hartmann": hartmann, "Levy": levy}
 def search(function: str, sampler: str, seed: int, trials: int) -> tuple[float, float]:
     """What a search found: the function at the best point of all, and its mean over those with the best scores."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", pruner=rung_pruner())
+    study = optuna.create_study(direction="maximize", pruner=MedianPruner(n_startup_trials=4))
     noise = np.random.default_rng(seed)
     values, scores = [], []
     for number in range(trials):

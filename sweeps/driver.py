@@ -13,7 +13,8 @@ from ltsd.output import CLOSED
 from sweeps.dispatch.dispatcher import Dispatcher
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
-from sweeps.findings import confirm, finals, report
+from sweeps.findings import finals, report
+from sweeps.findings.confirm import Choice
 from sweeps.findings.finals import Exams
 from sweeps.findings.pictures import draw_sweep
 from sweeps.findings.progress import Progress
@@ -66,7 +67,7 @@ def run(parts: Parts) -> int:
         dispatcher = Dispatcher(
             plan, record, study, compared_at, machines, exchange, (progress, tracker, export, *safes)
         )
-        progress.expect(sweep.settings.trials, lambda: plan.final_runs, len(study.finished()), study.best())
+        progress.expect(sweep.settings.trials, lambda: plan.final_runs, study)
         with interrupted_by_signals(progress.asked):  # Ray has put a handler of its own in the place of ours
             run_jobs(dispatcher, machines, exchange, progress.asked)
             code = halted(sweep, dispatcher.halted, progress) or conclude(parts)
@@ -95,6 +96,7 @@ def plan_of(parts: Parts) -> Plan:
         settings.folder.absolute(),
         trials=settings.trials,
         confirmed=settings.confirm,
+        preference=settings.preference,
         exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack, settings.rows),
         machines=parts.machines,
         exchange=parts.exchange,
@@ -120,14 +122,14 @@ def conclude(parts: Parts) -> int:
     """The table, the pictures and the way into MLflow; returns 1 where there is no finalist to show."""
     sweep, record, study = parts.sweep, parts.record, parts.study
     settings, folder = sweep.settings, sweep.settings.folder
-    chosen = confirm.chosen(confirm.scores(record))
-    results = finals.results(record, chosen, settings.rows)
+    choice = Choice.of(record, study.objectives, settings.preference)
+    results = finals.results(record, choice, settings.rows)
     led = report.leads(results)
-    tables = [*report.accuracies(sweep, results, finals.COLUMNS, parts.splits.finalists), *led]
-    note = [report.choice(record)] if settings.trials else []
-    paths = [*draw_sweep(study.optuna, results, folder), finals.write_table([*tables, *note], folder)]
-    parts.tracker.finish(report.metrics(record, study, results), paths, finals.finalist_model(record, chosen))
-    for line in report.conclusion(sweep, parts.splits, record, study, results, led, paths):
+    searched = report.front(study, choice) if settings.trials else []
+    tables = [*report.accuracies(sweep, results, finals.COLUMNS, parts.splits.finalists), *led, *searched]
+    paths = [*draw_sweep(study, choice, results, folder), finals.write_table(tables, folder)]
+    parts.tracker.finish(report.metrics(record, study, choice, results), paths, finals.finalist_model(record, choice))
+    for line in report.conclusion(sweep, parts.splits, record, study, choice, results, [*searched, *led], paths):
         parts.progress.say(line)
     return 0 if finals.are_in(results, settings.trials) else 1
 

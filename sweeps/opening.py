@@ -4,7 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from optuna.distributions import BaseDistribution
@@ -13,6 +13,7 @@ from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.exam import check_classes
 from sweeps.findings import report
+from sweeps.findings.knowledge import Point, points_known
 from sweeps.findings.progress import Progress
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
@@ -24,7 +25,6 @@ from sweeps.settings.flags import AUTO, Settings
 from sweeps.settings.sweep import Sweep
 from sweeps.study.database import place_of_study
 from sweeps.study.export import StudyExport
-from sweeps.study.scheduler import rung_pruner
 from sweeps.study.searcher import Study
 from sweeps.study.space import published_defaults, sweep_space
 from sweeps.tracking import environment as mlflow_environment
@@ -69,8 +69,11 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
     Raises:
         UserError: something cannot be opened; nothing is left behind of a new sweep.
     """
-    space = sweep_space(sweep, splits.imbalance_ratio)
     with leaving_nothing(sweep):
+        space = sweep_space(sweep, splits.imbalance_ratio)
+        defaults = published_defaults(sweep.base, splits.imbalance_ratio, space)
+        if sweep.is_new:
+            sweep = replace(sweep, points=points_known(sweep, space, defaults))
         sweep.keep()
         of_ray, of_mlflow = ray_environment.told(joins=bool(sweep.settings.ray_address)), mlflow_environment.told()
         for line in (*report.introduction(sweep, splits, machines, list(space)), *of_ray, *of_mlflow):
@@ -82,7 +85,7 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
         tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
         start = partial(start_machines, sweep, machines, splits, exchange, progress)
         with starting(sweep, tracker, record, machines, start):
-            study = study_of(sweep, record, space, splits)
+            study = study_of(sweep, record, space, defaults)
             export = StudyExport(study, place_of_study(sweep), progress.say)
             if sweep.is_new:
                 export.begin()
@@ -122,11 +125,12 @@ def withdraw(sweep: Sweep) -> None:
         remove(sweep)
 
 
-def study_of(sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], splits: Splits) -> Study:
-    """The sweep's study as the record has it, with the defaults as its first trial."""
-    study = Study(record, sweep.base.seed, space, rung_pruner())
+def study_of(sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], defaults: Point) -> Study:
+    """The sweep's study as the record has it; its first trial is the defaults, the next are the points known before."""
+    study = Study(record, sweep.base.seed, space, sweep.settings.maximised)
     if space and sweep.settings.trials:
-        study.enqueue(published_defaults(sweep.base, splits.imbalance_ratio, space))
+        for point in (defaults, *sweep.points):
+            study.enqueue(point)
     return study
 
 

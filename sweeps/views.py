@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterator
 
 from ltsd.data import load_splits
-from sweeps.findings import confirm, finals, report
+from sweeps.findings import finals, report
+from sweeps.findings.confirm import Choice
 from sweeps.journal.exchange import Exchange, exchange_of
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Record, epochs_kept, open_mended
 from sweeps.settings.sweep import JOURNAL_FILE, Sweep
 from sweeps.study.database import check_stores, place_of_study
-from sweeps.study.scheduler import rung_pruner
 from sweeps.study.searcher import Study
 from sweeps.study.space import sweep_space
 from sweeps.study.stored import StoredStudy
@@ -27,7 +27,7 @@ class Views:
         self._folder = sweep.settings.folder.absolute()
         check_stores(sweep.settings)
         self._said: list[str] = []
-        self._stored = StoredStudy(place_of_study(sweep), self._said.append)
+        self._stored = StoredStudy(place_of_study(sweep), sweep.settings.maximised, self._said.append)
         self.record = Record.read(self._folder)
         splits = load_splits(base.data)
         self._space = sweep_space(sweep, splits.imbalance_ratio)
@@ -65,20 +65,22 @@ class Views:
         self._view.describe_sweep()
         found = agreement.repair(self._view, self.record)
         yield f"MLflow: {len(found)} of {len(self.record.jobs)} jobs were written again"
-        results = finals.results(self.record, self._chosen(), self._sweep.settings.rows)
+        choice = self._choice()
+        results = finals.results(self.record, choice, self._sweep.settings.rows)
         pictures = sorted((self._folder / "pictures").glob("*.png")) + list(self._folder.glob("table.md"))
         at = max((known.ended for known in self.record.jobs.values()), default=int(time.time() * 1000))
-        self._view.finish(report.metrics(self.record, study, results), at, pictures, self._model())
+        self._view.finish(report.metrics(self.record, study, choice, results), at, pictures, self._model())
         self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
 
     def _study(self) -> Study:
-        return Study(self.record, self._sweep.base.seed, self._space, rung_pruner())
+        return Study(self.record, self._sweep.base.seed, self._space, self._sweep.settings.maximised)
 
-    def _chosen(self) -> int | None:
-        return confirm.chosen(confirm.scores(self.record))
+    def _choice(self) -> Choice:
+        settings = self._sweep.settings
+        return Choice.of(self.record, settings.maximised, settings.preference)
 
     def _model(self) -> Job | None:
-        return finals.finalist_model(self.record, self._chosen())
+        return finals.finalist_model(self.record, self._choice())
 
 
 def differences_of_checkpoints(record: Record, exchange: Exchange) -> dict[str, list[str]]:

@@ -9,10 +9,9 @@ import optuna
 import pytest
 import sqlalchemy
 from mlflow import MlflowClient
-from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 from postgres import PASSWORD, Postgres
-from test_searcher import SPACE, recorded, told
+from test_searcher import ROBUST, SPACE, recorded, told, values
 
 from ltsd.errors import UserError
 from sweeps.settings.flags import Settings
@@ -40,14 +39,14 @@ def names(uri: str) -> list[str]:
 
 
 def stored(place: StudyDatabase, said: list[str] | None = None) -> StoredStudy:
-    return StoredStudy(place, (said if said is not None else []).append)
+    return StoredStudy(place, ROBUST, (said if said is not None else []).append)
 
 
 @pytest.mark.slow
 def test_what_contradicts_the_journal_is_kept_under_another_name_and_no_other_sweep_is_touched(
     uri: str, tmp_path: Path
 ) -> None:
-    trials, said = Study(recorded(tmp_path), 0, SPACE, NopPruner()).trials(), list[str]()
+    trials, said = Study(recorded(tmp_path), 0, SPACE, ROBUST).trials(), list[str]()
     place, neighbour = StudyDatabase(uri, "night-1"), StudyDatabase(uri, "night-2")
     stored(place).bring(trials)
     assert told(optuna.load_study(study_name="night-1", storage=uri).trials) == told(trials)
@@ -96,15 +95,15 @@ def test_a_server_that_is_away_holds_up_nothing_and_gets_all_of_it_when_it_is_ba
     server: Postgres, uri: str, tmp_path: Path
 ) -> None:
     said = list[str]()
-    study = Study(recorded(tmp_path), 0, SPACE, NopPruner())
+    study = Study(recorded(tmp_path), 0, SPACE, ROBUST)
     export = StudyExport(study, StudyDatabase(uri, "night-1"), said.append)
     server.stop()
     with pytest.raises(UserError, match=r"--study-uri postgresql://127\S*: PostgreSQL does not let us in there"):
         export.begin()
     export.open()
     number = study.ask().number
-    study.report(number, 5, 0.5)
-    study.finish(number, TrialState.COMPLETE, 0.5)
+    study.report(number, 5, values(0.5))
+    study.finish(number, TrialState.COMPLETE)
     while not said:
         time.sleep(0.05)
     server.start()

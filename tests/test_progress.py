@@ -4,17 +4,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import optuna
 import pyte
 import pytest
+from optuna.trial import TrialState
+from test_searcher import ROBUST, SPACE, recorded
 
 from ltsd.config import Config
 from sweeps.findings.progress import Progress
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
-from sweeps.study.searcher import OBJECTIVE
+from sweeps.settings.objectives import Objectives
+from sweeps.study.searcher import VALIDATED, Study
 
-WIDTH, HEIGHT = 80, 30
+WIDTH, HEIGHT = 100, 30
+TAIL = "val/tail_robust_acc"
 
 
 class Terminal:
@@ -47,27 +50,31 @@ def test_the_view_is_there_while_jobs_run_and_gone_when_they_are_over(terminal: 
     job = Job("trial", "trial-0000", Config(), "train", str(tmp_path))
     with Progress() as progress:
         assert terminal.waited_for(lambda lines: [line[2:] for line in lines] == ["Ray and MLflow are starting"])
-        progress.expect(1, lambda: 0, 0, None)
+        study = Study(record, 0, {}, Objectives(("robust", "tail")))
+        progress.expect(1, lambda: 0, study)
+        study.ask()
         record.started(job, 0)
         progress.started(record.jobs[job.key])
-        record.reported(job, report := Report(job.config.epochs, values={OBJECTIVE: 0.625}))
+        record.reported(job, report := Report(job.config.epochs, values={VALIDATED: 0.625, TAIL: 0.5}))
+        study.report(0, report.epoch, report.values)
         progress.reported(record.jobs[job.key], report)
         progress.say("a word beside it")
-        headline = f"trials 0/1, finals 0/0, best {OBJECTIVE} 62.5% (trial-0000)"
+        headline = "trials 0/1, finals 0/0, best –"
         assert terminal.waited_for(lambda lines: lines[:2] == ["a word beside it", headline])
         assert any("trial-0000" in line and f"epoch {report.epoch}/" in line for line in terminal.lines()[2:])
         record.ended(job, "done", "")
+        study.finish(0, TrialState.COMPLETE)
         progress.ended(record.jobs[job.key])
-        told = ["a word beside it", f"trial-0000 done  {OBJECTIVE} 62.5%"]
-        headline = f"trials 1/1, finals 0/0, best {OBJECTIVE} 62.5% (trial-0000), about 0:00 left"
+        told = ["a word beside it", f"trial-0000 done  {VALIDATED} 62.5%  {TAIL} 50.0%"]
+        best = "best robust 62.5% (trial 0), tail 50.0% (trial 0)"
+        headline = f"trials 1/1, finals 0/0, {best}, about 0:00 left"
         assert terminal.waited_for(lambda lines: lines == [*told, headline])
     assert terminal.lines() == told
 
 
-def test_what_was_best_before_an_interruption_is_best_after_it(terminal: Terminal) -> None:
-    best = optuna.trial.create_trial(value=0.75)
-    best.number = 3
+def test_what_was_best_before_an_interruption_is_best_after_it(terminal: Terminal, tmp_path: Path) -> None:
+    study = Study(recorded(tmp_path), 0, SPACE, ROBUST)
     with Progress() as progress:
-        progress.expect(5, lambda: 3, 4, best)
-        headline = f"trials 4/5, finals 0/3, best {OBJECTIVE} 75.0% (trial-0003)"
+        progress.expect(5, lambda: 3, study)
+        headline = "trials 3/5, finals 0/3, best robust 10.0% (trial 0)"
         assert terminal.waited_for(lambda lines: lines == [headline])

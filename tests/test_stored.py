@@ -10,11 +10,10 @@ from typing import ClassVar
 import optuna
 import pytest
 import sqlalchemy
-from optuna.pruners import NopPruner
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import OperationalError
-from test_searcher import SPACE, opened, recorded, told
+from test_searcher import BOTH, ROBUST, SPACE, opened, recorded, reported, told, values
 
 from sweeps.study.database import STUDY_FILE, StudyFile
 from sweeps.study.export import StudyExport
@@ -28,7 +27,7 @@ def on_file(folder: Path) -> list[FrozenTrial]:
 
 
 def stored(folder: Path, said: list[str] | None = None) -> StoredStudy:
-    return StoredStudy(StudyFile(folder), (said if said is not None else []).append)
+    return StoredStudy(StudyFile(folder), ROBUST, (said if said is not None else []).append)
 
 
 class Listening(StudyFile):
@@ -48,12 +47,12 @@ class Listening(StudyFile):
 
 
 def test_what_lies_there_is_the_study_at_every_moment_and_nothing_is_written_twice(tmp_path: Path) -> None:
-    study, there = opened(tmp_path), StoredStudy(Listening(tmp_path), print)
+    study, there = opened(tmp_path, objectives=BOTH), StoredStudy(Listening(tmp_path), BOTH, print)
     moments: list[Callable[[], object]] = [
         lambda: [study.ask() for _ in range(4)],
-        lambda: [study.report(number, 5, number / 10) for number in range(3)],
-        lambda: study.report(0, 10, 0.5),
-        lambda: study.finish(0, TrialState.COMPLETE, 0.5),
+        lambda: [study.report(number, 5, values(number / 10)) for number in range(3)],
+        lambda: study.report(0, 10, values(0.5)),
+        lambda: study.finish(0, TrialState.COMPLETE),
         lambda: study.finish(1, TrialState.PRUNED),
         lambda: study.finish(2, TrialState.FAIL),
     ]
@@ -64,7 +63,7 @@ def test_what_lies_there_is_the_study_at_every_moment_and_nothing_is_written_twi
         assert there.differences(study.trials()) == {}
         Listening.heard.clear()
         there.bring(study.trials())
-        StoredStudy(Listening(tmp_path), print).bring(study.trials())
+        StoredStudy(Listening(tmp_path), BOTH, print).bring(study.trials())
         assert Listening.heard == []
 
 
@@ -93,7 +92,7 @@ def add(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [Path.unlink, damage_nothing, cut, garble, lie, add])
 def test_it_is_made_from_the_record_whatever_became_of_its_file(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    trials, said = Study(recorded(tmp_path), 0, SPACE, NopPruner()).trials(), list[str]()
+    trials, said = Study(recorded(tmp_path), 0, SPACE, ROBUST).trials(), list[str]()
     stored(tmp_path).bring(trials)
     damage(tmp_path / STUDY_FILE)
     is_right = damage == damage_nothing
@@ -124,12 +123,12 @@ class Forgetful(StudyFile):
 
 
 def test_what_was_written_although_the_answer_was_lost_is_there_once(tmp_path: Path) -> None:
-    study, there = opened(tmp_path), StoredStudy(Forgetful(tmp_path), print)
+    study, there = opened(tmp_path), StoredStudy(Forgetful(tmp_path), ROBUST, print)
     there.bring([])
     for act in (
         study.ask,
-        lambda: study.report(0, 5, 0.4),
-        lambda: study.finish(0, TrialState.COMPLETE, 0.5),
+        lambda: study.report(0, 5, values(0.4)),
+        lambda: study.finish(0, TrialState.COMPLETE),
     ):
         act()
         Forgetful.forgets = True
@@ -149,10 +148,21 @@ def test_a_place_that_cannot_be_written_holds_up_nothing_and_gets_all_of_it_late
         holder.execute("BEGIN EXCLUSIVE")
         before = time.monotonic()
         number = study.ask().number
-        study.report(number, 5, 0.5)
-        study.finish(number, TrialState.COMPLETE, 0.5)
+        study.report(number, 5, values(0.5))
+        study.finish(number, TrialState.COMPLETE)
         export._put()
         assert time.monotonic() - before < 1
     export.close(patience_s=30)
     assert told(on_file(tmp_path)) == told(study.trials())
     assert said == []
+
+
+def test_a_study_of_other_objectives_is_set_aside(tmp_path: Path) -> None:
+    stored(tmp_path).bring([])
+    study, said = opened(tmp_path, objectives=BOTH), list[str]()
+    (number,) = reported(study, (0.5, 0.4))
+    study.finish(number, TrialState.COMPLETE)
+    StoredStudy(StudyFile(tmp_path), BOTH, said.append).bring(study.trials())
+    there = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / STUDY_FILE}")
+    assert (there.metric_names, there.best_trials[0].values) == (["robust", "tail"], [0.5, 0.4])
+    assert "it maximises ['robust'], the sweep ['robust', 'tail']) and was made again" in said[0]

@@ -43,7 +43,9 @@ def test_ends_with_a_table_the_pictures_and_the_way_into_mlflow(folder: Path) ->
     assert "run_job" not in said, "Ray speaks beside the sweep"
     assert "browse it: mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db" in said
     pictures = {path.name for path in (folder / "runs" / "small" / "pictures").glob("*.png")}
-    assert pictures == {"scores.png", "importances.png", "parallel_coordinates.png", "finals.png", "trade_off.png"}
+    assert pictures == {
+        *("scores.png", "front.png", "importances.png", "parallel_coordinates.png", "finals.png", "trade_off.png")
+    }
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
@@ -60,7 +62,7 @@ def test_keeps_the_verdicts_of_every_exam(folder: Path) -> None:
         recalls = verdicts["cw20"].per_class()
         assert known.result is not None
         assert sum(recalls) / len(recalls) == pytest.approx(known.result.values["test/cw20_acc"])
-    assert len(list((folder / "runs" / "small" / "verdicts").iterdir())) == len(finals) == 3
+    assert len(list((folder / "runs" / "small" / "verdicts").iterdir())) == len(finals)
 
 
 def test_tells_optuna_the_truth(folder: Path) -> None:
@@ -69,7 +71,7 @@ def test_tells_optuna_the_truth(folder: Path) -> None:
     for trial in trials:
         assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         if trial.state == TrialState.COMPLETE:
-            assert trial.value == trial.intermediate_values[4]
+            assert trial.values[0] == trial.intermediate_values[4]
             assert sorted(trial.intermediate_values) == [2, 4]
 
 
@@ -94,7 +96,7 @@ def test_keeps_one_mlflow_run_a_job_under_one_parent(folder: Path) -> None:
     assert kinds["sweep"] == 1
     assert kinds["trial"] == 3
     assert kinds["confirm"] % 3 == 0
-    assert kinds["final"] in (3, 4)  # the untuned LTSD is the finalist itself, or a row of its own
+    assert kinds["final"] in range(3, 7)  # the untuned LTSD may be the finalist itself, the front has two ends at most
     assert kinds["teacher"] >= 2
     assert {run.info.status for run in runs} == {"FINISHED"}
     parent = next(run.info.run_id for run in runs if run.data.tags["ltsd.kind"] == "sweep")

@@ -13,7 +13,7 @@ from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import BEGINS, Job, Report, drop_previous_checkpoint
 from sweeps.journal.record import JobRecord, Outcome, Record
 from sweeps.machines.machine import Machines
-from sweeps.study.searcher import OBJECTIVE, STATES, Study, is_scored, trial_number
+from sweeps.study.searcher import STATES, Study, is_scored, trial_number
 
 
 class Listener(Protocol):
@@ -116,7 +116,7 @@ class Dispatcher(Searcher):
             for student in self._plan.strike(job.teacher):
                 self._give_up(student, f"its teacher failed ({reason})")
         elif job.kind == "trial":
-            self._study.finish(trial_number(job), STATES[outcome], running.last.values.get(OBJECTIVE))
+            self._study.finish(trial_number(job), STATES[outcome])
         for listener in self._listeners:
             listener.ended(self._record.jobs[job.key])
 
@@ -145,7 +145,7 @@ class Dispatcher(Searcher):
         job = running.job
         news = self._record.reported(job, report)
         if news and job.kind == "trial" and is_scored(report):
-            self._study.report(trial_number(job), report.epoch, report.values[OBJECTIVE])
+            self._study.report(trial_number(job), report.epoch, report.values)
         if news or report.phase != "train":
             for listener in self._listeners:
                 listener.reported(self._record.jobs[job.key], report)

@@ -1,7 +1,8 @@
 """Which job runs next, of those that a sweep needs and that are not on record yet."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from optuna.trial import TrialState
@@ -14,12 +15,14 @@ from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
+from sweeps.settings.objectives import Preference
 from sweeps.study.searcher import Proposal, Study
 from sweeps.worker.teachers import TeacherStore, is_trained
 
 
 class Plan:
-    """The jobs of a sweep: trials as Optuna proposes them, then confirmations of the best, then the finalist.
+    """The jobs of a sweep: trials as Optuna proposes them, then the race of the best, then the finalist and the ends of
+    the front.
 
     A job whose teacher is not trained waits here, not in a worker, while the teacher and others run. References
     need nothing of the search and fill workers that it leaves idle. `final_runs` is how many final runs this
@@ -36,15 +39,17 @@ class Plan:
         *,
         trials: int,
         confirmed: int,
+        preference: Preference,
         exams: Exams,
         machines: Machines,
         exchange: Exchange,
     ) -> None:
         self._base, self._record, self._study, self._store, self._folder = base, record, study, store, folder
-        self._trials, self._confirmed, self._exams = trials, confirmed, exams
+        self._trials, self._confirmed, self._preference, self._exams = trials, confirmed, preference, exams
         self._machines, self._exchange = machines, exchange
         self._teachers_ready: set[str] = set()
-        self._stages = [self._confirmations, self._finalists]
+        turns = [partial(self._confirmations, turn) for turn in range(confirm.SEEDS)]
+        self._stages: list[Callable[[], list[Job]]] = [*turns, self._finalists]
         self._waiting = [self._trial_job(proposal) for proposal in study.orphans()]
         references = self._not_done(finals.reference_jobs(base, exams, folder))
         # The finalist may turn out to be the untuned row of the method that is searched: not both are run.
@@ -101,22 +106,30 @@ class Plan:
     def _stage_is_over(self, running: Collection[Job]) -> bool:
         return not self._waiting and all(job.kind in ("teacher", "final") for job in running)
 
-    def _confirmations(self) -> list[Job]:
-        trials = confirm.candidates(self._study.trials(TrialState.COMPLETE), self._confirmed)
-        return self._not_done(confirm.confirmation_jobs(self._base, trials, self._folder, self._exchange))
+    def _confirmations(self, turn: int) -> list[Job]:
+        found = confirm.scores(self._record, self._study.objectives)
+        complete = self._study.trials(TrialState.COMPLETE)
+        trials = confirm.contenders(complete, found, self._confirmed, turn, self._preference)
+        return self._not_done(confirm.confirmation_jobs(self._base, trials, turn, self._folder, self._exchange))
 
     def _finalists(self) -> list[Job]:
-        number = confirm.chosen(confirm.scores(self._record))
+        choice = confirm.Choice.of(self._record, self._study.objectives, self._preference)
         wanted = []
-        if number is not None:
-            config = self._base.override(self._study.trials()[number].params)
-            wanted = [self._taught(job) for job in finals.finalist_jobs(number, config, self._exams, self._folder)]
-        jobs = self._not_done(wanted)
+        if choice.finalist is not None:
+            config = self._config_of(choice.finalist)
+            wanted = finals.finalist_jobs(choice.finalist, config, self._exams, self._folder)
+        for name, end in choice.ends.items():
+            wanted += finals.end_jobs(name, end, self._config_of(end), self._exams, self._folder)
+        wanted = [self._taught(job) for job in wanted]
+        jobs = [job for job in wanted if not self._record.is_done(job)]
         untuned = [job for job in self._untuned if job.config not in [job.config for job in wanted]]
         self._references += untuned
         expected = len(self._untuned) + (self._exams.seeds if self._trials else 0)
         self.final_runs += len(untuned) + len(jobs) - expected
         return jobs
+
+    def _config_of(self, trial: int) -> Config:
+        return self._base.override(self._study.trials()[trial].params)
 
     def _not_done(self, jobs: list[Job]) -> list[Job]:
         return [self._taught(job) for job in jobs if not self._record.is_done(job)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from sweeps.journal.jobs import Job, Kind, Report
 from sweeps.journal.record import Outcome
-from sweeps.study.searcher import OBJECTIVE, is_scored
+from sweeps.study.searcher import VALIDATED, is_scored
 
 DEATHS = 5
 LAST_PHASES: Mapping[Kind, tuple[str, ...]] = {
@@ -43,5 +43,5 @@ class Running:
         if self.last.epoch < self.job.config.epochs or self.last.phase not in LAST_PHASES[self.job.kind]:
             return "failed", f"it ended after epoch {self.last.epoch} of {self.job.config.epochs}"
         if self.job.kind == "trial" and not is_scored(self.last):
-            return "failed", f"its last {OBJECTIVE} is {self.last.values.get(OBJECTIVE)}, which cannot be compared"
+            return "failed", f"its last {VALIDATED} is {self.last.values.get(VALIDATED)}, which cannot be compared"
         return ("reused" if self.last.phase == "reused" else "done"), ""

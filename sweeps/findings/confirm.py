@@ -1,45 +1,65 @@
 """Which of the best trials becomes the finalist: they are trained again on other seeds and scored on more images.
 
-One score of one seed on a small validation set mostly ranks luck. The confirmation reads the reserve, which
-has up to five times as many, and the mean over seeds decides.
+One score of one seed on a small validation set mostly ranks luck. The confirmation reads the reserve, which has up to
+five times as many images, and is a race: all candidates are scored there with the trial's own seed, the better half
+of them earns a second seed, the better half of these a third. The defaults run along to the end.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from optuna.trial import FrozenTrial
 
 from ltsd.config import Config
 from sweeps.journal.exchange import Exchange
-from sweeps.journal.jobs import Job, newest_checkpoint, rank
+from sweeps.journal.jobs import Job, newest_checkpoint
 from sweeps.journal.record import Record
+from sweeps.settings.objectives import Objectives, Preference, Scores
 
 PREFIX = "confirm"
-SCORE = f"{PREFIX}/robust_acc"
 SEEDS = 3
 DEFAULTS = 0
 
-
-def candidates(complete: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The `count` best trials, and the defaults, where they were completed."""
-    ranked = sorted(complete, key=lambda trial: -rank(trial.value))
-    return ranked[:count] + [trial for trial in ranked[count:] if trial.number == DEFAULTS]
+Found = Mapping[int, Sequence[Scores]]
+"""The scores on the reserve, one a seed in the order of the seeds, by the number of the trial."""
 
 
-def confirmation_jobs(base: Config, trials: Sequence[FrozenTrial], folder: Path, exchange: Exchange) -> list[Job]:
-    """Each candidate on `SEEDS` seeds; on the trial's own seed its last checkpoint is only scored again."""
+def contenders(
+    complete: Sequence[FrozenTrial], found: Found, count: int, turn: int, preference: Preference
+) -> list[FrozenTrial]:
+    """The trials that are scored on seed number `turn`: of the `count` best the better half, `turn` times; and the
+    defaults, where they were completed.
+
+    Args:
+        found: the scores of the turns before.
+    """
+    left = sorted(complete, key=lambda trial: preference.key(trial.values), reverse=True)
+    left = [trial for trial in left if trial.number != DEFAULTS][:count]
+    for past in range(turn):
+        done = {trial.number: mean(found.get(trial.number, [])[: past + 1]) for trial in left}
+        left.sort(key=lambda trial: preference.key(done[trial.number]), reverse=True)
+        left = left[: math.ceil(count / 2 ** (past + 1))]
+    return [*left, *(trial for trial in complete if trial.number == DEFAULTS)]
+
+
+def confirmation_jobs(
+    base: Config, trials: Sequence[FrozenTrial], turn: int, folder: Path, exchange: Exchange
+) -> list[Job]:
+    """Each trial on seed number `turn`; on the trial's own, the first, its last checkpoint is only scored again."""
     jobs = []
     for trial in trials:
-        config = base.override(trial.params)
-        own = Job("trial", f"trial-{trial.number:04d}", config, "train", str(folder))
-        exchange.bring_checkpoint(own)
-        for seed in range(base.seed, base.seed + SEEDS):
-            start = newest_checkpoint(own) if seed == base.seed else None
-            key = f"{PREFIX}-{trial.number:04d}-s{seed}"
-            jobs.append(Job("confirm", key, replace(config, seed=seed), "train", str(folder), resume=str(start or "")))
+        config, start = base.override(trial.params), None
+        if turn == 0:
+            own = Job("trial", f"trial-{trial.number:04d}", config, "train", str(folder))
+            exchange.bring_checkpoint(own)
+            start = newest_checkpoint(own)
+        seed = base.seed + turn
+        key = f"{PREFIX}-{trial.number:04d}-s{seed}"
+        jobs.append(Job("confirm", key, replace(config, seed=seed), "train", str(folder), resume=str(start or "")))
     return jobs
 
 
@@ -48,31 +68,127 @@ def trial_of(job: Job) -> int:
     return int(job.key.split("-")[1])
 
 
-def scores(record: Record) -> dict[int, list[float]]:
-    """The scores on the reserve so far, one a seed, by trial number; those that are no numbers are none."""
-    found: dict[int, list[float]] = {}
+def scores(record: Record, objectives: Objectives) -> dict[int, list[Scores]]:
+    """The scores on the reserve so far; those that are no numbers are none."""
+    by_seed: dict[int, dict[int, Scores]] = {}
     for known in record.of_kind("confirm"):
-        if known.result is not None and math.isfinite(known.result.values[SCORE]):
-            found.setdefault(trial_of(known.job), []).append(known.result.values[SCORE])
-    return found
+        told = objectives.of(known.result.values, PREFIX) if known.result is not None else None
+        if told is not None:
+            by_seed.setdefault(trial_of(known.job), {})[known.job.config.seed] = told
+    return {number: [told for _, told in sorted(of_trial.items())] for number, of_trial in by_seed.items()}
 
 
-def chosen(found: Mapping[int, Sequence[float]]) -> int | None:
-    """The trial with the highest mean score over all seeds, where one has them all; None before any was confirmed.
+def chosen(found: Found, preference: Preference) -> int | None:
+    """The trial that becomes the finalist, of those that were scored on all seeds where there are some.
 
-    The defaults, trial 0, give way only to a lead that is larger than its own standard error.
+    Those that reach the bounds of the preference come first, and among them the highest weighted mean. Where no
+    preference is stated, a trial has to lead the defaults in some objective by more than the standard error of that
+    lead, and not to fall behind them in any by more than it; where one is, to lead them in the weighted mean, or to
+    reach bounds that they do not. Else the defaults, trial 0, are the finalist.
     """
-    found = {number: scores for number, scores in found.items() if len(scores) == SEEDS} or found
-    if not found:
+    whole = confirmed(found)
+    if not whole:
         return None
-    best = max(found, key=lambda number: statistics.fmean(found[number]))
-    if DEFAULTS not in found or best == DEFAULTS:
-        return best
-    lead = statistics.fmean(found[best]) - statistics.fmean(found[DEFAULTS])
-    noise = math.sqrt(sum(_squared_error(found[number]) for number in (best, DEFAULTS)))
-    return best if lead > noise else DEFAULTS
+    means = {number: mean(of_trial) for number, of_trial in whole.items()}
+    best = sorted(means, key=lambda number: preference.key(means[number]), reverse=True)
+    if DEFAULTS not in means:
+        return best[0]
+    return next((number for number in best if _beats_defaults(number, whole, preference)), DEFAULTS)
 
 
-def _squared_error(values: Sequence[float]) -> float:
-    """The squared standard error of a mean, which one value tells nothing of."""
-    return statistics.variance(values) / len(values) if len(values) > 1 else math.inf
+def confirmed(found: Found) -> Found:
+    """The trials that were scored on all seeds; all of them where none was."""
+    return {number: of_trial for number, of_trial in found.items() if len(of_trial) == SEEDS} or found
+
+
+def _beats_defaults(number: int, found: Found, preference: Preference) -> bool:
+    if number == DEFAULTS:
+        return False
+    ours, theirs = mean(found[number]), mean(found[DEFAULTS])
+    if preference.is_stated:
+        if preference.is_met(ours) != preference.is_met(theirs):
+            return preference.is_met(ours)
+        worths = {one: [(preference.worth(of_seed),) for of_seed in of_trial] for one, of_trial in found.items()}
+        return preference.worth(ours) - preference.worth(theirs) > lead_error(worths, number)[0]
+    errors = lead_error(found, number)
+    leads = [our - their for our, their in zip(ours, theirs, strict=True)]
+    return all(lead >= -error for lead, error in zip(leads, errors, strict=True)) and any(
+        lead > error for lead, error in zip(leads, errors, strict=True)
+    )
+
+
+def lead_error(found: Found, number: int) -> Scores:
+    """The standard error of a trial's lead over the defaults, objective by objective."""
+    parts = 1 / len(found[number]) + 1 / len(found[DEFAULTS])
+    return tuple(math.sqrt(variance * parts) for variance in seed_variance(found))
+
+
+def seed_variance(found: Found) -> Scores:
+    """The variance between the seeds of a trial, pooled over trials, by objective; inf where no trial has several."""
+    several = [of_trial for of_trial in found.values() if len(of_trial) > 1]
+    freedom = sum(len(of_trial) - 1 for of_trial in several)
+    width = len(next(iter(found.values()))[0])
+    if not freedom:
+        return (math.inf,) * width
+    return tuple(
+        sum(
+            statistics.variance(column) * (len(column) - 1)
+            for of_trial in several
+            for column in [[s[k] for s in of_trial]]
+        )
+        / freedom
+        for k in range(width)
+    )
+
+
+def shrunken(found: Found, number: int, complete: Sequence[FrozenTrial]) -> Scores:
+    """What to expect of a trial that was chosen for its scores, which are partly luck: its mean, drawn towards the mean
+    of all complete trials as far as the variance between seeds is a share of the variance between trials.
+
+    An empirical Bayes estimate (Efron and Morris 1975), objective by objective.
+    """
+    values = []
+    for k, variance in enumerate(seed_variance(found)):
+        column = [trial.values[k] for trial in complete]
+        middle, spread = statistics.fmean(column), statistics.pvariance(column)
+        own = mean(found[number])[k]
+        between = max(0.0, spread - variance) if math.isfinite(variance) else 0.0
+        noise = variance / len(found[number])
+        share = between / (between + noise) if between else 0.0
+        values.append(middle + share * (own - middle))
+    return tuple(values)
+
+
+def mean(of_trial: Sequence[Scores]) -> Scores:
+    """The mean over seeds, objective by objective; () of none."""
+    return tuple(statistics.fmean(column) for column in zip(*of_trial, strict=True))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the confirmation decided: the finalist, None before any trial was confirmed, and the ends of the front; with
+    the scores that it was made from.
+    """
+
+    finalist: int | None
+    ends: Mapping[str, int]
+    found: Found
+    preference: Preference
+
+    @classmethod
+    def of(cls, record: Record, objectives: Objectives, preference: Preference) -> Self:
+        """From what is on record."""
+        found = scores(record, objectives)
+        finalist = chosen(found, preference)
+        return cls(finalist, ends(found, finalist, objectives), found, preference)
+
+
+def ends(found: Found, finalist: int | None, objectives: Objectives) -> dict[str, int]:
+    """Of every objective the confirmed trial that has most of it, by the objective's name, where that is neither the
+    finalist nor the defaults.
+    """
+    means = {number: mean(of_trial) for number, of_trial in confirmed(found).items()}
+    if not means:
+        return {}
+    best = {name: max(means, key=lambda number: means[number][k]) for k, name in enumerate(objectives.names)}
+    return {name: number for name, number in best.items() if number not in (finalist, DEFAULTS)}

@@ -8,9 +8,10 @@ from typing import Any
 
 from ltsd.config import Config
 from ltsd.files import publishing
+from sweeps.findings.confirm import Choice
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
-from sweeps.settings.rows import FINALIST, overrides, title_of
+from sweeps.settings.rows import END, FINALIST, overrides, title_of
 
 COLUMNS = {
     "clean": "test/clean_acc",
@@ -50,6 +51,11 @@ def finalist_jobs(trial: int, best: Config, exams: Exams, folder: Path) -> list[
     return _jobs(f"{FINALIST}-{trial:04d}", best, exams.seeds, exams.finalist, folder)
 
 
+def end_jobs(objective: str, trial: int, config: Config, exams: Exams, folder: Path) -> list[Job]:
+    """The confirmed trial that has most of an objective, as the finalist is trained, with the exam of a reference."""
+    return _jobs(f"{END}{objective}-{trial:04d}", config, exams.seeds, exams.references, folder)
+
+
 def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
     """The rows on the same splits and seeds, a seed of all before the next."""
     by_row = [_jobs(row, base.override(overrides(row)), exams.seeds, exams.references, folder) for row in exams.rows]
@@ -75,9 +81,10 @@ class Examined:
 Results = dict[str, list[Examined]]
 
 
-def results(record: Record, chosen: int | None, rows: Sequence[str]) -> Results:
+def results(record: Record, choice: Choice, rows: Sequence[str]) -> Results:
     """The exams so far by row, in the order of the table; of the finalists only those of the trial that was chosen."""
-    keys = {f"{FINALIST}-{chosen:04d}": FINALIST} if chosen is not None else {}
+    keys = {f"{FINALIST}-{choice.finalist:04d}": FINALIST} if choice.finalist is not None else {}
+    keys |= {f"{END}{name}-{number:04d}": f"{END}{name}" for name, number in choice.ends.items()}
     keys |= {row: row for row in rows}
     found: Results = {row: [] for row in keys.values()}
     for known in sorted(record.of_kind("final"), key=lambda known: known.job.config.seed):
@@ -92,10 +99,10 @@ def are_in(results: Results, trials: int) -> bool:
     return FINALIST in results if trials else bool(results)
 
 
-def finalist_model(record: Record, chosen: int | None) -> Job | None:
+def finalist_model(record: Record, choice: Choice) -> Job | None:
     """The finalist's run of the first seed, whose model is the sweep's; None where it is not done."""
-    runs = [known.job for known in record.of_kind("final") if known.outcome == "done" and chosen is not None]
-    return next((job for job in runs if job.key.startswith(f"final-{FINALIST}-{chosen:04d}-s")), None)
+    runs = [known.job for known in record.of_kind("final") if known.outcome == "done" and choice.finalist is not None]
+    return next((job for job in runs if job.key.startswith(f"final-{FINALIST}-{choice.finalist:04d}-s")), None)
 
 
 def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float | None] | None:
@@ -121,11 +128,12 @@ def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
     for row, runs in results.items():
         cells = [summary(runs, metric) for metric in columns.values()]
         lacks = f" ({len(runs)} of {seeds} seeds)" if len(runs) < seeds else ""
-        rows.append([title_of(row) + lacks, *(_cell(found) for found in cells)])
+        rows.append([title_of(row) + lacks, *(cell(found) for found in cells)])
     return rows
 
 
-def _cell(found: tuple[float, float | None] | None) -> str:
+def cell(found: tuple[float, float | None] | None) -> str:
+    """Mean and standard deviation in percent."""
     if found is None:
         return "–"
     mean, deviation = found

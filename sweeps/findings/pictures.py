@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
 from ltsd.files import publishing
+from sweeps.findings.confirm import DEFAULTS, Choice, mean
 from sweeps.findings.finals import Results, summary
 from sweeps.settings.rows import title_of
+from sweeps.study.searcher import Study
 
 DPI = 80
 SLANT = 20
@@ -27,17 +29,22 @@ ATTACKS = {"aa_acc": "AutoAttack", "tail_aa_acc": "AutoAttack", "pgd20_acc": "PG
 BARS = {"clean": "test/clean_acc", "PGD-20": "test/pgd20_acc", "tail PGD-20": "test/tail_robust_acc"}
 
 
-def draw_sweep(study: optuna.Study, results: Results, folder: Path) -> list[Path]:
+def draw_sweep(study: Study, choice: Choice, results: Results, folder: Path) -> list[Path]:
     """Write the pictures that the study and the finals can give; returns their paths."""
     matplotlib.use("Agg")
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete, searched = study.trials(TrialState.COMPLETE), study.optuna
     drawn: dict[str, Callable[[], Figure]] = {}
-    if study.get_trials(deepcopy=False):
+    if study.trials():
         drawn["scores"] = lambda: scores_over_time(study)
+    if complete and len(study.objectives.names) > 1:
+        drawn["front"] = lambda: front(study, choice)
     if len(complete) > 1 and len(complete[0].params) > 1:
-        drawn["importances"] = lambda: _of_optuna(optuna.visualization.matplotlib.plot_param_importances, study)
+        drawn["importances"] = lambda: _of_optuna(optuna.visualization.matplotlib.plot_param_importances, searched)
         drawn["parallel_coordinates"] = lambda: _of_optuna(
-            optuna.visualization.matplotlib.plot_parallel_coordinate, study
+            optuna.visualization.matplotlib.plot_parallel_coordinate,
+            searched,
+            target=lambda trial: trial.values[0],
+            target_name=study.objectives.names[0],
         )
     if results:
         drawn["finals"] = lambda: final_bars(results)
@@ -51,21 +58,67 @@ def draw_sweep(study: optuna.Study, results: Results, folder: Path) -> list[Path
     return paths
 
 
-def _of_optuna(plot: Callable[[optuna.Study], Any], study: optuna.Study) -> Figure:
+def _of_optuna(plot: Callable[..., Any], study: optuna.Study, **how: Any) -> Figure:
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")
-        axes = plot(study)
+        axes = plot(study, **how)
     figure: Figure = axes.figure
     figure.set_size_inches(10, 4.5)
     figure.set_layout_engine("tight")
     return figure
 
 
-def scores_over_time(study: optuna.Study) -> Figure:
-    """The validated score of every trial at every epoch, and at the end; trials stopped early end where they did."""
+def front(study: Study, choice: Choice) -> Figure:
+    """Every complete trial, the front, the confirmed trials with their error, the finalist and the defaults: the first
+    objective against each of the others.
+    """
+    names = study.objectives.names
+    figure = Figure(figsize=(5.5 * (len(names) - 1), 4.5), dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, len(names) - 1, squeeze=False)[0]
+    for other, axes in enumerate(panels, 1):
+        _show_search(axes, study, other)
+        _show_confirmed(axes, choice, other)
+        axes.set(xlabel=f"{names[0]}, percent", ylabel=f"{names[other]}, percent", title="the front of the search")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure
+
+
+def _show_search(axes: Any, study: Study, other: int) -> None:
+    complete = study.trials(TrialState.COMPLETE)
+    points = 100 * np.array([(trial.values[0], trial.values[other]) for trial in complete])
+    axes.scatter(points[:, 0], points[:, 1], s=16, color="#bbbbbb", label="trial, on validation")
+    edge = 100 * np.array(sorted((trial.values[0], trial.values[other]) for trial in study.front()))
+    axes.plot(edge[:, 0], edge[:, 1], marker="o", ms=4, color="#3c93c2", drawstyle="steps-pre", label="front")
+
+
+def _show_confirmed(axes: Any, choice: Choice, other: int) -> None:
+    """The mean of every confirmed trial with its standard error, and which are the defaults and the finalist."""
+    look: dict[str, Any] = {"fmt": "o", "ms": 4, "color": "#d9822b", "capsize": 2, "elinewidth": 0.8}
+    for index, (number, scores) in enumerate(choice.found.items()):
+        x, y = ([100 * of_seed[k] for of_seed in scores] for k in (0, other))
+        label = "" if index else "confirmed, with standard error"
+        axes.errorbar(np.mean(x), np.mean(y), xerr=_error(x), yerr=_error(y), label=label, **look)
+        axes.annotate(str(number), (np.mean(x), np.mean(y)), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    for special, marker, label in ((DEFAULTS, "D", "defaults"), (choice.finalist, "*", "finalist")):
+        if special is not None and special in choice.found:
+            middle = [100 * value for value in mean(choice.found[special])]
+            axes.scatter(middle[0], middle[other], s=120, marker=marker, color="#333333", label=label, zorder=3)
+
+
+def _error(values: list[float]) -> float | None:
+    """The standard error of a mean over seeds; None of one seed."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
+def scores_over_time(study: Study) -> Figure:
+    """The first objective of every trial at every validated epoch, and at the end; trials stopped early end where they
+    did.
+    """
     figure = Figure(figsize=(10, 4), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.intermediate_values]
+    trials = [trial for trial in study.trials() if trial.intermediate_values]
+    name = f"{study.objectives.names[0]}, on validation"
     for done, colour, marker in ((False, "#bbbbbb", "x"), (True, "#3c93c2", "o")):
         of_kind = [trial for trial in trials if (trial.state == TrialState.COMPLETE) == done]
         curves = [sorted(trial.intermediate_values.items()) for trial in of_kind]
@@ -75,8 +128,8 @@ def scores_over_time(study: optuna.Study) -> Figure:
         right.scatter(
             [trial.number for trial in of_kind], [curve[-1][1] for curve in curves], color=colour, marker=marker
         )
-    left.set(xlabel="epoch", ylabel="val/robust_acc", title="every trial (grey: stopped early)")
-    right.set(xlabel="trial", ylabel="val/robust_acc", title="last score (x: stopped early)")
+    left.set(xlabel="epoch", ylabel=name, title="every trial (grey: stopped early)")
+    right.set(xlabel="trial", ylabel=name, title="last score (x: stopped early)")
     return figure
 
 

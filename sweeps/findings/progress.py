@@ -6,7 +6,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from optuna.trial import FrozenTrial
 from rich.console import Console, Group
 from rich.live import Live
 from rich.spinner import Spinner
@@ -14,13 +13,17 @@ from rich.table import Table
 
 from ltsd.config import Config
 from ltsd.output import discard_output
-from sweeps.findings import confirm
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import JobRecord
 from sweeps.settings.groups import GROUPS, searched_knobs
-from sweeps.study.searcher import OBJECTIVE, is_scored
+from sweeps.study.searcher import VALIDATED, Study
 
 HEARTBEAT_S = 15.0
+SHOWN = (
+    *(VALIDATED, "val/tail_robust_acc", "confirm/robust_acc", "confirm/tail_robust_acc"),
+    *("test/pgd20_acc", "test/aa_acc", "test/tail_aa_acc"),
+)
+"""The metrics that are shown of a job, where it has them."""
 
 
 class Shown(Console):
@@ -50,7 +53,7 @@ class Progress:
         self._starting: Spinner | None = Spinner("line", "Ray and MLflow are starting")
         self._ended = {"trial": 0, "confirm": 0, "final": 0, "teacher": 0}
         self._running: dict[str, tuple[Job, Report | None, float]] = {}
-        self._best: tuple[float, str] | None = None
+        self._study: Study | None = None
         self._started = self._spoke = time.monotonic()
         self._seconds_of: dict[str, list[float]] = {"trial": [], "confirm": [], "final": [], "teacher": []}
         self._live = Live(console=self.console, refresh_per_second=2, transient=True, get_renderable=self._view)
@@ -66,12 +69,10 @@ class Progress:
         if self.console.is_terminal:
             self._live.stop()
 
-    def expect(self, trials: int, final_runs: Callable[[], int], finished: int, best: FrozenTrial | None) -> None:
-        """What is to come: so many trials in all, of which some are finished, with the best, and so many final runs."""
-        self._trials, self._final_runs, self._starting = trials, final_runs, None
-        self._ended["trial"] = finished
-        if best is not None and best.value is not None:
-            self._best = (best.value, f"trial-{best.number:04d}")
+    def expect(self, trials: int, final_runs: Callable[[], int], study: Study) -> None:
+        """What is to come: so many trials in all, of which the study has some already, and so many final runs."""
+        self._trials, self._final_runs, self._study, self._starting = trials, final_runs, study, None
+        self._ended["trial"] = len(study.finished())
 
     def say(self, text: str) -> None:
         """A line of its own, above the table in a terminal, with the time since the start in a file."""
@@ -90,9 +91,6 @@ class Progress:
         """See `Listener`."""
         job = known.job
         self._running[job.key] = (job, report, self._running[job.key][2])
-        if job.kind == "trial" and is_scored(report) and report.epoch == job.config.epochs:
-            scored = (report.values[OBJECTIVE], job.key)
-            self._best = max(self._best or scored, scored, key=lambda found: found[0])
         if not self.console.is_terminal and time.monotonic() - self._spoke > HEARTBEAT_S:
             running = ", ".join(f"{key} {_where(*state[:2])}" for key, state in self._running.items())
             self.say(f"{self._headline()} | running: {running}")
@@ -108,12 +106,21 @@ class Progress:
         self.say(f"{job.key} {known.outcome}{tail}  {score}")
 
     def _headline(self) -> str:
-        best = "–" if self._best is None else f"{100 * self._best[0]:.1f}% ({self._best[1]})"
         done = f"trials {self._ended['trial']}/{self._trials}"
         finals = f"finals {self._ended['final']}/{self._final_runs()}"
         left = self._seconds_left()
         eta = "" if left is None else f", about {_clock(left)} left"
-        return f"{done}, {finals}, best {OBJECTIVE} {best}{eta}"
+        return f"{done}, {finals}, best {self._best()}{eta}"
+
+    def _best(self) -> str:
+        """Of every objective the highest validation score so far, and whose it is."""
+        leaders = self._study.leaders() if self._study is not None else []
+        if self._study is None or not leaders:
+            return "–"
+        return ", ".join(
+            f"{name} {100 * trial.values[k]:.1f}% (trial {trial.number})"
+            for k, (name, trial) in enumerate(zip(self._study.objectives.names, leaders, strict=True))
+        )
 
     def _seconds_left(self) -> float | None:
         trial = self._seconds_of["trial"]
@@ -152,9 +159,7 @@ def _where(job: Job, report: Report | None) -> str:
 
 
 def _score(report: Report) -> str:
-    names: dict[str, Callable[[float], str]] = dict.fromkeys(
-        (OBJECTIVE, confirm.SCORE, "test/pgd20_acc", "test/aa_acc"), lambda value: f"{100 * value:.1f}%"
-    )
+    names: dict[str, Callable[[float], str]] = dict.fromkeys(SHOWN, lambda value: f"{100 * value:.1f}%")
     return "  ".join(f"{name} {show(report.values[name])}" for name, show in names.items() if name in report.values)
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,12 +12,14 @@ from ltsd.data import Splits, description
 from ltsd.errors import UserError
 from ltsd.precision import computes_in
 from sweeps.findings import confirm, finals
+from sweeps.findings.confirm import Choice
 from sweeps.findings.finals import Results
 from sweeps.findings.paired import differences
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
 from sweeps.settings.addresses import flag_of, given_again, without_password
 from sweeps.settings.flags import AUTO
+from sweeps.settings.objectives import MEASURED
 from sweeps.settings.rows import BASELINE, FINALIST
 from sweeps.settings.sweep import Sweep
 from sweeps.study.searcher import Study
@@ -40,15 +42,18 @@ def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Seq
         yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
 
 
-def metrics(record: Record, study: Study, results: Results) -> dict[str, float]:
+def metrics(record: Record, study: Study, choice: Choice, results: Results) -> dict[str, float]:
     """The numbers of the whole sweep: how its trials ended, its best, its finalist on the test set."""
     values = {f"trials/{name}": float(count) for name, count in _states(study).items()}
     values |= {f"teachers/{name}": float(count) for name, count in _teachers(record).items()}
-    best = study.best()
-    if best is not None and best.value is not None:
-        values |= {"best/robust_acc": best.value, "best/trial": float(best.number)}
-    for number, scores in confirm.scores(record).items():
-        values[f"confirm/trial_{number}"] = statistics.fmean(scores)
+    names = study.objectives.names
+    for k, (name, trial) in enumerate(zip(names, study.leaders(), strict=False)):
+        values |= {f"best/{MEASURED[name]}": trial.values[k], f"best/{name}_trial": float(trial.number)}
+    values |= {
+        f"confirm/trial_{number}_{MEASURED[name]}": score
+        for number, scores in choice.found.items()
+        for name, score in zip(names, confirm.mean(scores), strict=True)
+    }
     for metric in finals.COLUMNS.values():
         found = finals.summary(results.get(FINALIST, []), metric)
         if found is not None:
@@ -95,8 +100,9 @@ def conclusion(
     splits: Splits,
     record: Record,
     study: Study,
+    choice: Choice,
     results: Results,
-    led: Sequence[str],
+    told: Sequence[str],
     paths: Sequence[Path],
 ) -> Iterator[str]:
     """How it ended: the tables, what failed, where the pictures are, how to open MLflow."""
@@ -108,10 +114,10 @@ def conclusion(
         if known.outcome == "failed":
             yield f"failed: {known.job.key}: {known.reason}"
     if sweep.settings.trials:
-        yield from _found(sweep, record, study)
+        yield from _found(sweep, study, choice)
     if not finals.are_in(results, sweep.settings.trials):
         return
-    yield "\n".join([*accuracies(sweep, results, finals.SHOWN, splits.finalists), *led])
+    yield "\n".join([*accuracies(sweep, results, finals.SHOWN, splits.finalists), *told])
     for known in record.of_kind("final"):
         if known.warning:
             yield f"doubtful: {known.job.key}: {known.warning}"
@@ -119,38 +125,84 @@ def conclusion(
     yield f"browse it: {browse_command(sweep)}"
 
 
-def _found(sweep: Sweep, record: Record, study: Study) -> Iterator[str]:
-    """What the search found: the best trial, the confirmations, the finalist."""
-    best = study.best()
-    if best is None:
+def _found(sweep: Sweep, study: Study, choice: Choice) -> Iterator[str]:
+    """What the search found: the highest scores, the finalist, and what is to be expected of it."""
+    leaders, names = study.leaders(), study.objectives.names
+    if not leaders:
         yield "no trial was completed, so there is no finalist; the reasons stand above"
         return
-    score = sweep.base.evaluate.score
-    yield f"best in the search: trial {best.number}, validation score ({score}) {100 * (best.value or 0):.1f}%"
-    confirmed = confirm.scores(record)
-    number = confirm.chosen(confirmed)
-    if number is None:
-        yield f"{choice(record)}; the reasons stand above"
-        return
-    ranked = sorted(confirmed.items(), key=lambda item: -statistics.fmean(item[1]))
-    told = (
-        f"trial {trial} {100 * statistics.fmean(values):.1f}%"
-        + (f" (of {len(values)} seed(s))" if len(values) < confirm.SEEDS else "")
-        for trial, values in ranked
+    best = (
+        f"{name} {100 * trial.values[k]:.1f}% (trial {trial.number})"
+        for k, (name, trial) in enumerate(zip(names, leaders, strict=True))
     )
-    yield f"confirmed on {confirm.SEEDS} seeds, the same score on the reserve: {', '.join(told)}"
-    params = study.trials()[number].params
-    yield f"{choice(record)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
+    yield f"best in the search, on validation: {', '.join(best)}; robust and tail: {sweep.base.evaluate.score}"
+    if choice.finalist is None:
+        yield f"{chosen(choice)}; the reasons stand above"
+        return
+    if missed := unmet(choice, study):
+        yield missed
+    params = study.trials()[choice.finalist].params
+    yield f"{chosen(choice)}: " + ", ".join(f"{name} {_short(value)}" for name, value in params.items())
+    scores = choice.found[choice.finalist]
+    seeds = f"{len(scores)} seed{'s' if len(scores) > 1 else ''}"
+    yield f"  on the reserve, {seeds}: {study.objectives.told(confirm.mean(scores))}"
+    shrunken = confirm.shrunken(choice.found, choice.finalist, study.trials(TrialState.COMPLETE))
+    yield f"  without the luck of having been chosen: {study.objectives.told(shrunken)} (an estimate)"
 
 
-def choice(record: Record) -> str:
+def unmet(choice: Choice, study: Study) -> str:
+    """That no confirmed trial reaches the bounds of the preference; "" where one does."""
+    means = [confirm.mean(scores) for scores in confirm.confirmed(choice.found).values()]
+    if any(map(choice.preference.is_met, means)):
+        return ""
+    bounds = zip(study.objectives.names, choice.preference.bounds, strict=True)
+    wanted = ", ".join(f"{name}>={bound:g}" for name, bound in bounds if bound > 0)
+    return f"no confirmed trial reaches what --prefer asks for ({wanted}): the finalist is the best without it"
+
+
+def chosen(choice: Choice) -> str:
     """Which trial is the finalist, and that it is the defaults where it is."""
-    number = confirm.chosen(confirm.scores(record))
-    if number is None:
+    if choice.finalist is None:
         return "no trial was confirmed on other seeds, so there is no finalist"
-    if number == confirm.DEFAULTS:
-        return "finalist: trial 0, the defaults, which nothing led by more than a standard error"
-    return f"finalist: trial {number}"
+    if choice.finalist == confirm.DEFAULTS:
+        return "finalist: trial 0, the defaults, which nothing led beyond the error without falling behind elsewhere"
+    return f"finalist: trial {choice.finalist}"
+
+
+def front(study: Study, choice: Choice) -> list[str]:
+    """The front of the search, in Markdown: its trials, those that were confirmed, and the defaults."""
+    on_front = {trial.number for trial in study.front()}
+    names = study.objectives.names
+    header = ["trial", *names, *(f"{name}, confirmed" for name in names), "seeds", ""]
+    rows = []
+    for trial in study.trials(TrialState.COMPLETE):
+        scores = choice.found.get(trial.number, [])
+        if trial.number in on_front or scores:
+            confirmed = [finals.cell(_spread(column)) for column in zip(*scores, strict=True)] or ["–"] * len(names)
+            notes = _notes(trial.number, choice, on_front)
+            values = [f"{100 * value:.1f}" for value in trial.values]
+            rows.append([str(trial.number), *values, *confirmed, str(len(scores)), notes])
+    if not rows:
+        return []
+    return [
+        "the front of the search and the confirmed trials, validation and reserve, percent:\n",
+        finals.markdown([header, *rows]),
+        chosen(choice) + "\n",
+    ]
+
+
+def _notes(number: int, choice: Choice, on_front: Collection[int]) -> str:
+    notes = {
+        "finalist": number == choice.finalist,
+        "defaults": number == confirm.DEFAULTS,
+        "front": number in on_front,
+        **{f"best {name}": number == end for name, end in choice.ends.items()},
+    }
+    return ", ".join(note for note, holds in notes.items() if holds)
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float | None]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def browse_command(sweep: Sweep) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ltsd.knobs import knob
 from sweeps.settings.groups import groups_named
+from sweeps.settings.objectives import Objectives, Preference
 from sweeps.settings.rows import rows_named
 
 AUTO = "auto"
@@ -24,6 +25,22 @@ class Settings:
         "groups of knobs that are searched, comma-separated: the method's own (distill for ltsd), balance, optim "
         "(learning rate, weight decay, batch size, EMA), teacher (its epochs), plugins (AWP, RobustLT)",
         unset="the method's own, balance and optim",
+    )
+    start_from: str | None = knob(
+        None,
+        "earlier sweeps in --storage, by name, and files of points (.json), comma-separated, whose best points are "
+        "tried first",
+        unset="none, the defaults alone are",
+    )
+    objectives: str = knob(
+        "robust,tail",
+        "what is maximised on validation, comma-separated: robust (the worst case over three attacks, all classes), "
+        "tail (the same, rare classes), clean, tail-clean, worst-class; of several the front is searched",
+    )
+    prefer: str | None = knob(
+        None,
+        "which point of the front becomes the finalist: bounds and weights, as in 'tail>=0.6' or 'robust+2*tail'",
+        unset="equal weights, and no objective below the defaults by more than its error",
     )
     concurrency: int | None = knob(
         None,
@@ -62,8 +79,9 @@ class Settings:
         unset="'', the file study.db in the sweep's folder",
     )
     confirm: int = knob(
-        1,
-        "best trials that are trained on two more seeds, with the defaults, to choose the finalist",
+        6,
+        "best trials that are scored again on more images, with the defaults; the better half of them is trained on a "
+        "second seed, the better half of these on a third, to choose the finalist",
         at_least=1,
     )
     final_seeds: int = knob(3, "seeds on which the best configuration and the references are retrained", at_least=1)
@@ -96,6 +114,24 @@ class Settings:
             UserError: one of them is none.
         """
         return groups_named(self.search, method)
+
+    @property
+    def maximised(self) -> Objectives:
+        """The objectives.
+
+        Raises:
+            UserError: one of them is none.
+        """
+        return Objectives.named(self.objectives)
+
+    @property
+    def preference(self) -> Preference:
+        """Which point of the front is wanted.
+
+        Raises:
+            UserError: it cannot be read, or is of something that is not maximised.
+        """
+        return Preference.read(self.prefer, self.maximised)
 
     @property
     def rows(self) -> tuple[str, ...]:

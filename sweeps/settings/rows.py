@@ -7,6 +7,8 @@ from ltsd.knobs import Value, nearest
 from ltsd.methods import METHODS
 
 FINALIST = "finalist"
+END = "best-"
+"""What the row of an end of the front begins with; the name of the objective follows."""
 BASELINE = "at-bsl"
 EVERY = "all"
 PLUGINS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
@@ -51,5 +53,7 @@ def title_of(row: str) -> str:
     """How a table calls a row."""
     if row == FINALIST:
         return FINALIST
+    if row.startswith(END):
+        return f"best {row.removeprefix(END)}"
     method, *plugins = row.split("+")
     return " + ".join([METHODS[method].title, *(PLUGINS[plugin][0] for plugin in plugins)])

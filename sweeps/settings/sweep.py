@@ -8,7 +8,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +22,7 @@ from ltsd.knobs import Value
 from sweeps.settings.addresses import without_password
 from sweeps.settings.flags import Settings
 from sweeps.settings.groups import groups_of
+from sweeps.settings.objectives import Preference
 from sweeps.settings.rows import rows_named
 
 SETTINGS_FILE = "sweep.json"
@@ -29,12 +30,15 @@ JOURNAL_FILE = "journal.jsonl"
 LOCK_FILE = "lock"
 LOCK_HOLDER_FILE = "lock.holder"
 TEACHERS = "teachers"
-KEPT = ("identity", "images", "score")
+KEPT: Mapping[str, Any] = {"identity": "", "images": "", "score": "", "points": ()}
+"""What is kept beside the settings and the fixed knobs, and what it is where it was not kept."""
 ELSEWHERE = "give the --storage it was started with, or leave --resume out to start a new one"
 CHANGEABLE = (
     "trials",
     "references",
     "confirm",
+    "prefer",
+    "prefer",
     "final_seeds",
     "concurrency",
     "gpus_per_trial",
@@ -51,7 +55,8 @@ class Sweep:
 
     `identity` is drawn when it begins and tells it from sweeps of the same name in other folders, which may write to
     the same databases; "" of one that began before there were any. `images` is the fingerprint of those that it began
-    with; "" before they are known. `score` is what its trials are compared by.
+    with; "" before they are known. `score` is what its trials are compared by. `points` are tried first, after the
+    defaults.
     """
 
     settings: Settings
@@ -60,6 +65,7 @@ class Sweep:
     identity: str = field(default_factory=lambda: secrets.token_hex(4))
     images: str = ""
     score: str = ""
+    points: Sequence[dict[str, Value]] = ()
 
     @property
     def base(self) -> Config:
@@ -150,10 +156,11 @@ class Sweep:
         """
         settings = Settings(**given)
         sweep = cls(settings, fixed)
-        if not settings.rows and not settings.trials:
-            raise UserError("--trials 0 compares the --references, and there are none; name some, or try more trials")
         method = sweep.base.method
-        if settings.trials and not settings.groups(method):
+        rows, groups, _ = settings.rows, settings.groups(method), settings.preference
+        if not rows and not settings.trials:
+            raise UserError("--trials 0 compares the --references, and there are none; name some, or try more trials")
+        if settings.trials and not groups:
             raise UserError(f"--search {settings.search}: {method} has knobs in {', '.join(groups_of(method))} alone")
         if settings.name is None:
             what = sweep.base.method if settings.trials else "comparison"
@@ -175,7 +182,7 @@ class Sweep:
         sweep that does not exist.
 
         Raises:
-            UserError: there is no such sweep, or a flag contradicts what it was started with.
+            UserError: there is no such sweep, a flag contradicts what it was started with, or cannot be read.
         """
         asked = Settings(**given)
         rows_named(asked.references)
@@ -188,7 +195,7 @@ class Sweep:
         try:
             content = json.loads(path.read_text())
             saved, known = Settings(**content["settings"]), content["fixed"]
-            kept = {name: content.get(name, "") for name in KEPT}
+            kept = {name: content.get(name, absent) for name, absent in KEPT.items()}
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
         now = {name: value for name, value in given.items() if name in CHANGEABLE}
@@ -202,7 +209,10 @@ class Sweep:
                 )
         # Where it lies is where it was found: its folder may have been moved, or made again from a bucket.
         now["storage"] = asked.storage
-        return cls(dataclasses.replace(saved, **now), known, is_new=False, **kept)
+        settings = dataclasses.replace(saved, **now)
+        if settings.prefer:
+            Preference.read(settings.prefer, settings.maximised)
+        return cls(settings, known, is_new=False, **kept)
 
 
 def _is_there(settings: Settings, path: Path) -> bool:

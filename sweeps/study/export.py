@@ -15,7 +15,7 @@ class StudyExport:
 
     def __init__(self, study: Study, place: StudyPlace, say: Callable[[str], None]) -> None:
         self._study, self._say = study, say
-        self._stored = StoredStudy(place, say)
+        self._stored = StoredStudy(place, study.objectives, say)
         self._outbox = Outbox("the study's database", is_outage, say)
         self._has_failed = False
 

@@ -1,5 +1,6 @@
 """What proposes the points: TPE that is told the space, and looks at so many trials at most."""
 
+import copy
 import heapq
 from collections.abc import Container, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.journal.jobs import rank
+from sweeps.study.fronts import front_ranks
 
 RANDOM_TRIALS = 6
 SEEN = 500
@@ -38,11 +40,16 @@ class BoundedTPE(TPESampler):
 
 
 class _Part(optuna.Study):
-    """A study as the sampler is shown it, in the way in which Optuna's Hyperband shows its own a bracket."""
+    """A study as the sampler is shown it, in the way in which Optuna's Hyperband shows its own a bracket.
+
+    With several objectives TPE cannot rank trials that were stopped early, and is not shown how far they came.
+    """
 
     def __init__(self, study: optuna.Study) -> None:
         vars(self).update(vars(study))
         self._seen = seen(study.get_trials(deepcopy=False, states=(*_OVER, TrialState.RUNNING)))
+        if len(study.directions) > 1:
+            self._seen = [_unranked(trial) for trial in self._seen]
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
@@ -64,9 +71,10 @@ def seen(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _good(over: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The best finished trials, in TPE's order: complete ones by value, after them pruned ones that came further."""
+    """The best finished trials, in TPE's order: complete ones by front, after them pruned ones that came further."""
     complete = [trial for trial in over if trial.state == TrialState.COMPLETE]
-    best = heapq.nlargest(BEST, complete, key=lambda trial: rank(trial.value))
+    ranks = front_ranks([tuple(trial.values) for trial in complete])
+    best = [trial for _, trial in heapq.nsmallest(BEST, zip(ranks, complete, strict=True), key=lambda pair: pair[0])]
     if len(best) < BEST:
         pruned = [trial for trial in over if trial.state == TrialState.PRUNED]
         best += heapq.nlargest(BEST - len(best), pruned, key=_last_score)
@@ -76,3 +84,12 @@ def _good(over: list[FrozenTrial]) -> list[FrozenTrial]:
 def _last_score(trial: FrozenTrial) -> tuple[int, float]:
     epoch, score = max(trial.intermediate_values.items(), default=(-1, 0.0))
     return epoch, rank(score)
+
+
+def _unranked(trial: FrozenTrial) -> FrozenTrial:
+    """A trial without its intermediate values where it was stopped early."""
+    if trial.state != TrialState.PRUNED:
+        return trial
+    shown = copy.copy(trial)
+    shown.intermediate_values = {}
+    return shown

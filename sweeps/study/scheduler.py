@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from optuna.pruners import BasePruner, MedianPruner
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from sweeps.journal.jobs import REPORT, Report
 
 RUNG_FRACTIONS = (0.6, 0.75)
-WARM_TRIALS = 4
 OVER = (Trial.TERMINATED, Trial.ERROR)
 
 
@@ -23,11 +21,6 @@ def rungs(epochs: int, every: int) -> list[int]:
     validated = range(every, epochs, every)
     found = {next((e for e in validated if e >= part * epochs), 0) for part in RUNG_FRACTIONS}
     return sorted(found - {0})
-
-
-def rung_pruner() -> BasePruner:
-    """At a rung, stop what is below the median of the earlier trials there, once there are a few."""
-    return MedianPruner(n_startup_trials=WARM_TRIALS, n_warmup_steps=0)
 
 
 class RungScheduler(FIFOScheduler):

@@ -1,4 +1,4 @@
-"""The search: a study in memory, made from the sweep's record, which proposes and prunes."""
+"""The search: a study in memory, made from the sweep's record, which proposes and stops early."""
 
 import math
 from collections.abc import Mapping
@@ -6,17 +6,20 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ltsd.errors import UserError
 from ltsd.knobs import Value
-from sweeps.journal.jobs import Job, Report, rank
+from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import JobRecord, Outcome, Record
+from sweeps.settings.objectives import Objectives, Scores
+from sweeps.study.fronts import front_ranks, is_in_worse_half
 from sweeps.study.sampler import BoundedTPE
 
-OBJECTIVE = "val/robust_acc"
+VALIDATED = "val/robust_acc"
+"""The metric that every validated epoch has."""
+WARM_TRIALS = 4
 STATES: Mapping[Outcome, TrialState] = {
     "done": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
@@ -35,21 +38,26 @@ class Proposal:
 class Study:
     """One sweep's study. It is in memory alone: the record is what it is made from, whenever a process begins.
 
-    A finished trial is COMPLETE with its last value, one stopped early PRUNED with its intermediate values, one that
-    diverged or crashed FAIL. Telling the same trial twice changes nothing. `asked` counts the trials that were started,
-    whatever became of them.
+    A finished trial is COMPLETE with its last scores, one that was stopped early PRUNED, one that diverged or crashed
+    FAIL. Telling the same trial twice changes nothing. `asked` counts the trials that were started, whatever became of
+    them. As intermediate values Optuna has the first objective alone, since it takes no more than one.
 
     Raises:
         UserError: the record has points of another space.
     """
 
-    def __init__(self, record: Record, seed: int, space: Mapping[str, BaseDistribution], pruner: BasePruner) -> None:
+    def __init__(
+        self, record: Record, seed: int, space: Mapping[str, BaseDistribution], objectives: Objectives
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.objectives = objectives
         self._record, self._seed = record, seed
         self._space = dict(space)
         # A trial's id is its number there, since it has no other study.
         self._memory = InMemoryStorage()
-        self.optuna = optuna.create_study(storage=self._memory, direction="maximize", pruner=pruner)
+        self.optuna = optuna.create_study(storage=self._memory, directions=["maximize"] * len(objectives.names))
+        self.optuna.set_metric_names(list(objectives.names))
+        self._curves: dict[int, dict[int, Scores]] = {}
         self._taken = set[int]()
         self.asked = 0
         jobs = {trial_number(known.job): known for known in record.of_kind("trial")}
@@ -71,8 +79,8 @@ class Study:
         self.asked += 1
 
     def _trial(self, number: int, params: Mapping[str, Value], known: JobRecord | None) -> FrozenTrial:
-        scores = scores_of(known) if known else {}
-        state = STATES[known.outcome] if known and known.outcome else TrialState.RUNNING
+        scores = self._curves[number] = self._scores_of(known) if known else {}
+        state, last = _ended(STATES[known.outcome] if known and known.outcome else TrialState.RUNNING, scores)
         if params.keys() != self._space.keys():
             raise UserError(
                 f"trial {number} of this sweep searched {', '.join(sorted(params))}, and this version would search "
@@ -81,10 +89,10 @@ class Study:
         try:
             return create_trial(
                 state=state,
-                value=scores[max(scores)] if state == TrialState.COMPLETE else None,
+                values=last,
                 params=dict(params),
                 distributions=self._space,
-                intermediate_values=scores,
+                intermediate_values={epoch: of_epoch[0] for epoch, of_epoch in scores.items()},
             )
         except ValueError as error:
             raise UserError(
@@ -111,19 +119,26 @@ class Study:
         self._taken.update(trial.number for trial in left)
         return [Proposal(trial.number, dict(trial.params)) for trial in left]
 
-    def report(self, number: int, epoch: int, value: float) -> None:
-        """Take the objective at an epoch."""
-        self._memory.set_trial_intermediate_value(number, epoch, value)
+    def report(self, number: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Take the objectives among the metrics of a validated epoch."""
+        scores = self.objectives.of(values)
+        if scores is not None:
+            self._curves.setdefault(number, {})[epoch] = scores
+            self._memory.set_trial_intermediate_value(number, epoch, scores[0])
 
     def is_poor(self, number: int) -> bool:
-        """Whether the pruner would stop the trial at the epoch it reported last."""
-        return self.optuna.pruner.prune(self.optuna, self._memory.get_trial(number))
+        """Whether a trial is in the worse half of those that came to the epoch that it reported last."""
+        if not self._curves.get(number):
+            return False
+        epoch, own = max(self._curves[number].items())
+        others = [curve[epoch] for other, curve in self._curves.items() if other != number and epoch in curve]
+        return len(others) >= WARM_TRIALS and is_in_worse_half(own, others)
 
-    def finish(self, number: int, state: TrialState, value: float | None = None) -> None:
-        """Take how a trial ended; only a complete one has a value."""
+    def finish(self, number: int, state: TrialState) -> None:
+        """Take how a trial ended; only a complete one has scores, those of its last epoch."""
         if not self._memory.get_trial(number).state.is_finished():
-            values = [value] if state == TrialState.COMPLETE and value is not None else None
-            self._memory.set_trial_state_values(number, state, values)
+            state, scores = _ended(state, self._curves.get(number, {}))
+            self._memory.set_trial_state_values(number, state, scores)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials in some states, by number; without states all that are on record."""
@@ -134,10 +149,30 @@ class Study:
         """The trials that are over."""
         return self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
-    def best(self) -> FrozenTrial | None:
-        """The complete trial with the highest objective; None while there is none."""
+    def leaders(self) -> list[FrozenTrial]:
+        """Of every objective the complete trial that has most of it; none while no trial is complete."""
         complete = self.trials(TrialState.COMPLETE)
-        return max(complete, key=lambda trial: rank(trial.value)) if complete else None
+        return [max(complete, key=lambda trial: trial.values[k]) for k in range(len(self.objectives.names)) if complete]
+
+    def front(self) -> list[FrozenTrial]:
+        """The complete trials that no other one dominates."""
+        complete = self.trials(TrialState.COMPLETE)
+        ranks = front_ranks([tuple(trial.values) for trial in complete])
+        return [trial for trial, rank in zip(complete, ranks, strict=True) if rank == 0]
+
+    def _scores_of(self, known: JobRecord) -> dict[int, Scores]:
+        """The objectives by epoch, where they were validated."""
+        found = {epoch: self.objectives.of(one.values) for epoch, one in known.epochs.items()}
+        return {epoch: scores for epoch, scores in found.items() if scores is not None}
+
+
+def _ended(state: TrialState, curve: Mapping[int, Scores]) -> tuple[TrialState, Scores | None]:
+    """The state of a trial and its scores, those of its last epoch, which only a complete trial has; one that was never
+    scored is none.
+    """
+    if state != TrialState.COMPLETE:
+        return state, None
+    return (state, curve[max(curve)]) if curve else (TrialState.FAIL, None)
 
 
 def trial_number(job: Job) -> int:
@@ -145,11 +180,6 @@ def trial_number(job: Job) -> int:
     return int(job.key.rpartition("-")[2])
 
 
-def scores_of(known: JobRecord) -> dict[int, float]:
-    """The objective by epoch, where it was validated."""
-    return {epoch: one.values[OBJECTIVE] for epoch, one in known.epochs.items() if is_scored(one)}
-
-
 def is_scored(report: Report) -> bool:
-    """Whether the objective was measured, and is a number."""
-    return math.isfinite(report.values.get(OBJECTIVE, math.nan))
+    """Whether the epoch was validated, with a number."""
+    return math.isfinite(report.values.get(VALIDATED, math.nan))

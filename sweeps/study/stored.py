@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from sweeps.settings.objectives import Objectives
 from sweeps.study.database import StudyPlace, UnreachableError
 
 STUDY = "study"
@@ -21,8 +23,8 @@ class ContradictionError(ValueError):
 class StoredStudy:
     """A study in its place. What is there otherwise than it should be is kept, under another name."""
 
-    def __init__(self, place: StudyPlace, say: Callable[[str], None]) -> None:
-        self._place, self._say = place, say
+    def __init__(self, place: StudyPlace, objectives: Objectives, say: Callable[[str], None]) -> None:
+        self._place, self._objectives, self._say = place, objectives, say
         self._storage: RDBStorage | None = None
         self._id = -1
         self._written: dict[int, FrozenTrial] = {}
@@ -81,7 +83,12 @@ class StoredStudy:
         self._place.check()
         storage = self._place.storage()
         name = self._place.study
-        optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+        names = list(self._objectives.names)
+        directions = [StudyDirection.MAXIMIZE] * len(names)
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+        if study.directions != directions or study.metric_names not in (None, names):
+            raise ContradictionError(f"it maximises {study.metric_names}, the sweep {names}")
+        study.set_metric_names(names)
         self._id = storage.get_study_id_from_name(name)
         there = storage.get_all_trials(self._id, deepcopy=False)
         for trial in there:

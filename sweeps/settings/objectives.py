@@ -1,0 +1,125 @@
+"""What a sweep maximises, and what its user prefers among points of which none is best in everything."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from ltsd.errors import UserError
+from ltsd.knobs import nearest
+
+MEASURED: Mapping[str, str] = {
+    "robust": "robust_acc",
+    "tail": "tail_robust_acc",
+    "clean": "clean_acc",
+    "tail-clean": "tail_clean_acc",
+    "worst-class": "worst_class_robust_acc",
+}
+"""What can be maximised, by the last part of its metric's name; all are fractions in [0, 1]."""
+
+Scores = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """The numbers that a sweep maximises, by name, in the user's order."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def named(cls, text: str) -> Self:
+        """The objectives of a comma-separated list.
+
+        Raises:
+            UserError: there is none, one is not measured, or one is named twice.
+        """
+        names = tuple(part.strip() for part in text.split(",") if part.strip())
+        for name in names:
+            if name not in MEASURED:
+                known = ", ".join(MEASURED)
+                raise UserError(f"--objectives {text}: {name!r} is not measured; {known} are{nearest(name, MEASURED)}")
+        if not names or len(set(names)) < len(names):
+            raise UserError(f"--objectives {text!r}: must name one or more of {', '.join(MEASURED)}, each once")
+        return cls(names)
+
+    def of(self, values: Mapping[str, float], prefix: str = "val") -> Scores | None:
+        """The scores among the metrics `<prefix>/*`; None where one is missing or no number."""
+        scores = tuple(values.get(f"{prefix}/{MEASURED[name]}", math.nan) for name in self.names)
+        return scores if all(map(math.isfinite, scores)) else None
+
+    def told(self, scores: Sequence[float]) -> str:
+        """Scores in words."""
+        return ", ".join(f"{name} {100 * score:.1f}%" for name, score in zip(self.names, scores, strict=True))
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Which of several points its user wants: of those that reach all `bounds` the one of the highest weighted sum.
+
+    `bounds` and `weights` have a number for each objective, a bound of -inf where there is none. `is_stated` tells
+    whether the user said so.
+    """
+
+    bounds: Scores
+    weights: Scores
+    is_stated: bool = False
+
+    @classmethod
+    def read(cls, text: str | None, objectives: Objectives) -> Self:
+        """From bounds, such as `tail>=0.6`, and weights, such as `robust+2*tail`, separated by commas.
+
+        Without weights every objective weighs the same.
+
+        Raises:
+            UserError: it cannot be read, or names what is not maximised.
+        """
+        bounds, weights = dict.fromkeys(objectives.names, -math.inf), dict[str, float]()
+        for part in filter(None, map(str.strip, (text or "").split(","))):
+            name, is_bound, bound = map(str.strip, part.partition(">="))
+            if is_bound:
+                bounds[_objective(name, text, objectives)] = _fraction(bound, text)
+            else:
+                for term in part.split("+"):
+                    weight, _, name = term.rpartition("*")
+                    weights[_objective(name.strip(), text, objectives)] = _number(weight.strip() or "1", text)
+        equal = weights or dict.fromkeys(objectives.names, 1.0)
+        weighed = tuple(equal.get(name, 0.0) for name in objectives.names)
+        if not any(weighed):
+            raise UserError(f"--prefer {text}: some weight must be above 0")
+        return cls(tuple(bounds[name] for name in objectives.names), weighed, bool(text))
+
+    def worth(self, scores: Sequence[float]) -> float:
+        """The weighted mean of scores."""
+        total = sum(weight * score for weight, score in zip(self.weights, scores, strict=True))
+        return total / sum(self.weights)
+
+    def key(self, scores: Sequence[float]) -> tuple[bool, float]:
+        """What points are ordered by; no scores come last."""
+        return (self.is_met(scores), self.worth(scores)) if scores else (False, -math.inf)
+
+    def is_met(self, scores: Sequence[float]) -> bool:
+        """Whether scores reach all bounds."""
+        return all(score >= bound for score, bound in zip(scores, self.bounds, strict=True))
+
+
+def _objective(name: str, text: str | None, objectives: Objectives) -> str:
+    if name not in objectives.names:
+        raise UserError(
+            f"--prefer {text}: {name!r} is not maximised; {', '.join(objectives.names)} by --objectives"
+            f"{nearest(name, objectives.names)}"
+        )
+    return name
+
+
+def _fraction(value: str, text: str | None) -> float:
+    number = _number(value, text)
+    if number > 1:
+        raise UserError(f"--prefer {text}: {value} is out of range: accuracies lie in [0, 1], write 0.6, not 60")
+    return number
+
+
+def _number(value: str, text: str | None) -> float:
+    if not re.fullmatch(r"\d+(\.\d*)?|\.\d+", value):
+        raise UserError(f"--prefer {text}: {value!r} is no number; write bounds as tail>=0.6, weights as robust+2*tail")
+    return float(value)
