@@ -34,6 +34,7 @@ class Server:
                 *("--artifacts-destination", str(self._folder / "mlartifacts")),
             ],
             cwd=self._folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # eight processes that nobody asks for
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
