@@ -1,0 +1,119 @@
+"""Sweeps replayed on a table: what the replays say where the best configuration is known."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from replays.choices import Choice, Outcome, finalist, outcome, shrunk
+from replays.lineup import Strategy
+from replays.searches import Ended, Search, fronts, trials
+from replays.table import Array, Table, decoded, encoded, weights
+from replays.world import Replay, World
+
+SPACE = {
+    "distill.temperature": FloatDistribution(0.5, 8.0, log=True),
+    "balance.softmax_tau": FloatDistribution(0.0, 2.0),
+    "teacher.epochs": CategoricalDistribution([4, 7, 14]),
+    "optim.lr": FloatDistribution(0.02, 0.3, log=True),
+}
+BEST = np.array([0.7, 0.3, 1.0, 0.6])
+LABELS = np.repeat(np.arange(4), 30)
+EPOCHS = tuple(range(4, 41, 4))
+
+
+def true_score(points: Array) -> Array:
+    """The accuracy of configurations: 0.8 at the best, and nothing depends on the choice."""
+    return 0.8 - 0.6 * ((points - BEST) ** 2)[..., [0, 1, 3]].sum(-1)
+
+
+def table(noise: float, count: int = 60) -> Table:
+    """A table of random points, of which the first is far from the best, whose seeds differ by so much."""
+    random = np.random.default_rng(0)
+    points = random.random((count, 4))
+    points[:, 2] = random.integers(3, size=count) / 2
+    points[0] = [0.3, 0.6, 0.5, 0.3]
+    found = np.clip(true_score(points) + noise * random.standard_normal(count), 0, 1)
+    right = (random.random(len(LABELS)) < found[:, None]).astype(float)
+    curves = np.linspace(-0.3, 0, len(EPOCHS)) + found[:, None]
+    sampled = np.stack([found, found - 0.2, found, found - 0.2, found, found], 1)
+    return Table(
+        SPACE, np.arange(count), points, (np.arange(count), points, sampled), np.stack([curves] * 2, 2), EPOCHS,
+        right, LABELS, (3,), np.full(count, 10.0), np.full(count, 2.0),
+    )  # fmt: skip
+
+
+def sweeps(world: World, search: Search, count: int) -> list[Outcome]:
+    """Replays of twelve trials each."""
+    found = []
+    for number in range(count):
+        replay = Replay(world, number)
+        ended = [one for one, _ in zip(trials(search, replay), range(12), strict=False)]
+        found.append(outcome(search, Choice(), ended, replay))
+    return found
+
+
+def test_a_point_is_its_configuration_and_weights_are_a_mean_over_classes() -> None:
+    params = {"distill.temperature": 2.0, "balance.softmax_tau": 0.5, "teacher.epochs": 14, "optim.lr": 0.1}
+    assert decoded(np.array(encoded(params, SPACE)), SPACE) == pytest.approx(params)
+    labels = np.array([0, 1, 1, 1, 2])
+    assert weights(labels, [0, 1]) @ np.array([1, 1, 0, 0, 1]) == pytest.approx((1 + 1 / 3) / 2)
+
+
+def test_the_landscape_foretells_what_was_not_measured_and_says_how_much_noise_there_is() -> None:
+    noise = 0.02
+    of = table(noise)
+    world = World.made(of, 10, 0)
+    elsewhere = np.random.default_rng(1).random((50, 4)) * 0.8 + 0.1
+    foretold = np.mean([world.landscape.at(elsewhere, draw)[:, 2] for draw in range(10)], 0)
+    assert np.abs(foretold - true_score(elsewhere)).mean() < noise
+    assert world.landscape.quality(of)["test"][0] > 0.8
+    assert world.landscape.noise()[0] == pytest.approx(noise, rel=0.5)
+    assert world.costs.at(of.points) == pytest.approx(np.tile([10.0, 2.0], (len(of.points), 1)), rel=1e-3)
+
+
+@pytest.mark.parametrize("proposes", ["random", "tpe"])
+def test_a_sweep_finds_better_than_the_defaults_and_worse_and_falsely_where_there_is_more_noise(proposes: str) -> None:
+    search = Search(proposes, groups=("distill", "balance"), rungs="none")
+    possible = true_score(BEST) - true_score(table(0.0).points[0])
+    quiet, loud = (sweeps(World.made(table(noise), 40, 0), search, 40) for noise in (0.01, 0.15))
+    of_quiet, of_loud = (np.mean([one.gain for one in found]) for found in (quiet, loud))
+    assert 0.5 * possible < of_quiet < possible + 0.03
+    assert of_loud < of_quiet - 0.01
+    assert np.mean([one.excess for one in loud]) > np.mean([one.excess for one in quiet]) + 0.03
+
+
+def test_rungs_make_trials_cheaper_and_stop_the_poor_ones() -> None:
+    world = World.made(table(0.01), 1, 0)
+
+    def made(rungs: str) -> list[Ended]:
+        return [one for one, _ in zip(trials(Search("table", rungs=rungs), Replay(world, 0)), range(30), strict=False)]
+
+    whole, cut = made("none"), made("median")
+    assert all(one.complete and one.seconds == pytest.approx(10, rel=1e-2) for one in whole)
+    stopped = [one for one in cut if not one.complete]
+    assert [one.seconds for one in stopped] == pytest.approx(
+        [2 + 8 * EPOCHS[one.last] / 40 for one in stopped], rel=1e-2
+    )
+    assert {EPOCHS[one.last] for one in stopped} <= {24, 32}
+    assert np.mean([one.run.truth[2] for one in stopped]) < np.mean([one.run.truth[2] for one in cut if one.complete])
+    strategy = Strategy("", Search("table"))
+    assert (strategy.share(cut, 10.0, 10.0) or len(cut) + 1) > (strategy.share(whole, 10.0, 10.0) or 0) == 16
+
+
+def test_the_defaults_give_way_to_a_lead_over_the_error_and_a_mean_is_drawn_to_those_of_all() -> None:
+    found = {0: [0.70, 0.72, 0.74], 3: [0.73, 0.74, 0.75], 5: [0.84, 0.62, 0.82]}
+    assert [finalist(found, error) for error in ("all", "none")] == [0, 5]
+    assert finalist({0: [0.70, 0.71, 0.72], 3: [0.80, 0.81, 0.82], 4: [0.9, 0.9]}, "all") == 3
+    prior, within, between = [0.5, 0.6, 0.7], 0.004, 0.006
+    assert shrunk(0.8, 3, prior, within) == pytest.approx(0.6 + 0.2 * between / (between + within / 3))
+    assert shrunk(0.8, 3, prior, 0.02) == pytest.approx(0.6)
+
+
+def test_fronts_are_what_nothing_left_is_better_than() -> None:
+    points = np.array([[1, 4], [3, 3], [4, 1], [1, 3], [2, 2], [0, 0], [3, 3]])
+    assert fronts(points).tolist() == [0, 0, 0, 1, 1, 2, 0]
