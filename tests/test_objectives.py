@@ -39,13 +39,16 @@ def test_a_preference_is_bounds_and_weights() -> None:
     preference = Preference.read("tail>=0.6, robust + 3*tail", BOTH)
     assert preference.worth((0.8, 0.4)) == pytest.approx(0.5)
     assert (preference.is_met((0.1, 0.6)), preference.is_met((0.9, 0.59))) == (True, False)
-    assert sorted([(0.9, 0.5), (0.5, 0.6), (0.5, 0.7), ()], key=preference.key) == [
+    assert sorted([(0.9, 0.5), (0.5, 0.6), (0.5, 0.7), ()], key=lambda scores: preference.key(scores, (0.9, 0.9))) == [
         (),
         (0.9, 0.5),
         (0.5, 0.6),
         (0.5, 0.7),
     ]
     nothing = Preference.read(None, BOTH)
+    found = [(0.6, 0.9), (0.7, 0.4), (0.7, 0.5)]
+    assert max(found, key=lambda scores: nothing.key(scores, (0.7, 0.4))) == (0.7, 0.5), "nowhere below the defaults"
+    assert max(found, key=lambda scores: nothing.key(scores, ())) == (0.6, 0.9), "the defaults are unknown"
     assert (nothing.worth((0.8, 0.4)), nothing.is_met((0.0, 0.0)), nothing.is_stated) == (
         pytest.approx(0.6),
         True,

@@ -37,13 +37,15 @@ def contenders(
     Args:
         found: the scores of the turns before.
     """
-    left = sorted(complete, key=lambda trial: preference.key(trial.values), reverse=True)
-    left = [trial for trial in left if trial.number != DEFAULTS][:count]
+    untuned = [trial for trial in complete if trial.number == DEFAULTS]
+    usual = untuned[0].values if untuned else ()
+    left = [trial for trial in complete if trial.number != DEFAULTS]
+    left.sort(key=lambda trial: preference.key(trial.values, usual), reverse=True)
     for past in range(turn):
-        done = {trial.number: mean(found.get(trial.number, [])[: past + 1]) for trial in left}
-        left.sort(key=lambda trial: preference.key(done[trial.number]), reverse=True)
-        left = left[: math.ceil(count / 2 ** (past + 1))]
-    return [*left, *(trial for trial in complete if trial.number == DEFAULTS)]
+        left = left[: math.ceil(count / 2**past)]
+        done = {trial.number: mean(found.get(trial.number, [])[: past + 1]) for trial in (*left, *untuned)}
+        left.sort(key=lambda trial: preference.key(done[trial.number], done.get(DEFAULTS, ())), reverse=True)
+    return [*left[: math.ceil(count / 2**turn)], *untuned]
 
 
 def confirmation_jobs(
@@ -81,16 +83,17 @@ def scores(record: Record, objectives: Objectives) -> dict[int, list[Scores]]:
 def chosen(found: Found, preference: Preference) -> int | None:
     """The trial that becomes the finalist, of those that were scored on all seeds where there are some.
 
-    Those that reach the bounds of the preference come first, and among them the highest weighted mean. Where no
-    preference is stated, a trial has to lead the defaults in some objective by more than the standard error of that
-    lead, and not to fall behind them in any by more than it; where one is, to lead them in the weighted mean, or to
-    reach bounds that they do not. Else the defaults, trial 0, are the finalist.
+    The order is that of `Preference.key`. Where no preference is stated, a trial has to lead the defaults in some
+    objective by more than the standard error of that lead, and not to fall behind them in any by more than it; where
+    one is, to lead them in the weighted mean, or to reach bounds that they do not. Else the defaults, trial 0, are the
+    finalist.
     """
     whole = confirmed(found)
     if not whole:
         return None
     means = {number: mean(of_trial) for number, of_trial in whole.items()}
-    best = sorted(means, key=lambda number: preference.key(means[number]), reverse=True)
+    usual = means.get(DEFAULTS, ())
+    best = sorted(means, key=lambda number: preference.key(means[number], usual), reverse=True)
     if DEFAULTS not in means:
         return best[0]
     return next((number for number in best if _beats_defaults(number, whole, preference)), DEFAULTS)
@@ -139,24 +142,6 @@ def seed_variance(found: Found) -> Scores:
         / freedom
         for k in range(width)
     )
-
-
-def shrunken(found: Found, number: int, complete: Sequence[FrozenTrial]) -> Scores:
-    """What to expect of a trial that was chosen for its scores, which are partly luck: its mean, drawn towards the mean
-    of all complete trials as far as the variance between seeds is a share of the variance between trials.
-
-    An empirical Bayes estimate (Efron and Morris 1975), objective by objective.
-    """
-    values = []
-    for k, variance in enumerate(seed_variance(found)):
-        column = [trial.values[k] for trial in complete]
-        middle, spread = statistics.fmean(column), statistics.pvariance(column)
-        own = mean(found[number])[k]
-        between = max(0.0, spread - variance) if math.isfinite(variance) else 0.0
-        noise = variance / len(found[number])
-        share = between / (between + noise) if between else 0.0
-        values.append(middle + share * (own - middle))
-    return tuple(values)
 
 
 def mean(of_trial: Sequence[Scores]) -> Scores:

@@ -55,7 +55,7 @@ def _points_of(sweep: Sweep, source: str) -> Iterator[tuple[Point, Point]]:
     record = Record.read(earlier.settings.folder)
     choice = Choice.of(record, earlier.settings.maximised, earlier.settings.preference)
     means = {number: confirm.mean(scores) for number, scores in confirm.confirmed(choice.found).items()}
-    best = sorted(means, key=lambda number: choice.preference.key(means[number]), reverse=True)
+    best = sorted(means, key=lambda number: choice.preference.key(means[number], means.get(DEFAULTS, ())), reverse=True)
     best = [number for number in best if number != DEFAULTS][:POINTS]
     if not best:
         raise UserError(f"--start-from {source}: none of its trials was confirmed; let it end first, with --resume")

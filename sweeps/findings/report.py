@@ -146,8 +146,6 @@ def _found(sweep: Sweep, study: Study, choice: Choice) -> Iterator[str]:
     scores = choice.found[choice.finalist]
     seeds = f"{len(scores)} seed{'s' if len(scores) > 1 else ''}"
     yield f"  on the reserve, {seeds}: {study.objectives.told(confirm.mean(scores))}"
-    shrunken = confirm.shrunken(choice.found, choice.finalist, study.trials(TrialState.COMPLETE))
-    yield f"  without the luck of having been chosen: {study.objectives.told(shrunken)} (an estimate)"
 
 
 def unmet(choice: Choice, study: Study) -> str:

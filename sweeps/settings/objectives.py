@@ -94,9 +94,14 @@ class Preference:
         total = sum(weight * score for weight, score in zip(self.weights, scores, strict=True))
         return total / sum(self.weights)
 
-    def key(self, scores: Sequence[float]) -> tuple[bool, float]:
-        """What points are ordered by; no scores come last."""
-        return (self.is_met(scores), self.worth(scores)) if scores else (False, -math.inf)
+    def key(self, scores: Sequence[float], defaults: Sequence[float]) -> tuple[bool, float]:
+        """What points are ordered by: first those that reach the bounds or, where no preference is stated, are nowhere
+        below the defaults; then by weighted mean. Points without scores come last; () are defaults that are unknown.
+        """
+        if not scores:
+            return False, -math.inf
+        is_safe = self.is_stated or all(ours >= theirs for ours, theirs in zip(scores, defaults, strict=False))
+        return is_safe and self.is_met(scores), self.worth(scores)
 
     def is_met(self, scores: Sequence[float]) -> bool:
         """Whether scores reach all bounds."""
