@@ -34,7 +34,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_halts_the_sweep_which_goes_on_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
-    full = run_search(tmp_path, "--name", NAME, *LONG)
+    full = run_search(tmp_path, "--name", NAME, *SHORT, "--trials", "3")
     assert full.returncode == 1, full.stdout + full.stderr
     assert "No space left on device" in full.stdout or "disk is full" in full.stdout, full.stdout + full.stderr
     assert f"python sweeps/search.py --name {NAME} --resume" in full.stdout
