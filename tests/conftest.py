@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before anything is imported or run: images are cached in a folder that goes when the tests are over."""
     cache = tempfile.TemporaryDirectory(prefix="ltsd-tests-")
     config.add_cleanup(cache.cleanup)
+    config.addinivalue_line("markers", "timed: holds a clock against a limit; .ci/run gives it the machine for itself")
     os.environ["XDG_CACHE_HOME"] = cache.name
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

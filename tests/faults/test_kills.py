@@ -1,9 +1,9 @@
 """Kills: whatever dies, nothing acknowledged is lost, nothing is counted twice, everything comes to its end."""
 
 import itertools
+import os
 import random
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -38,21 +38,24 @@ def test_kills_at_random_lose_nothing_double_nothing_and_leave_nothing(tmp_path:
 
 
 def test_one_trial_at_a_time_ends_with_the_same_bits_whatever_is_killed(tmp_path: Path) -> None:
-    """With more trials at a time it depends on their timing which scores Optuna knows when it proposes the next."""
+    """With more trials at a time it depends on their timing which scores Optuna knows when it proposes the next. The
+    sweep that is left in peace runs meanwhile.
+    """
     quiet, fire = tmp_path / "quiet", tmp_path / "fire"
     quiet.mkdir()
     fire.mkdir()
     flags = (*SHORT, "--trials", "4", "--concurrency", "1")
-    done = run_search(quiet, "--name", NAME, *flags)
-    assert done.returncode == 0, done.stdout + done.stderr
+    peace = Sweep(quiet, *flags)
     draw = random.Random(3)
     outcome = under_fire(fire, flags, itertools.islice(schedule(draw, KINDS[30:]), 5), draw)
     print(outcome)
+    assert peace.process.wait(600) == 0, peace.said()
     assert outcome.is_whole, outcome
     assert outcome.kills.total() >= 3
     assert told(fire) == told(quiet)
 
 
+@pytest.mark.timed
 def test_a_killed_worker_is_replaced_within_twenty_seconds(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, *LONG, "--epochs", "60")
     sweep.until("trial-0000 starts")
@@ -69,8 +72,21 @@ def test_a_killed_worker_is_replaced_within_twenty_seconds(tmp_path: Path) -> No
     sweep.process.wait(20)
 
 
-def test_a_first_signal_saves_and_leaves_within_ten_seconds_and_a_second_at_once(tmp_path: Path) -> None:
-    """SIGTERM; Ctrl-C goes the same way, see tests/test_resume.py."""
+CLOCK = """
+import time
+_time, _time_ns = time.time, time.time_ns
+time.time = lambda: _time() - 86400
+time.time_ns = lambda: _time_ns() - 86400 * 10**9
+"""
+
+
+@pytest.mark.timed
+def test_a_first_signal_saves_and_leaves_within_ten_seconds_a_second_at_once_and_a_clock_gone_back_a_day_harms_nothing(
+    tmp_path: Path,
+) -> None:
+    """SIGTERM; Ctrl-C goes the same way, see tests/test_resume.py. The clock is that of the processes of the last
+    resume; not that of Ray's servers and of sqlite, which only log it.
+    """
     sweep = Sweep(tmp_path, *LONG)
     sweep.until("trial-0001 starts")
     asked = time.monotonic()
@@ -91,40 +107,10 @@ def test_a_first_signal_saves_and_leaves_within_ten_seconds_and_a_second_at_once
     assert sweep.process.wait(10) != 0
     assert time.monotonic() - asked < 2
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
-    done = run_search(tmp_path, "--name", NAME, "--resume")
-    assert done.returncode == 0, done.stdout + done.stderr
-    agreed = audit(tmp_path)
-    assert agreed.returncode == 0, agreed.stdout
-
-
-def test_a_second_driver_is_refused_with_the_first_ones_process_and_host(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, *LONG)
-    sweep.until("teacher-")
-    refused = run_search(tmp_path, "--name", NAME, "--resume")
-    assert refused.returncode == 2
-    assert f" on {socket.gethostname()} works on this sweep; wait for it, or stop it first" in refused.stderr
-    assert audit(tmp_path).returncode == 2
-    sweep.process.send_signal(signal.SIGTERM)
-    assert sweep.process.wait(20) == 130
-
-
-CLOCK = """
-import time
-_time, _time_ns = time.time, time.time_ns
-time.time = lambda: _time() - 86400
-time.time_ns = lambda: _time_ns() - 86400 * 10**9
-"""
-
-
-def test_a_clock_that_went_back_a_day_harms_nothing(tmp_path: Path) -> None:
-    """The clock of the resumed sweep's processes; not Ray's servers and not sqlite's, which only log it."""
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
-    sweep = Sweep(tmp_path, *LONG)
-    sweep.until("trial-0002 starts")
-    sweep.process.send_signal(signal.SIGTERM)
-    assert sweep.process.wait(20) == 130
-    sweep = Sweep(tmp_path, "--resume", env={"PYTHONPATH": str(tmp_path)})
-    assert sweep.process.wait(240) == 0, sweep.said()
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = run_search(tmp_path, "--name", NAME, "--resume", env={"PYTHONPATH": path})
+    assert done.returncode == 0, done.stdout + done.stderr
     record = Record.read(tmp_path / "runs" / NAME)
     assert any(known.ended < known.started for known in record.jobs.values())
     agreed = audit(tmp_path)

@@ -1,14 +1,16 @@
-"""Who listens while a sweep runs, and to whom it answers."""
+"""One sweep while it runs: who listens, to whom it answers, and that another driver is refused."""
 
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from background import LONG, Sweep
-from kills import descendants
+from background import LONG, Sweep, audit
+from kills import NAME, descendants
+from sweeping import run_search
 
 pytestmark = pytest.mark.slow
 LISTENING = "0A"
@@ -20,6 +22,16 @@ import ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="FATAL")
 print(ray.cluster_resources())
 """
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+    """It has more to do than the tests take; after them a signal ends it, and all of it is saved."""
+    sweep = Sweep(tmp_path_factory.mktemp("running"), *LONG, "--trials", "200")
+    sweep.until("trial-0000 starts")
+    yield sweep
+    sweep.process.send_signal(signal.SIGTERM)
+    assert sweep.process.wait(20) == 130, sweep.said()
 
 
 def listeners(pids: dict[int, str]) -> dict[tuple[str, int], str]:
@@ -47,10 +59,8 @@ def is_loopback(address: str) -> bool:
     return address.startswith(("127.", "::ffff:127.")) or address == "::1"
 
 
-def test_only_ray_listens_beyond_loopback_and_answers_to_its_token_alone(tmp_path: Path) -> None:
+def test_only_ray_listens_beyond_loopback_and_answers_to_its_token_alone(sweep: Sweep) -> None:
     """Ray resolves a loopback address to the machine's own and cannot be told not to; so its token is set."""
-    sweep = Sweep(tmp_path, *LONG, "--epochs", "60")
-    sweep.until("trial-0000 starts")
     found = listeners(descendants(sweep.process.pid) | {sweep.process.pid: "supervisor"})
     beyond = {place: command for place, command in found.items() if not is_loopback(place[0])}
     print(*(f"{place} {command[:60]}" for place, command in beyond.items()), sep="\n")
@@ -64,5 +74,10 @@ def test_only_ray_listens_beyond_loopback_and_answers_to_its_token_alone(tmp_pat
     assert stranger.returncode != 0
     assert "CPU" not in stranger.stdout
     assert "Unauthenticated" in stranger.stderr or "uthentication" in stranger.stderr, stranger.stderr[-2000:]
-    sweep.process.send_signal(signal.SIGTERM)
-    assert sweep.process.wait(20) == 130
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_process_and_host(sweep: Sweep) -> None:
+    refused = run_search(sweep.folder, "--name", NAME, "--resume")
+    assert refused.returncode == 2
+    assert f" on {socket.gethostname()} works on this sweep; wait for it, or stop it first" in refused.stderr
+    assert audit(sweep.folder).returncode == 2
