@@ -59,7 +59,7 @@ def command(*flags: str) -> list[str]:
 
 
 def run_search(
-    folder: Path, *flags: str, timeout: float = 240, env: Mapping[str, str] | None = None
+    folder: Path, *flags: str, timeout: float = 600, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the main command to its end in a folder of its own, with more variables in its environment."""
     return subprocess.run(

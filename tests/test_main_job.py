@@ -11,6 +11,7 @@ LIMIT_MINUTES = 8
 CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10-jpeg"
 
 
+@pytest.mark.timed
 def test_finishes_with_a_finalist_examined_by_autoattack(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run_search(tmp_path, timeout=900)

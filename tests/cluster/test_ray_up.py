@@ -13,7 +13,11 @@ from hosts import PROJECT, VENV, Host, Lan, wait_until, what_is_missing
 
 from sweeps.journal.record import JobRecord, Record
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(what_is_missing()), reason=what_is_missing() or "all is there")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timed,
+    pytest.mark.skipif(bool(what_is_missing()), reason=what_is_missing() or "all is there"),
+]
 
 RAY = str(VENV / "bin" / "ray")
 HOSTS = 4

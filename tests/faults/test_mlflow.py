@@ -80,6 +80,7 @@ def test_a_sqlite_that_is_locked_for_half_a_minute_has_everything_once(tmp_path:
     assert agreed.returncode == 0, agreed.stdout + agreed.stderr
 
 
+@pytest.mark.timed
 def test_a_server_that_stays_dead_holds_up_nothing_and_another_one_gets_everything(
     tmp_path: Path, server: Server
 ) -> None:
