@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ltsd.config import ModelConfig
 from ltsd.methods import METHODS
 from ltsd.models import FEATURES, build_model
-from ltsd.models.frozen import Frozen, folded, frozen
+from ltsd.models.frozen import Frozen, Pooled, folded, frozen
 from ltsd.models.network import Head, Network
 from ltsd.precision import compute_dtype
 
@@ -94,6 +94,24 @@ def test_it_leaves_the_mode_and_the_statistics_of_the_network_alone() -> None:
     Frozen(network).eval()(torch.rand(4, 3, 16, 16))
     assert all(module.training for module in network.modules())
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1, 2, 4, 7])
+def test_pooling_is_the_mean_of_torch_to_the_bit_with_a_gradient_that_lies_as_the_images_do(
+    size: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(5, 48, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weights = torch.randn(5, 48, 1, 1, dtype=dtype)
+    found = list[tuple[Tensor, Tensor]]()
+    for pool in (Pooled(), nn.AdaptiveAvgPool2d(1)):
+        inputs = images.detach().requires_grad_()
+        means = pool(inputs)
+        found.append((means.detach(), *torch.autograd.grad(means, inputs, weights)))
+    for mine, reference in zip(*found, strict=True):
+        assert torch.equal(mine, reference)
+    assert found[0][1].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_no_normalisation_is_left_to_compute() -> None:
