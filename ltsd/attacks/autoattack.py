@@ -1,4 +1,4 @@
-"""AutoAttack (Croce & Hein 2020) through pyautoattack, one member after another, L-infinity."""
+"""AutoAttack (Croce & Hein 2020), one member after another, L-infinity; pyautoattack's verdict on every image."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from ltsd.answers import is_finite, is_right
 from ltsd.attacks.pgd import steady
+from ltsd.attacks.square import square
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-GRADIENT_FREE = "square"
 MEMBERS = {"standard": STANDARD, "apgd-ce+t": STANDARD[:2]}
 """The ensembles by name: only `standard`, complete and with its published steps, is called AutoAttack."""
 
 Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Attack = Callable[..., Tensor]
 
 
 class NotFiniteError(ArithmeticError):
@@ -94,7 +95,8 @@ def autoattack(
         if member in known:
             standing = known[member].to(inputs.device)
         elif len(rows):
-            run = partial(_run, member, eps=eps, targets=targets, seed=seed, batch_size=batch_size)
+            attack: Attack = _square if member == "square" else partial(_by_library, member, targets=targets)
+            run = partial(attack, eps=eps, seed=seed, batch_size=batch_size)
             standing = standing.clone()
             standing[rows] = _withstood(run, model, inputs[rows], labels[rows])
         yield member, standing
@@ -116,7 +118,7 @@ def _withstood(run: Run, model: nn.Module, inputs: Tensor, labels: Tensor) -> Te
         return standing
 
 
-def _run(
+def _by_library(
     member: str,
     model: nn.Module,
     inputs: Tensor,
@@ -134,7 +136,14 @@ def _run(
     runner.verbose = False
     runner.apgd.n_restarts = 1
     runner.fab.n_target_classes = runner.apgd_targeted.n_target_classes = targets
-    with torch.inference_mode(member == GRADIENT_FREE):
-        _, predicted = runner.run_standard_evaluation(inputs, labels, batch_size=batch_size)
+    _, predicted = runner.run_standard_evaluation(inputs, labels, batch_size=batch_size)
     right: Tensor = predicted == labels
     return right
+
+
+def _square(model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, seed: int, batch_size: int) -> Tensor:
+    """Which examples are right after Square, bool [N]; every batch draws from the seed anew."""
+    batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
+    return torch.cat(
+        [square(model, *batch, eps=eps, generator=torch.Generator().manual_seed(seed)) for batch in batches]
+    )

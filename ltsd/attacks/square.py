@@ -1,0 +1,78 @@
+"""Square Attack (Andriushchenko et al. 2020) in the L-infinity ball: random search by squares, asks for no gradient.
+
+The square of a step is the same for all images of a batch, as pyautoattack has it, whose tries these are. A model that
+gives one image one answer need not be asked twice, though: tiny images have few squares, and most tries were made and
+refused before.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+QUERIES = 5000
+SHARE = 0.8
+HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000)
+FEWEST = 16
+"""Images in a call of the model: of fewer, matrix products may add up in another order, and answers round otherwise."""
+
+
+@torch.inference_mode()
+def square(model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
+    """Attack images [B, C, H, W] that are told rightly: bool [B], which are right under it.
+
+    Args:
+        model: of fixed answers.
+        generator: of the processor, from which the start and the squares are drawn.
+    """
+    low, high = (inputs - eps).clamp_(0, 1), (inputs + eps).clamp_(0, 1)
+    channels, height, width = inputs.shape[1:]
+    stripes = _signs(torch.rand(len(inputs), channels, 1, width, generator=generator)).to(inputs.device)
+    adv_inputs = (inputs + eps * stripes).clamp_(0, 1)
+    margin = _margin(model, adv_inputs, labels)
+    changed = torch.zeros_like(labels)
+    tried = dict[tuple[int, ...], int]()
+    for step in range(QUERIES):
+        side = _side(step, height, width)
+        corner = torch.rand(2, generator=generator) * torch.tensor([height - side, width - side])
+        top, left = corner.long().tolist()
+        signs = _signs(torch.rand(channels, 1, 1, generator=generator))
+        key = (side, top, left, *signs.flatten().long().tolist())
+        # an image that has not changed since its last try of this square would refuse it again
+        rows = ((margin > 0) & (changed >= tried.get(key, 0))).nonzero().flatten()
+        tried[key] = step
+        if not len(rows):
+            continue
+        tries = adv_inputs[rows]
+        tries[:, :, top : top + side, left : left + side] += (2 * eps * signs).to(tries.device)
+        tries = tries.clamp_(low[rows], high[rows])
+        found = _margin(model, tries, labels[rows])
+        better = found < margin[rows]
+        rows = rows[better]
+        adv_inputs[rows], margin[rows], changed[rows] = tries[better], found[better], step
+        if not (margin > 0).any():
+            break
+    right: Tensor = model(adv_inputs).argmax(1) == labels
+    return right
+
+
+def _signs(uniform: Tensor) -> Tensor:
+    return (2 * uniform - 1).sign()
+
+
+def _side(step: int, height: int, width: int) -> int:
+    """Pixels of a square's side."""
+    halvings = sum(step > last for last in HALVED_AFTER)
+    side = round(math.sqrt(SHARE / 2**halvings * height * width))
+    return min(max(side, 1), height, width)
+
+
+def _margin(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    """By how much the label's logit leads the others: [B]."""
+    missing = FEWEST - len(inputs)
+    if missing > 0:
+        inputs = torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])
+    logits: Tensor = model(inputs)[: len(labels)]
+    own = logits.gather(1, labels[:, None])
+    others = logits.scatter(1, labels[:, None], -math.inf)
+    return own[:, 0] - others.amax(1)
