@@ -4,7 +4,7 @@
     python benchmarks/autoattack.py --peer peer    # writes benchmarks/results/autoattack.md, three minutes on one core
 
 Both attack one model, adversarially trained here on the digits, with the same seed and batch size, here frozen as exams
-have it: every member alone, on all images that the model tells rightly, and then the standard version as a whole.
+have it: every member alone, on all images that the model tells rightly, and then both ensembles as a whole.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import torch
 from machine import RESULTS, hardware
 from torch import Tensor, nn
 
-from ltsd.attacks.autoattack import STANDARD, autoattack
+from ltsd.attacks.autoattack import MEMBERS, STANDARD, autoattack
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.files import publishing
@@ -31,6 +31,7 @@ from ltsd.models.frozen import frozen
 from ltsd.runs import open_run
 
 IMAGES, BATCH_SIZE, SEED = 160, 64, 0
+WHOLE = {"apgd-ce+t, whole": MEMBERS["apgd-ce+t"], "standard, whole": STANDARD}
 
 
 def trained() -> tuple[nn.Module, Tensor, Tensor, float]:
@@ -76,10 +77,9 @@ def compare(peer: Any) -> list[str]:
         "| attack | images | stand here | stand there | same verdict | CPU s here | CPU s there |",
         "|---|---|---|---|---|---|---|",
     ]
-    for members in (*((member,) for member in STANDARD), STANDARD):
+    for name, members in {**{f"{member} alone": (member,) for member in STANDARD}, **WHOLE}.items():
         mine, my_time = timed(partial(ours, model, inputs, labels, eps, members))
         other, other_time = timed(partial(theirs, peer, model, inputs, labels, eps, members))
-        name = members[0] + " alone" if len(members) == 1 else "standard, whole"
         agree = int((mine == other).sum())
         rows.append(
             f"| {name} | {int(right.sum())} right of {len(labels)} | {int(mine.sum())} | {int(other.sum())} | "
@@ -107,8 +107,8 @@ def main() -> None:
             "# AutoAttack here and by the reference implementation\n\n"
             f"One model (AT on the digits, seed 0), {IMAGES} images of the test set, eps 0.1, batches of {BATCH_SIZE}, "
             f"seed {SEED}. Every member alone attacks all images that are told rightly. Here: pyautoattack "
-            f"{version('pyautoattack')}; there: fra31/auto-attack at a392200 (its sources, SHA-256 {digest}); torch "
-            f"{torch.__version__}, one thread, {hardware()}.\n"
+            f"{version('pyautoattack')}, and a Square of this project's own; there: fra31/auto-attack at a392200 (its "
+            f"sources, SHA-256 {digest}); torch {torch.__version__}, one thread, {hardware()}.\n"
             "Made by `python benchmarks/autoattack.py --peer peer`.\n\n" + "\n".join(rows) + "\n"
         )
 
