@@ -17,6 +17,7 @@ from ray import tune
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
+from rungs import FIXED
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -32,8 +33,6 @@ from sweeps.study.space import search_space
 
 SCORE = "val/robust_acc"
 BASE = Config.preset("digits")
-FIXED = ("optim.weight_decay", "optim.batch_size", "optim.ema_decay")
-"""What neither of the two searches."""
 
 
 def attack(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:

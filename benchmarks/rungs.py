@@ -27,13 +27,15 @@ from sweeps.study.searcher import VALIDATED
 from sweeps.study.space import search_space
 
 BASE = Config.preset("digits").override({"evaluate.every": 2})
+FIXED = ("optim.weight_decay", "optim.batch_size", "optim.ema_decay")
+"""What the random points leave as it is."""
 
 
 def draw_configurations(count: int, seed: int) -> list[dict[str, Value]]:
-    """Random points of the default space."""
+    """Random points of the method's own knobs, the balance's and the learning rate."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    space = search_space(BASE, load_splits(BASE.data).imbalance_ratio, (), groups_named(None, BASE.method))
+    space = search_space(BASE, load_splits(BASE.data).imbalance_ratio, FIXED, groups_named(None, BASE.method))
     return [dict(study.ask(space).params) for _ in range(count)]
 
 

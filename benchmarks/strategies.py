@@ -26,14 +26,15 @@ from replays.choices import Outcome, outcome
 from replays.lineup import TRIALS, Strategy, blocks, told, unions
 from replays.searches import Ended, Search, trials
 from replays.table import RESERVE, TEST, Table
-from replays.world import Replay, World
+from replays.world import NARROW, Replay, World
 from rungs import draw_configurations
 
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.files import publishing
 from sweeps.findings.confirm import SEEDS
-from sweeps.study.space import DEFAULT_GROUPS, GROUPS, search_space
+from sweeps.settings.groups import GROUPS
+from sweeps.study.space import search_space
 
 BASE = Config.preset("digits")
 WORSE = 0.005
@@ -76,7 +77,7 @@ def _begin(world: World) -> None:
 
 def _job(strategies: Sequence[Strategy], replays: int) -> list[list[Outcome]]:
     search, random = strategies[0].search, np.random.default_rng(0)
-    seconds = _world.seconds(GROUPS if search.proposes == "table" else DEFAULT_GROUPS, random)
+    seconds = _world.seconds(GROUPS if search.proposes == "table" else NARROW, random)
     if search.proposes == "gp":
         replays = max(2, replays // SLOW)
     return replayed(strategies, range(replays), _world, seconds, _world.seconds(search.groups, random))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from machine import RESULTS, hardware, versions
-from obvious_sweep import FIXED
+from rungs import FIXED
 
 from ltsd.config import Config
 from ltsd.files import publishing

@@ -127,7 +127,7 @@ def withdraw(sweep: Sweep) -> None:
 
 def study_of(sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], defaults: Point) -> Study:
     """The sweep's study as the record has it; its first trial is the defaults, the next are the points known before."""
-    study = Study(record, sweep.base.seed, space, sweep.settings.maximised)
+    study = Study(record, sweep.base.seed, space, sweep.settings.maximised, sweep.settings.preference)
     if space and sweep.settings.trials:
         for point in (defaults, *sweep.points):
             study.enqueue(point)

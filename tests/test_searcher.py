@@ -1,6 +1,7 @@
 """The search: made from the record alone, with proposals that can be had again."""
 
 import math
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ltsd.errors import UserError
 from ltsd.knobs import Value
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Outcome, Record
-from sweeps.settings.objectives import Objectives
+from sweeps.settings.objectives import Objectives, Preference
 from sweeps.study.fronts import front_ranks
 from sweeps.study.searcher import STATES, WARM_TRIALS, Proposal, Study
 
@@ -246,3 +247,31 @@ def test_a_trial_without_a_number_for_every_objective_is_neither_stopped_nor_com
     study.finish(0, TrialState.COMPLETE)
     assert told(study.trials()) == told(opened(tmp_path, objectives=BOTH).trials())
     assert [trial.state for trial in study.trials()] == [TrialState.FAIL]
+
+
+def test_a_search_of_a_front_looks_where_the_defaults_are_not_undercut(tmp_path: Path) -> None:
+    """Robust accuracy falls with the temperature and the tail rises with it; the defaults lie in the middle."""
+    distances = []
+    for preference in (None, Preference.read(None, BOTH)):
+        far = list[float]()
+        for seed in range(3):
+            folder = tmp_path / f"{preference is None}-{seed}"
+            folder.mkdir()
+            study = Study(Record.open(folder), seed, SPACE, BOTH, preference)
+            study.enqueue({"distill.temperature": 2.0, "balance.teacher_gamma": 10.0})
+            for number in range(30):
+                place = math.log(float(study.ask().params["distill.temperature"] or 0))
+                study.report(number, 5, values(0.7 - 0.1 * place, 0.4 + 0.1 * place))
+                study.finish(number, TrialState.COMPLETE)
+                far += [abs(place - math.log(2.0))] if number >= 10 else []
+        distances.append(statistics.fmean(far))
+    assert distances[1] < 0.7 * distances[0]
+
+
+@pytest.mark.parametrize(("prefer", "floors"), [("tail>=0.6", (-math.inf, 0.6)), ("tail", None), (None, (0.7, 0.4))])
+def test_what_points_should_reach_are_the_bounds_or_the_defaults(
+    prefer: str | None, floors: tuple[float, ...] | None
+) -> None:
+    preference = Preference.read(prefer, BOTH)
+    assert preference.floors((0.7, 0.4)) == floors
+    assert preference.floors(()) == (None if prefer is None else floors)

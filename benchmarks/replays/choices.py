@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from replays.searches import Ended, Search
 from replays.table import CLEAN, TEST
 from replays.world import Replay, Run
-from sweeps.findings.confirm import DEFAULTS, SEEDS, chosen
+from sweeps.findings.confirm import DEFAULTS, SEEDS
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,11 @@ def outcome(search: Search, choice: Choice, ended: Sequence[Ended], replay: Repl
 
 def finalist(found: Mapping[int, Sequence[float]], error: str) -> int:
     """The number of the trial with the highest mean, unless the defaults hold it off."""
-    if error == "own":
-        own = chosen(found)
-        assert own is not None
-        return own
     means = {number: statistics.fmean(values) for number, values in found.items() if len(values) == SEEDS}
     best = max(means, key=lambda number: means[number])
-    noise = math.sqrt(2 * _variance(found) / SEEDS) if error == "all" else 0.0
+    of_two = sum(statistics.variance(found[number]) for number in (best, DEFAULTS))
+    variances = {"own": of_two, "all": 2 * _variance(found), "none": 0.0}
+    noise = math.sqrt(variances[error] / SEEDS)
     return best if means[best] - means[DEFAULTS] > noise else DEFAULTS
 
 

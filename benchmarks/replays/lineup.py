@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from replays.choices import Choice
 from replays.searches import Ended, Search
+from replays.world import NARROW
 from sweeps.findings.confirm import SEEDS
-from sweeps.study.space import DEFAULT_GROUPS, GROUPS, OWN
+from sweeps.settings.groups import GROUPS, OWN
 
 TRIALS = 16
 TODAY = Search()
@@ -110,7 +111,7 @@ def unions() -> list[tuple[str, ...]]:
     """The default groups; the method's own knobs with every choice of the others that seems sensible."""
     others = [(), ("optim",), ("balance", "optim"), ("balance", "teacher"), ("balance", "plugins")]
     others += [("balance", "optim", "teacher"), ("balance", "optim", "plugins"), SHARED]
-    return [DEFAULT_GROUPS, *((*OWN, *groups) for groups in others)]
+    return [NARROW, *((*OWN, *groups) for groups in others)]
 
 
 def told(groups: Sequence[str]) -> str:

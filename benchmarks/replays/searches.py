@@ -10,9 +10,8 @@ from optuna.samplers import BaseSampler, GPSampler
 from optuna.trial import TrialState
 
 from replays.table import Array, decoded, encoded
-from replays.world import VALIDATED, Replay, Run, searched
+from replays.world import NARROW, VALIDATED, Replay, Run, searched
 from sweeps.study.sampler import BoundedTPE
-from sweeps.study.space import DEFAULT_GROUPS
 
 EVERY = 8
 WARM_TRIALS = 4
@@ -27,7 +26,7 @@ class Search:
 
     proposes: str = "tpe"
     startup: int = 6
-    groups: tuple[str, ...] = DEFAULT_GROUPS
+    groups: tuple[str, ...] = NARROW
     rungs: str = "median"
     images: str = "validation"
     objective: str = "all"

@@ -18,7 +18,10 @@ from scipy.spatial.distance import cdist
 from replays.landscape import Costs, Landscape
 from replays.table import RESERVE, Array, Table, drawn, weights
 from sweeps.findings.confirm import SEEDS
-from sweeps.study.space import ALWAYS, group_of
+from sweeps.settings.groups import OWN, group_of
+
+ALWAYS = "optim.lr"
+NARROW = (*OWN, "balance")
 
 ALIKE = 20
 """Rows of about the same level, a residual of which is the noise of a run."""

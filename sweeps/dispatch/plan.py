@@ -25,7 +25,7 @@ class Plan:
     the front.
 
     A job whose teacher is not trained waits here, not in a worker, while the teacher and others run. References
-    need nothing of the search and fill workers that it leaves idle. `final_runs` is how many final runs this
+    need nothing of the search and fill workers that are idle between its stages. `final_runs` is how many final runs this
     process has to make, as far as is known.
     """
 
@@ -73,7 +73,8 @@ class Plan:
             elif self._stages and self._stage_is_over(running):
                 self._waiting += self._stages.pop(0)()
             else:
-                return self._startable(self._references, running)
+                searching = self._study.asked < self._trials
+                return None if searching else self._startable(self._references, running)
 
     def strike(self, teacher: str) -> list[Job]:
         """Take the students of a teacher off the plan; returns them."""

@@ -80,6 +80,11 @@ class Cluster:
         fits = (carried(has.get("CPU", 0), has.get("GPU", 0), self.gpus_per_trial) for has in resources)
         return max(1, sum(fits))
 
+    @property
+    def workers_kept(self) -> int:
+        """See `Machines`; none, which would keep an autoscaler's nodes up."""
+        return 0
+
     def processors_per_gpu(self) -> int:
         """See `Machines`; of the kinds of node that there are, or that may come."""
         kinds = [node["Resources"] for node in self._nodes] + resources_to_come()

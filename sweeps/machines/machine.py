@@ -53,6 +53,10 @@ class Machines(Protocol):
     def carries(self) -> int:
         """How many jobs run at a time, now."""
 
+    @property
+    def workers_kept(self) -> int:
+        """How many workers are kept while there is nothing for them to do."""
+
     def processors_per_gpu(self) -> int:
         """How many trials at a time the processors carry for each GPU."""
 
@@ -101,6 +105,11 @@ class OwnMachine:
     def carries(self) -> int:
         """See `Machines`."""
         return carried(self._concurrency, self._gpus, self.gpus_per_trial)
+
+    @property
+    def workers_kept(self) -> int:
+        """See `Machines`."""
+        return self.carries()
 
     def processors_per_gpu(self) -> int:
         """See `Machines`."""

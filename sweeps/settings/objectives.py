@@ -103,6 +103,14 @@ class Preference:
         is_safe = self.is_stated or all(ours >= theirs for ours, theirs in zip(scores, defaults, strict=False))
         return is_safe and self.is_met(scores), self.worth(scores)
 
+    def floors(self, defaults: Sequence[float]) -> Scores | None:
+        """What a point should reach in each objective: the bounds, or where no preference is stated the scores of the
+        defaults, () where they are unknown; None where there is nothing to reach.
+        """
+        if not self.is_stated:
+            return tuple(defaults) or None
+        return self.bounds if any(map(math.isfinite, self.bounds)) else None
+
     def is_met(self, scores: Sequence[float]) -> bool:
         """Whether scores reach all bounds."""
         return all(score >= bound for score, bound in zip(scores, self.bounds, strict=True))

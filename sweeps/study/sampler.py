@@ -1,7 +1,8 @@
-"""What proposes the points: TPE that is told the space, and looks at so many trials at most."""
+"""What proposes the points: TPE that is told the space and what to reach, and looks at so many trials at most."""
 
 import copy
 import heapq
+import math
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -11,21 +12,27 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.journal.jobs import rank
+from sweeps.settings.objectives import Scores
 from sweeps.study.fronts import front_ranks
 
 RANDOM_TRIALS = 6
 SEEN = 500
 BEST = 25
+STOPPED = 10.0  # scores lie in [0, 1]
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class BoundedTPE(TPESampler):
     """TPE that is told the space, which it would read off all earlier trials, and that sees `SEEN` finished trials at
     most: a proposal costs as much after thousands of trials as after hundreds.
+
+    With several objectives, points below one of the `floors` are worse than all others, the further the worse: a front
+    reaches far into what nobody wants.
     """
 
-    def __init__(self, space: Mapping[str, BaseDistribution], seed: int) -> None:
+    def __init__(self, space: Mapping[str, BaseDistribution], seed: int, floors: Scores | None = None) -> None:
         super().__init__(seed=seed, n_startup_trials=RANDOM_TRIALS)
+        self._floors = floors
         self._known = {name: among for name, among in sorted(space.items()) if not among.single()}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -36,20 +43,21 @@ class BoundedTPE(TPESampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A point, from the trials that are seen."""
-        return super().sample_relative(_Part(study), trial, search_space)
+        return super().sample_relative(_Part(study, self._floors), trial, search_space)
 
 
 class _Part(optuna.Study):
     """A study as the sampler is shown it, in the way in which Optuna's Hyperband shows its own a bracket.
 
-    With several objectives TPE cannot rank trials that were stopped early, and is not shown how far they came.
+    With several objectives TPE cannot rank trials that were stopped early: they are shown as further below the floors
+    than any other.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
+    def __init__(self, study: optuna.Study, floors: Scores | None) -> None:
         vars(self).update(vars(study))
         self._seen = seen(study.get_trials(deepcopy=False, states=(*_OVER, TrialState.RUNNING)))
         if len(study.directions) > 1:
-            self._seen = [_unranked(trial) for trial in self._seen]
+            self._seen = [_constrained(trial, floors) for trial in self._seen]
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
@@ -86,10 +94,16 @@ def _last_score(trial: FrozenTrial) -> tuple[int, float]:
     return epoch, rank(score)
 
 
-def _unranked(trial: FrozenTrial) -> FrozenTrial:
-    """A trial without its intermediate values where it was stopped early."""
-    if trial.state != TrialState.PRUNED:
+def _constrained(trial: FrozenTrial, floors: Scores | None) -> FrozenTrial:
+    """A finished trial with how far it is below the floors, as Optuna's constraints."""
+    if trial.state not in _OVER:
         return trial
     shown = copy.copy(trial)
-    shown.intermediate_values = {}
+    shown.system_attrs = {}
+    if trial.state == TrialState.PRUNED:
+        shown.set_constraint("stopped early", STOPPED)
+        shown.intermediate_values = {}
+    elif floors is not None:
+        for objective, (floor, score) in enumerate(zip(floors, trial.values, strict=True)):
+            shown.set_constraint(str(objective), floor - score if math.isfinite(floor) else 0.0)
     return shown

@@ -24,15 +24,22 @@ def rungs(epochs: int, every: int) -> list[int]:
 
 
 class RungScheduler(FIFOScheduler):
-    """First come, first served; passes each report to `reported`, which says whether the trial goes on."""
+    """First come, first served; passes each report to `reported`, which says whether the trial goes on.
 
-    def __init__(self, reported: Callable[[str, Report], bool]) -> None:
+    `kept` is how many workers are kept while they have nothing to do. Ray by itself keeps one, and a new one imports
+    for seconds.
+    """
+
+    def __init__(self, reported: Callable[[str, Report], bool], kept: int = 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._reported = reported
+        self._reported, self._kept = reported, kept
         self._live: list[Trial] = []
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Called by Ray for a job that is to run, and again where its worker died."""
+        if self._kept:
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self._kept)
+            self._kept = 0
         self._live = [one for one in self._live if one is not trial and one.status not in OVER] + [trial]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:

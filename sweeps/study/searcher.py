@@ -13,7 +13,7 @@ from ltsd.errors import UserError
 from ltsd.knobs import Value
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import JobRecord, Outcome, Record
-from sweeps.settings.objectives import Objectives, Scores
+from sweeps.settings.objectives import Objectives, Preference, Scores
 from sweeps.study.fronts import front_ranks, is_in_worse_half
 from sweeps.study.sampler import BoundedTPE
 
@@ -47,10 +47,15 @@ class Study:
     """
 
     def __init__(
-        self, record: Record, seed: int, space: Mapping[str, BaseDistribution], objectives: Objectives
+        self,
+        record: Record,
+        seed: int,
+        space: Mapping[str, BaseDistribution],
+        objectives: Objectives,
+        preference: Preference | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.objectives = objectives
+        self.objectives, self._preference = objectives, preference
         self._record, self._seed = record, seed
         self._space = dict(space)
         # A trial's id is its number there, since it has no other study.
@@ -106,12 +111,18 @@ class Study:
 
     def ask(self) -> Proposal:
         """A new point, which is on record. It depends on the seed, its number and what was told before alone."""
-        self.optuna.sampler = BoundedTPE(self._space, self._seed * 100_003 + self.asked)
+        self.optuna.sampler = BoundedTPE(self._space, self._seed * 100_003 + self.asked, self._floors())
         trial = self.optuna.ask(self._space)
         self._record.proposed(trial.number, trial.params)
         self.asked += 1
         self._taken.add(trial.number)
         return Proposal(trial.number, dict(trial.params))
+
+    def _floors(self) -> Scores | None:
+        """What a point should reach, by the preference and the scores of the defaults, the first trial."""
+        first = self.trials()[:1]
+        usual = first[0].values if first and first[0].state == TrialState.COMPLETE else ()
+        return self._preference.floors(usual) if self._preference is not None else None
 
     def orphans(self) -> list[Proposal]:
         """Trials that an earlier process left RUNNING, taken over by this one."""
