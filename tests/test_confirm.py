@@ -105,10 +105,10 @@ def test_the_race_halves_the_field_at_every_seed_and_the_defaults_run_along() ->
     assert numbers(1) == [7, 6, 5, 0], "the turns before stay as they were"
 
 
-def test_ends_of_the_front_are_confirmed_trials_beside_finalist_and_defaults() -> None:
-    found = {0: DEFAULT, 1: steady(0.73, 0.44), 2: steady(0.71, 0.52), 3: [(0.9, 0.9)]}
-    assert ends(found, 2, BOTH) == {"robust": 1}
-    assert ends(found, 1, BOTH) == {"tail": 2}
+def test_ends_of_the_front_are_confirmed_trials_that_lead_the_finalist_beyond_the_error() -> None:
+    found = {0: DEFAULT, 1: steady(0.73, 0.44), 2: steady(0.71, 0.52), 3: [(0.9, 0.9)], 4: steady(0.735, 0.40)}
+    assert ends(found, 2, BOTH) == {"robust": 4}
+    assert ends(found, 1, BOTH) == {"tail": 2}, "4 leads 1 within the error"
     assert ends({0: DEFAULT, 1: steady(0.6, 0.4)}, 0, BOTH) == {}
     assert ends({}, None, BOTH) == {}
 

@@ -25,8 +25,8 @@ class Plan:
     the front.
 
     A job whose teacher is not trained waits here, not in a worker, while the teacher and others run. References
-    need nothing of the search and fill workers that are idle between its stages. `final_runs` is how many final runs this
-    process has to make, as far as is known.
+    need nothing of the search and fill workers that are idle between its stages. `final_runs` is how many final runs
+    this process has to make, as far as is known.
     """
 
     def __init__(

@@ -112,17 +112,17 @@ def _beats_defaults(number: int, found: Found, preference: Preference) -> bool:
         if preference.is_met(ours) != preference.is_met(theirs):
             return preference.is_met(ours)
         worths = {one: [(preference.worth(of_seed),) for of_seed in of_trial] for one, of_trial in found.items()}
-        return preference.worth(ours) - preference.worth(theirs) > lead_error(worths, number)[0]
-    errors = lead_error(found, number)
+        return preference.worth(ours) - preference.worth(theirs) > lead_error(worths, number, DEFAULTS)[0]
+    errors = lead_error(found, number, DEFAULTS)
     leads = [our - their for our, their in zip(ours, theirs, strict=True)]
     return all(lead >= -error for lead, error in zip(leads, errors, strict=True)) and any(
         lead > error for lead, error in zip(leads, errors, strict=True)
     )
 
 
-def lead_error(found: Found, number: int) -> Scores:
-    """The standard error of a trial's lead over the defaults, objective by objective."""
-    parts = 1 / len(found[number]) + 1 / len(found[DEFAULTS])
+def lead_error(found: Found, one: int, other: int) -> Scores:
+    """The standard error of a trial's lead over another, objective by objective."""
+    parts = 1 / len(found[one]) + 1 / len(found[other])
     return tuple(math.sqrt(variance * parts) for variance in seed_variance(found))
 
 
@@ -169,11 +169,17 @@ class Choice:
 
 
 def ends(found: Found, finalist: int | None, objectives: Objectives) -> dict[str, int]:
-    """Of every objective the confirmed trial that has most of it, by the objective's name, where that is neither the
-    finalist nor the defaults.
+    """The ends of the front: of every objective the confirmed trial that has most of it, by the objective's name, where
+    it leads the finalist by more than the error and is not the defaults.
     """
-    means = {number: mean(of_trial) for number, of_trial in confirmed(found).items()}
-    if not means:
+    if finalist is None:
         return {}
+    whole = confirmed(found)
+    means = {number: mean(of_trial) for number, of_trial in whole.items()}
     best = {name: max(means, key=lambda number: means[number][k]) for k, name in enumerate(objectives.names)}
-    return {name: number for name, number in best.items() if number not in (finalist, DEFAULTS)}
+    return {
+        name: number
+        for k, (name, number) in enumerate(best.items())
+        if number not in (finalist, DEFAULTS)
+        and means[number][k] - means[finalist][k] > lead_error(whole, number, finalist)[k]
+    }
