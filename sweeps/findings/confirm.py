@@ -133,14 +133,9 @@ def seed_variance(found: Found) -> Scores:
     width = len(next(iter(found.values()))[0])
     if not freedom:
         return (math.inf,) * width
+    by_objective = zip(*(zip(*of_trial, strict=True) for of_trial in several), strict=True)
     return tuple(
-        sum(
-            statistics.variance(column) * (len(column) - 1)
-            for of_trial in several
-            for column in [[s[k] for s in of_trial]]
-        )
-        / freedom
-        for k in range(width)
+        sum((len(column) - 1) * statistics.variance(column) for column in columns) / freedom for columns in by_objective
     )
 
 
