@@ -14,6 +14,7 @@ from mlflow.entities import Run
 SEARCH = Path(__file__).parent.parent / "sweeps" / "search.py"
 SMALL = (
     *("--trials", "3", "--epochs", "4", "--teacher.epochs", "2", "--evaluate.every", "2", "--model.width", "8"),
+    *("--search", "distill,balance"),  # whose trials share teachers and have large batches
     *("--final-seeds", "1", "--final-attack", "none", "--reference-attack", "none"),
 )
 SMALLEST = (

@@ -7,7 +7,7 @@ import pytest
 from sweeping import mlflow_runs, run_search
 
 pytestmark = pytest.mark.slow
-LIMIT_MINUTES = 8
+LIMIT_MINUTES = 10
 CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10-jpeg"
 
 

@@ -84,10 +84,6 @@ def test_tries_the_published_defaults_first(folder: Path) -> None:
         "distill.igdm_weight": 1.0,
         "balance.softmax_tau": 1.0,
         "balance.teacher_gamma": 10.0,
-        "optim.lr": 0.1,
-        "optim.weight_decay": 5e-4,
-        "optim.batch_size": 128,
-        "optim.ema_decay": 0.98,
     }
 
 
@@ -133,7 +129,8 @@ def test_the_registered_model_predicts_in_a_fresh_process_as_the_checkpoint_does
         [sys.executable, "-W", "ignore", "-c", code], cwd=folder, env=os.environ | uri, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    model, _ = load_model(folder / "runs" / "small" / "checkpoints" / "final-finalist-0000-s0.pt", torch.device("cpu"))
+    (checkpoint,) = (folder / "runs" / "small" / "checkpoints").glob("final-finalist-*-s0.pt")
+    model, _ = load_model(checkpoint, torch.device("cpu"))
     expected = model(torch.full((3, 1, 8, 8), 0.5))[0].tolist()
     said = done.stdout.split()
     assert said[:2] == ["(3,", "10)"]
@@ -163,5 +160,5 @@ def test_an_audit_misses_the_registered_model(
         if version.run_id in of_small:
             client.delete_model_version("ltsd-digits", version.version)
     assert audit(["small"]) == 1
-    told = r"final-finalist-0000-s0 +MLflow has no version of the model ltsd-digits of it"
+    told = r"final-finalist-\d+-s0 +MLflow has no version of the model ltsd-digits of it"
     assert re.search(told, capsys.readouterr().out)

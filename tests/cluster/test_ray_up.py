@@ -24,7 +24,7 @@ HOSTS = 4
 LINK_DOWN_S = 60.0
 SWEEP = (
     *("--ray-address", "auto", "--storage", "~/storage/runs", "--tracking-uri", "http://127.0.0.1:5000"),
-    *("--teacher.epochs", "10", "--confirm", "1", "--final-seeds", "1"),
+    *("--search", "distill,balance", "--teacher.epochs", "10", "--confirm", "1", "--final-seeds", "1"),
     *("--final-attack", "none", "--references", "''"),
 )
 

@@ -27,6 +27,7 @@ from sweeps.settings.sweep import JOURNAL_FILE
 SWEEPS = Path(__file__).parent.parent.parent / "sweeps"
 NAME = "fire"
 SHORT = (
+    *("--search", "distill,balance"),
     *("--epochs", "12", "--teacher.epochs", "4", "--evaluate.every", "2", "--model.width", "8", "--final-seeds", "1"),
     *("--final-attack", "none", "--reference-attack", "none"),
 )
