@@ -110,17 +110,8 @@ class Progress:
         finals = f"finals {self._ended['final']}/{self._final_runs()}"
         left = self._seconds_left()
         eta = "" if left is None else f", about {_clock(left)} left"
-        return f"{done}, {finals}, best {self._best()}{eta}"
-
-    def _best(self) -> str:
-        """Of every objective the highest validation score so far, and whose it is."""
-        leaders = self._study.leaders() if self._study is not None else []
-        if self._study is None or not leaders:
-            return "–"
-        return ", ".join(
-            f"{name} {100 * trial.values[k]:.1f}% (trial {trial.number})"
-            for k, (name, trial) in enumerate(zip(self._study.objectives.names, leaders, strict=True))
-        )
+        best = self._study.leaders_told() if self._study is not None else ""
+        return f"{done}, {finals}, best {best or '–'}{eta}"
 
     def _seconds_left(self) -> float | None:
         trial = self._seconds_of["trial"]

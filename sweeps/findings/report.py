@@ -126,16 +126,12 @@ def conclusion(
 
 
 def _found(sweep: Sweep, study: Study, choice: Choice) -> Iterator[str]:
-    """What the search found: the highest scores, the finalist, and what is to be expected of it."""
-    leaders, names = study.leaders(), study.objectives.names
-    if not leaders:
+    """What the search found: the highest scores, the finalist and its scores."""
+    best = study.leaders_told()
+    if not best:
         yield "no trial was completed, so there is no finalist; the reasons stand above"
         return
-    best = (
-        f"{name} {100 * trial.values[k]:.1f}% (trial {trial.number})"
-        for k, (name, trial) in enumerate(zip(names, leaders, strict=True))
-    )
-    yield f"best in the search, on validation: {', '.join(best)}; robust and tail: {sweep.base.evaluate.score}"
+    yield f"best in the search, on validation: {best}; robust and tail: {sweep.base.evaluate.score}"
     if choice.finalist is None:
         yield f"{chosen(choice)}; the reasons stand above"
         return

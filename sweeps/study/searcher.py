@@ -165,6 +165,13 @@ class Study:
         complete = self.trials(TrialState.COMPLETE)
         return [max(complete, key=lambda trial: trial.values[k]) for k in range(len(self.objectives.names)) if complete]
 
+    def leaders_told(self) -> str:
+        """The leaders in words; "" while no trial is complete."""
+        return ", ".join(
+            f"{name} {100 * trial.values[k]:.1f}% (trial {trial.number})"
+            for k, (name, trial) in enumerate(zip(self.objectives.names, self.leaders(), strict=False))
+        )
+
     def front(self) -> list[FrozenTrial]:
         """The complete trials that no other one dominates."""
         complete = self.trials(TrialState.COMPLETE)
