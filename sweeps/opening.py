@@ -78,6 +78,7 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
         of_ray, of_mlflow = ray_environment.told(joins=bool(sweep.settings.ray_address)), mlflow_environment.told()
         for line in (*report.introduction(sweep, splits, machines, list(space)), *of_ray, *of_mlflow):
             progress.say(line)
+        ray_environment.quiet()
         record, mended = open_mended(sweep.settings.folder, exchange)
         if mended:
             progress.say(mended)

@@ -3,13 +3,19 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from sweeping import ELSEWHERE
 
+from ltsd.errors import UserError
+from sweeps.driver import run_sweep
 from sweeps.machines import environment as of_ray
+from sweeps.machines.machine import OwnMachine
+from sweeps.settings.sweep import Sweep
 from sweeps.tracking import environment as of_mlflow
+from sweeps.tracking.tracker import Tracker
 
 PAGE = (Path(__file__).parent.parent / "docs" / "environment.md").read_text("utf-8")
 TELLS = """
@@ -51,3 +57,23 @@ def test_what_is_obeyed_is_told_by_its_name_alone(how: str, obeyed: dict[str, st
 def test_a_scratch_path_that_is_short_and_can_be_written_is_obeyed() -> None:
     assert told("starts", {"TMPDIR": "/var/tmp"}) == "TMPDIR is obeyed: Ray's own files lie in /var/tmp"
     assert of_ray.LONGEST_PLACE == 29
+
+
+def test_warnings_of_libraries_are_left_out_before_mlflow_opens_in_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def refuse(*_: object) -> None:
+        raise UserError("no Ray")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    monkeypatch.setattr(Tracker, "open", lambda *_: seen.append(warnings.filters[0][0]))
+    monkeypatch.setattr(Tracker, "refuse", lambda *_, **__: None)
+    monkeypatch.setattr(OwnMachine, "start", refuse)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match="no Ray"):
+            run_sweep(Sweep.new({"name": "one"}, {}))
+    assert seen == ["ignore"]

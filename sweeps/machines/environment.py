@@ -109,10 +109,17 @@ def obeyed_by_ray() -> list[str]:
     return sorted(name for name in GIVEN if name.startswith("RAY_") and name not in known and name not in NAMED)
 
 
-def hide(*, joins: bool) -> None:
-    """Take away what is overridden; a Ray that is started gets a token of its own."""
+def quiet() -> None:
+    """Leave the warnings of libraries out, whatever PYTHONWARNINGS says.
+
+    Called before the first thread: one that is inside `warnings.catch_warnings` then would undo it.
+    """
     if "PYTHONWARNINGS" in os.environ:
         warnings.simplefilter("ignore")
+
+
+def hide(*, joins: bool) -> None:
+    """Take away what is overridden; a Ray that is started gets a token of its own."""
     for name in overridden(joins=joins):
         del os.environ[name]
     if not joins:
