@@ -27,7 +27,7 @@ from sweeps.study.searcher import VALIDATED
 from sweeps.study.space import search_space
 
 BASE = Config.preset("digits").override({"evaluate.every": 2})
-FIXED = ("optim.weight_decay", "optim.batch_size", "optim.ema_decay")
+FIXED = ("optim.weight_decay", "optim.batch_size", "optim.ema_decay", "robustlt.strength")
 """What the random points leave as it is."""
 
 

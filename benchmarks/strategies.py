@@ -26,6 +26,7 @@ from replays.choices import Outcome, outcome
 from replays.lineup import TRIALS, Strategy, blocks, told, unions
 from replays.searches import Ended, Search, trials
 from replays.table import RESERVE, TEST, Table
+from replays.wide import SPACE
 from replays.world import NARROW, Replay, World
 from rungs import draw_configurations
 
@@ -34,7 +35,6 @@ from ltsd.data import load_splits
 from ltsd.files import publishing
 from sweeps.findings.confirm import SEEDS
 from sweeps.settings.groups import GROUPS
-from sweeps.study.space import search_space
 
 BASE = Config.preset("digits")
 WORSE = 0.005
@@ -162,13 +162,13 @@ def draw(found: Results) -> Figure:
 def read(path: Path, scores: Path) -> Table:
     """The table, joined by the configurations of the default groups that scores.py trained."""
     splits = load_splits(BASE.data)
-    space, defaults = search_space(BASE, splits.imbalance_ratio, (), GROUPS), BASE.flatten()
+    defaults = BASE.flatten()
     rows = pq.read_table(scores).to_pylist() if scores.exists() else []
     drawn = draw_configurations(1 + max((row["configuration"] for row in rows), default=-1), seed=0)
     others = [(row["configuration"], defaults | drawn[row["configuration"]], [row[c] for c in SCORED]) for row in rows]
     labels = {"reserve": splits.reserve, "test": splits.test}
     of_images = {name: split.labels[split.rows].numpy() for name, split in labels.items()}
-    return Table.read(path, space, of_images, splits.train.class_counts(), others)
+    return Table.read(path, SPACE, of_images, splits.train.class_counts(), others)
 
 
 def text(table: Table, world: World, found: Results, command: str) -> str:

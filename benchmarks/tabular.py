@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from machine import RESULTS
+from replays.wide import SPACE
 
 from ltsd.attacks.autoattack import autoattack
 from ltsd.config import Config
@@ -33,8 +34,7 @@ from ltsd.models.frozen import frozen
 from ltsd.runs import open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 from ltsd.train import VALIDATION_LOSSES
-from sweeps.settings.groups import GROUPS
-from sweeps.study.space import published_defaults, search_space
+from sweeps.study.space import published_defaults
 
 BASE = Config.preset("digits").override({"evaluate.every": 4})
 TRUTH = "APGD-CE+T"
@@ -43,13 +43,11 @@ RESERVE_SEED = 1
 
 
 def draw_configurations(count: int) -> list[dict[str, Value]]:
-    """The defaults, then random points of every group."""
+    """The defaults, then random points of the wide space."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ratio = load_splits(BASE.data).imbalance_ratio
-    space = search_space(BASE, ratio, (), GROUPS)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    study.enqueue_trial(published_defaults(BASE, ratio, space))
-    return [dict(study.ask(space).params) for _ in range(count)]
+    study.enqueue_trial(published_defaults(BASE, load_splits(BASE.data).imbalance_ratio, SPACE))
+    return [dict(study.ask(dict(SPACE)).params) for _ in range(count)]
 
 
 def run_of(number: int, params: Mapping[str, Value], seed: int, steps: int) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def plan_of(parts: Parts) -> Plan:
     settings = parts.sweep.settings
     return Plan(
         parts.sweep.base,
+        parts.sweep.tried,
         parts.record,
         parts.study,
         TeacherStore(Path(settings.storage), parts.splits),

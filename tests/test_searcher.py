@@ -18,6 +18,7 @@ from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Outcome, Record
 from sweeps.settings.objectives import Objectives, Preference
 from sweeps.study.fronts import front_ranks
+from sweeps.study.sampler import RANDOM_TRIALS
 from sweeps.study.searcher import STATES, WARM_TRIALS, Proposal, Study
 
 SPACE: Mapping[str, BaseDistribution] = {
@@ -138,8 +139,8 @@ def proposals_of(folder: Path, seed: int, reopen: bool, bonus: float = 0.0) -> l
     folder.mkdir()
     record = Record.open(folder)
     study, found, running = Study(record, seed, SPACE, ROBUST), list[Proposal](), list[Proposal]()
-    for number in range(9):
-        if reopen and number > 4:
+    for number in range(RANDOM_TRIALS + 3):
+        if reopen and number > RANDOM_TRIALS - 2:
             record = Record.open(folder)
             study = Study(record, seed, SPACE, ROBUST)
             study.orphans()
@@ -158,13 +159,13 @@ def proposals_of(folder: Path, seed: int, reopen: bool, bonus: float = 0.0) -> l
 
 def test_proposals_depend_on_the_seed_the_number_and_the_history_alone(tmp_path: Path) -> None:
     first = proposals_of(tmp_path / "one", seed=0, reopen=False)
-    assert [proposal.number for proposal in first] == list(range(9))
+    assert [proposal.number for proposal in first] == list(range(RANDOM_TRIALS + 3))
     assert proposals_of(tmp_path / "again", seed=0, reopen=True) == first
     (tmp_path / "seed").mkdir()
     assert opened(tmp_path / "seed", seed=1).ask().params != first[0].params
     otherwise = proposals_of(tmp_path / "history", seed=0, reopen=False, bonus=2.0)
-    assert otherwise[:6] == first[:6]
-    assert otherwise[7:] != first[7:]
+    assert otherwise[:RANDOM_TRIALS] == first[:RANDOM_TRIALS]
+    assert otherwise[RANDOM_TRIALS + 1 :] != first[RANDOM_TRIALS + 1 :]
 
 
 def test_a_point_that_was_enqueued_is_tried_first_and_once(tmp_path: Path) -> None:
@@ -259,11 +260,11 @@ def test_a_search_of_a_front_looks_where_the_defaults_are_not_undercut(tmp_path:
             folder.mkdir()
             study = Study(Record.open(folder), seed, SPACE, BOTH, preference)
             study.enqueue({"distill.temperature": 2.0, "balance.teacher_gamma": 10.0})
-            for number in range(30):
+            for number in range(RANDOM_TRIALS + 24):
                 place = math.log(float(study.ask().params["distill.temperature"] or 0))
                 study.report(number, 5, values(0.7 - 0.1 * place, 0.4 + 0.1 * place))
                 study.finish(number, TrialState.COMPLETE)
-                far += [abs(place - math.log(2.0))] if number >= 10 else []
+                far += [abs(place - math.log(2.0))] if number >= RANDOM_TRIALS + 4 else []
         distances.append(statistics.fmean(far))
     assert distances[1] < 0.7 * distances[0]
 

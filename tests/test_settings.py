@@ -203,3 +203,34 @@ def test_a_sweep_goes_on_with_the_score_that_it_began_with_alone(tmp_path: Path)
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"--name night: its trials were compared by PGD on cross-entropy, and this"):
         Sweep.resumed(given(tmp_path), {}).on("these images")
+
+
+@pytest.mark.parametrize(
+    ("given", "fixed", "attack"),
+    [
+        ({}, {}, (4, 0.125 / 4)),  # eps 0.1: the steps come 1.25 times as far as the edge
+        ({"trial_steps": 8}, {}, (8, 0.025)),  # no shorter than those of the finals
+        ({"trial_steps": 12}, {}, (10, 0.025)),
+        ({}, {"attack.steps": 1}, (1, 0.025)),
+        ({}, {"attack.steps": 5, "attack.step_size": 0.08}, (2, 0.08)),
+    ],
+)
+def test_trials_are_trained_with_fewer_steps_that_come_past_the_edge_of_the_ball(
+    tmp_path: Path, given: dict[str, Any], fixed: dict[str, Value], attack: tuple[int, float]
+) -> None:
+    sweep = Sweep.new({"storage": str(tmp_path), **given}, fixed)
+    assert (sweep.tried.attack.steps, sweep.tried.attack.step) == pytest.approx(attack)
+    full = {"attack.steps": sweep.base.attack.steps, "attack.step_size": sweep.base.attack.step_size}
+    assert sweep.tried.override(full) == sweep.base
+
+
+def test_a_sweep_that_began_before_trials_had_fewer_steps_goes_on_with_all(tmp_path: Path) -> None:
+    sweep = Sweep.new({"storage": str(tmp_path), "name": "old"}, {})
+    with sweep.claimed():
+        sweep.keep()
+    path = sweep.settings.folder / SETTINGS_FILE
+    content = json.loads(path.read_text())
+    del content["settings"]["trial_steps"]
+    path.write_text(json.dumps(content))
+    resumed = Sweep.resumed({"storage": str(tmp_path), "name": "old"}, {})
+    assert resumed.tried == resumed.base

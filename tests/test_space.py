@@ -82,15 +82,15 @@ def test_a_method_searches_no_knob_that_it_does_not_read() -> None:
 
 def test_groups_are_a_methods_own_and_what_methods_share() -> None:
     assert groups_of("ltsd") == ("distill", *SHARED)
-    assert groups_of("at") == ("optim", "plugins")
-    assert groups_named(None, "trades") == ("trades", "optim")
+    assert groups_of("at") == ("balance", "optim", "plugins")
+    assert groups_named(None, "trades") == ("trades", "balance", "optim")
     assert groups_named("plugins, distill", "ltsd") == ("distill", "plugins")
     assert groups_named("distill,optim", "at-bsl") == ("optim",)
     for group in GROUPS:
         space = search_space(Config(), 20.0, (), (group,))
         assert bool(space) == (group in groups_of("ltsd"))
     with pytest.raises(
-        UserError, match=r"--search optims: 'optims' is no group of knobs; at has optim, plugins; did you"
+        UserError, match=r"--search optims: 'optims' is no group of knobs; at has balance, optim, plugins; did you"
     ):
         groups_named("optims", "at")
 

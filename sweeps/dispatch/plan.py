@@ -24,6 +24,8 @@ class Plan:
     """The jobs of a sweep: trials as Optuna proposes them, then the race of the best, then the finalist and the ends of
     the front.
 
+    Trials and confirmations are made from `tried`, final runs from `base`.
+
     A job whose teacher is not trained waits here, not in a worker, while the teacher and others run. References
     need nothing of the search and fill workers that are idle between its stages. `final_runs` is how many final runs
     this process has to make, as far as is known.
@@ -32,6 +34,7 @@ class Plan:
     def __init__(
         self,
         base: Config,
+        tried: Config,
         record: Record,
         study: Study,
         store: TeacherStore,
@@ -44,7 +47,8 @@ class Plan:
         machines: Machines,
         exchange: Exchange,
     ) -> None:
-        self._base, self._record, self._study, self._store, self._folder = base, record, study, store, folder
+        self._base, self._tried, self._record, self._study = base, tried, record, study
+        self._store, self._folder = store, folder
         self._trials, self._confirmed, self._preference, self._exams = trials, confirmed, preference, exams
         self._machines, self._exchange = machines, exchange
         self._teachers_ready: set[str] = set()
@@ -111,7 +115,7 @@ class Plan:
         found = confirm.scores(self._record, self._study.objectives)
         complete = self._study.trials(TrialState.COMPLETE)
         trials = confirm.contenders(complete, found, self._confirmed, turn, self._preference)
-        return self._not_done(confirm.confirmation_jobs(self._base, trials, turn, self._folder, self._exchange))
+        return self._not_done(confirm.confirmation_jobs(self._tried, trials, turn, self._folder, self._exchange))
 
     def _finalists(self) -> list[Job]:
         choice = confirm.Choice.of(self._record, self._study.objectives, self._preference)
@@ -136,7 +140,7 @@ class Plan:
         return [self._taught(job) for job in jobs if not self._record.is_done(job)]
 
     def _trial_job(self, proposal: Proposal) -> Job:
-        config = self._base.override(proposal.params)
+        config = self._tried.override(proposal.params)
         return self._taught(Job("trial", f"trial-{proposal.number:04d}", config, "train", str(self._folder)))
 
     def _taught(self, job: Job) -> Job:

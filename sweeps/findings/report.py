@@ -40,6 +40,8 @@ def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Seq
     yield f"machine: {machines.carries()} trial(s) at a time, one thread each{share}, training in {kind}"
     if settings.trials:
         yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
+        if sweep.tried != base:
+            yield f"trained: trials with PGD-{sweep.tried.attack.steps}, final runs with PGD-{base.attack.steps}"
 
 
 def metrics(record: Record, study: Study, choice: Choice, results: Results) -> dict[str, float]:

@@ -18,13 +18,20 @@ class Settings:
 
     name: str | None = knob(None, "name of the sweep", unset="data set, method and time")
     trials: int = knob(
-        16, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
+        32, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
     )
     search: str | None = knob(
         None,
-        "groups of knobs that are searched, comma-separated: the method's own (distill for ltsd), balance, optim "
-        "(learning rate, weight decay, batch size, EMA), teacher (its epochs), plugins (AWP, RobustLT)",
+        "groups of knobs that are searched, comma-separated: the method's own (distill for ltsd), balance (RobustLT's "
+        "budgets among it), optim (learning rate, weight decay, batch size, EMA), teacher (its epochs), plugins (AWP)",
         unset="the method's own, balance and optim",
+    )
+    trial_steps: int | None = knob(
+        None,
+        "PGD steps with which trials are trained, and trained again where the best are confirmed; the finalist and the "
+        "references are trained with --attack.steps",
+        at_least=1,
+        unset="two fifths of --attack.steps, which rank configurations as well in half the time",
     )
     start_from: str | None = knob(
         None,
@@ -40,7 +47,7 @@ class Settings:
     prefer: str | None = knob(
         None,
         "which point of the front becomes the finalist: bounds and weights, as in 'tail>=0.6' or 'robust+2*tail'",
-        unset="equal weights, and no objective below the defaults by more than its error",
+        unset="three times the first objective and once each other, and none below the defaults by more than its error",
     )
     concurrency: int | None = knob(
         None,
@@ -79,7 +86,7 @@ class Settings:
         unset="'', the file study.db in the sweep's folder",
     )
     confirm: int = knob(
-        6,
+        8,
         "best trials that are scored again on more images, with the defaults; the better half of them is trained on a "
         "second seed, the better half of these on a third, to choose the finalist",
         at_least=1,

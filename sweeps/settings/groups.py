@@ -9,7 +9,8 @@ from ltsd.methods import METHODS
 from ltsd.methods.method import Method
 
 TEACHER_GAMMA = "balance.teacher_gamma"
-PLUGINS = {"awp": "plugins", "robustlt": "plugins"}
+MEMBERS = {"awp": "plugins", "robustlt": "balance"}
+"""The groups of knobs that are not named after theirs."""
 OWN = tuple(method.knobs[0] for method in METHODS.values() if method.knobs)
 SHARED = ("balance", "optim", "teacher", "plugins")
 GROUPS = (*OWN, *SHARED)
@@ -47,7 +48,7 @@ def groups_named(text: str | None, method: str) -> tuple[str, ...]:
 def group_of(name: str) -> str:
     """The group of a knob by its dotted name."""
     prefix = name.partition(".")[0]
-    return PLUGINS.get(prefix, prefix)
+    return MEMBERS.get(prefix, prefix)
 
 
 def searched_knobs(method: str, groups: Collection[str]) -> tuple[str, ...]:

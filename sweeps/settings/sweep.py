@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import secrets
@@ -32,6 +33,11 @@ LOCK_HOLDER_FILE = "lock.holder"
 TEACHERS = "teachers"
 KEPT: Mapping[str, Any] = {"identity": "", "images": "", "score": "", "points": ()}
 """What is kept beside the settings and the fixed knobs, and what it is where it was not kept."""
+TRIAL_STEPS = 0.4
+REACH = 1.25
+"""How far the steps of a trial's attack go together, in radii of the ball."""
+BEFORE: Mapping[str, Any] = {"trial_steps": 10**9}
+"""Settings that sweeps began without, as they were then."""
 ELSEWHERE = "give the --storage it was started with, or leave --resume out to start a new one"
 CHANGEABLE = (
     "trials",
@@ -71,6 +77,19 @@ class Sweep:
     def base(self) -> Config:
         """The configuration of every run before anything is searched."""
         return Config.preset(str(self.fixed.get("data.source", "digits"))).override(self.fixed)
+
+    @property
+    def tried(self) -> Config:
+        """The configuration of every trial before anything is searched: with fewer PGD steps, which are as long as it
+        takes to come from the middle of the ball past its edge.
+        """
+        attack = self.base.attack
+        steps = min(attack.steps, self.settings.trial_steps or math.ceil(TRIAL_STEPS * attack.steps))
+        if steps == attack.steps:
+            return self.base
+        return self.base.override(
+            {"attack.steps": steps, "attack.step_size": max(attack.step, REACH * attack.eps / steps)}
+        )
 
     def on(self, images: str) -> Self:
         """The sweep on the images of a fingerprint.
@@ -194,7 +213,7 @@ class Sweep:
             raise UserError(f"there is no sweep in {asked.folder}; {remedy}")
         try:
             content = json.loads(path.read_text())
-            saved, known = Settings(**content["settings"]), content["fixed"]
+            saved, known = Settings(**BEFORE | content["settings"]), content["fixed"]
             kept = {name: content.get(name, absent) for name, absent in KEPT.items()}
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
