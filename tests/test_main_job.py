@@ -23,7 +23,7 @@ def test_finishes_with_a_finalist_examined_by_autoattack(tmp_path: Path) -> None
     name = next((tmp_path / "runs").glob("digits-ltsd-*")).name
     runs = mlflow_runs(tmp_path, name)
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert sum(run.data.tags["ltsd.kind"] == "trial" for run in runs) == 32
+    assert sum(run.data.tags["ltsd.kind"] == "trial" for run in runs) == 24
     print(f"{minutes:.1f} minutes")
     assert minutes < LIMIT_MINUTES
 

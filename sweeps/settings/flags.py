@@ -18,7 +18,7 @@ class Settings:
 
     name: str | None = knob(None, "name of the sweep", unset="data set, method and time")
     trials: int = knob(
-        32, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
+        24, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
     )
     search: str | None = knob(
         None,

@@ -15,7 +15,7 @@ from sweeps.journal.jobs import rank
 from sweeps.settings.objectives import Scores
 from sweeps.study.fronts import front_ranks
 
-RANDOM_TRIALS = 16
+RANDOM_TRIALS = 12
 SEEN = 500
 BEST = 25
 STOPPED = 10.0  # scores lie in [0, 1]
