@@ -54,6 +54,7 @@ class Table:
             others: configurations that only scores are known of: a number, a point of the space, SCORES.
         """
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        rows = [row for row in rows if row["steps"] == max(row["steps"] for row in rows)]
         tail = tuple(class_groups(counts)["tail"])
         columns = []
         for name in ("reserve/lsa", "test/APGD-CE+T", "reserve/clean"):
