@@ -9,11 +9,15 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from replays.choices import Choice, Outcome, finalist, outcome, shrunk
-from replays.lineup import Strategy
-from replays.searches import Ended, Search, fronts, trials
+from replays.choices import Outcome, outcome, raced
+from replays.lineup import TODAY
+from replays.searches import Ended, Search, trials
 from replays.table import Array, Table, decoded, encoded, weights
+from replays.wide import SPACE as WIDE
 from replays.world import Replay, World
+
+from ltsd.config import Config
+from sweeps.study.space import search_space
 
 SPACE = {
     "distill.temperature": FloatDistribution(0.5, 8.0, log=True),
@@ -22,7 +26,7 @@ SPACE = {
     "optim.lr": FloatDistribution(0.02, 0.3, log=True),
 }
 BEST = np.array([0.7, 0.3, 1.0, 0.6])
-SEARCHED = ("distill", "balance")
+SEARCHED = ("distill", "balance", "optim")
 LABELS = np.repeat(np.arange(4), 30)
 EPOCHS = tuple(range(4, 41, 4))
 
@@ -54,7 +58,7 @@ def sweeps(world: World, search: Search, count: int) -> list[Outcome]:
     for number in range(count):
         replay = Replay(world, number)
         ended = [one for one, _ in zip(trials(search, replay), range(12), strict=False)]
-        found.append(outcome(search, Choice(), ended, replay))
+        found.append(outcome(search, 4, ended, replay))
     return found
 
 
@@ -80,22 +84,22 @@ def test_the_landscape_foretells_what_was_not_measured_and_says_how_much_noise_t
 def test_a_sweep_finds_better_than_the_defaults_and_worse_and_falsely_where_there_is_more_noise() -> None:
     possible = true_score(BEST) - true_score(table(0.0).points[0])
     quiet, loud = World.made(table(0.01), 40, 0), World.made(table(0.15), 40, 0)
-    of_quiet, of_loud = (sweeps(world, Search("random", groups=SEARCHED, rungs="none"), 40) for world in (quiet, loud))
+    of_quiet, of_loud = (sweeps(world, Search("random", groups=SEARCHED), 40) for world in (quiet, loud))
     gains = [float(np.mean([one.gain for one in found])) for found in (of_quiet, of_loud)]
     assert 0.5 * possible < gains[0] < possible + 0.03
     assert gains[1] < gains[0] - 0.01
     assert np.mean([one.excess for one in of_loud]) > np.mean([one.excess for one in of_quiet]) + 0.03
-    for proposes in ("tpe", "pareto"):
-        assert np.mean([one.gain for one in sweeps(quiet, Search(proposes, groups=SEARCHED), 5)]) > 0.5 * possible
+    assert np.mean([one.gain for one in sweeps(quiet, Search(startup=6, groups=SEARCHED), 5)]) > 0.5 * possible
 
 
 def test_rungs_make_trials_cheaper_and_stop_the_poor_ones() -> None:
     world = World.made(table(0.01), 1, 0)
 
-    def made(rungs: str) -> list[Ended]:
-        return [one for one, _ in zip(trials(Search("table", rungs=rungs), Replay(world, 0)), range(30), strict=False)]
+    def made(*rungs: int) -> list[Ended]:
+        search = Search("random", groups=SEARCHED, rungs=rungs)
+        return [one for one, _ in zip(trials(search, Replay(world, 0)), range(30), strict=False)]
 
-    whole, cut = made("none"), made("median")
+    whole, cut = made(), made(24, 32)
     assert all(one.complete and one.seconds == pytest.approx(10, rel=1e-2) for one in whole)
     stopped = [one for one in cut if not one.complete]
     assert [one.seconds for one in stopped] == pytest.approx(
@@ -103,19 +107,20 @@ def test_rungs_make_trials_cheaper_and_stop_the_poor_ones() -> None:
     )
     assert {EPOCHS[one.last] for one in stopped} <= {24, 32}
     assert np.mean([one.run.truth[2] for one in stopped]) < np.mean([one.run.truth[2] for one in cut if one.complete])
-    strategy = Strategy("", Search("table"))
-    assert (strategy.share(cut, 10.0, 10.0) or len(cut) + 1) > (strategy.share(whole, 10.0, 10.0) or 0) == 16
 
 
-def test_the_defaults_give_way_to_a_lead_over_the_error_and_a_mean_is_drawn_to_those_of_all() -> None:
-    found = {0: [0.70, 0.72, 0.74], 3: [0.73, 0.74, 0.75], 5: [0.84, 0.62, 0.82]}
-    assert [finalist(found, error) for error in ("all", "none")] == [0, 5]
-    assert finalist({0: [0.70, 0.71, 0.72], 3: [0.80, 0.81, 0.82], 4: [0.9, 0.9]}, "all") == 3
-    prior, within, between = [0.5, 0.6, 0.7], 0.004, 0.006
-    assert shrunk(0.8, 3, prior, within) == pytest.approx(0.6 + 0.2 * between / (between + within / 3))
-    assert shrunk(0.8, 3, prior, 0.02) == pytest.approx(0.6)
+def test_the_race_is_that_of_a_sweep_and_costs_what_is_trained_again() -> None:
+    replay = Replay(World.made(table(0.01), 1, 0), 0)
+    search = Search("random", groups=SEARCHED)
+    ended = [one for one, _ in zip(trials(search, replay), range(12), strict=False)]
+    found, seconds = raced(search, 4, ended, replay)
+    assert len(found[0]) == 3
+    assert sorted(len(scores) for number, scores in found.items() if number) == [1, 1, 2, 3]
+    assert seconds == pytest.approx(10 * sum(len(scores) - 1 for scores in found.values()), rel=1e-2)
+    assert all(scores[0] == pytest.approx(ended[number].run.reserve) for number, scores in found.items())
 
 
-def test_fronts_are_what_nothing_left_is_better_than() -> None:
-    points = np.array([[1, 4], [3, 3], [4, 1], [1, 3], [2, 2], [0, 0], [3, 3]])
-    assert fronts(points).tolist() == [0, 0, 0, 1, 1, 2, 0]
+def test_today_searches_the_weight_decay_as_sweeps_do() -> None:
+    base = Config.preset("digits")
+    space = search_space(base, 20.0, (), TODAY.groups)
+    assert {name: {**WIDE, **dict(TODAY.ranges)}[name] for name in space} == space

@@ -120,10 +120,3 @@ def _value(unit: float, among: Any) -> Any:
     if among.log:
         return float(np.clip(among.low * (among.high / among.low) ** unit, among.low, among.high))
     return among.low + unit * (among.high - among.low)
-
-
-def drawn(among: Any, random: np.random.Generator) -> float:
-    """A random coordinate of one knob."""
-    if isinstance(among, CategoricalDistribution):
-        return float(random.integers(len(among.choices)) / max(1, len(among.choices) - 1))
-    return float(random.random())

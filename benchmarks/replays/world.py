@@ -16,12 +16,9 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from replays.landscape import Costs, Landscape
-from replays.table import RESERVE, Array, Table, drawn, weights
+from replays.table import RESERVE, Array, Table, weights
 from sweeps.findings.confirm import SEEDS
-from sweeps.settings.groups import OWN, group_of
-
-ALWAYS = "optim.lr"
-NARROW = (*OWN, "balance")
+from sweeps.settings.groups import group_of
 
 ALIKE = 20
 """Rows of about the same level, a residual of which is the noise of a run."""
@@ -53,25 +50,15 @@ class World:
         luck = np.moveaxis((drawn - whole) @ table.right.T, 2, 3)
         return cls(table, landscape, Costs(table), luck, landscape.at(table.sampled[1], slice(None)))
 
-    def seconds(self, groups: Sequence[str], random: np.random.Generator) -> float:
-        """Of a complete run somewhere in some groups, on average."""
-        return float(self.costs.at(np.stack([self.point(groups, random) for _ in range(1000)]))[:, 0].mean())
-
     @property
     def defaults(self) -> Array:
         """Their point."""
         return self.table.points[self.table.distinct[0]]
 
-    def point(self, groups: Sequence[str], random: np.random.Generator) -> Array:
-        """A random one, at the defaults in all other groups."""
-        among = searched(self.table.space, groups)
-        coordinates = zip(self.table.space.items(), self.defaults, strict=True)
-        return np.array([drawn(one, random) if name in among else default for (name, one), default in coordinates])
-
 
 def searched(space: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
-    """What of the space is in some groups; the learning rate always is."""
-    return {name: among for name, among in space.items() if group_of(name) in groups or name == ALWAYS}
+    """What of the space is in some groups."""
+    return {name: among for name, among in space.items() if group_of(name) in groups}
 
 
 def _bootstrap(labels: Array, groups: Sequence[Sequence[int]], random: np.random.Generator) -> Array:
