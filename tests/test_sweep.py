@@ -84,6 +84,7 @@ def test_tries_the_published_defaults_first(folder: Path) -> None:
         "distill.igdm_weight": 1.0,
         "balance.softmax_tau": 1.0,
         "balance.teacher_gamma": 10.0,
+        "robustlt.strength": 0.0,
     }
 
 
