@@ -9,6 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+from effects import slopes
 from replays.choices import Outcome, outcome, raced
 from replays.lineup import TODAY
 from replays.searches import Ended, Search, trials
@@ -124,3 +125,14 @@ def test_today_searches_the_weight_decay_as_sweeps_do() -> None:
     base = Config.preset("digits")
     space = search_space(base, 20.0, (), TODAY.groups)
     assert {name: {**WIDE, **dict(TODAY.ranges)}[name] for name in space} == space
+
+
+def test_slopes_are_those_of_a_plane_and_their_error_that_of_its_noise() -> None:
+    random = np.random.default_rng(0)
+    points, noise = random.random((400, 2)), 0.5
+    plane = points @ np.array([[3.0, 0.0], [-2.0, 1.0]]) + 7
+    found, errors = slopes(points, plane)
+    assert found == pytest.approx(np.array([[3.0, 0.0], [-2.0, 1.0]]))
+    assert errors == pytest.approx(0, abs=1e-6)
+    _, errors = slopes(points, plane + noise * random.standard_normal(plane.shape))
+    assert errors == pytest.approx(noise * np.sqrt(12 / 400), rel=0.15)
