@@ -26,7 +26,7 @@ DIVERGED = 0.62
 Row = Mapping[str, Any]
 
 
-def test_scores(rows: Sequence[Row], splits: Splits) -> Array:
+def accuracies(rows: Sequence[Row], splits: Splits) -> Array:
     """Accuracy [N, 3] on the test set, in points: under the attack of all classes and of the tail, and clean."""
     labels = splits.test.take(torch.arange(len(splits.test)))[1].numpy()
     counts = splits.train.class_counts()
@@ -59,7 +59,7 @@ def fidelity(whole: Sequence[Row], short: Sequence[Row], splits: Splits) -> str:
     """How the validation scores of two trainings of the same configurations rank them, in Markdown."""
     by_number = {row["configuration"]: row for row in whole}
     both = [(by_number[row["configuration"]], row) for row in short if row["configuration"] in by_number]
-    truths, others = (test_scores([pair[k] for pair in both], splits) for k in (0, 1))
+    truths, others = (accuracies([pair[k] for pair in both], splits) for k in (0, 1))
     kept = (truths[:, 0] > 100 * DIVERGED) & (others[:, 0] > 100 * DIVERGED)
     lines = ["| | all classes | tail |", "|---|---|---|"]
     for k, name in enumerate((f"validation, {BASE.attack.steps} steps", f"validation, {short[0]['steps']} steps")):
@@ -76,7 +76,7 @@ def main() -> None:
     rows: list[Row] = pq.read_table(RESULTS / "tabular.parquet").to_pylist()
     splits = load_splits(BASE.data)
     whole, short = ([row for row in rows if (row["steps"] == BASE.attack.steps) == full] for full in (True, False))
-    scores = test_scores(whole, splits)
+    scores = accuracies(whole, splits)
     kept = scores[:, 0] > 100 * DIVERGED
     decay = [row["optim.weight_decay"] for row, good in zip(whole, kept, strict=True) if not good]
     text = f"""# What matters, and what fewer attack steps tell

@@ -213,6 +213,7 @@ def test_a_sweep_goes_on_with_the_score_that_it_began_with_alone(tmp_path: Path)
         ({"trial_steps": 12}, {}, (10, 0.025)),
         ({}, {"attack.steps": 1}, (1, 0.025)),
         ({}, {"attack.steps": 5, "attack.step_size": 0.08}, (2, 0.08)),
+        ({"trial_steps": 1}, {"attack.eps": 1.0}, (1, 1.0)),
     ],
 )
 def test_trials_are_trained_with_fewer_steps_that_come_past_the_edge_of_the_ball(

@@ -40,7 +40,7 @@ class Search:
     def preference(self) -> Preference:
         """Which of several points is wanted."""
         usual = Preference.read(None, OBJECTIVES)
-        return Preference(usual.bounds, (self.first, 1.0 if self.first else 0.0))
+        return Preference(usual.bounds, (self.first, 1.0))
 
     def sampler(self, space: Mapping[str, BaseDistribution], seed: int, floors: Scores | None) -> BaseSampler:
         """What proposes the next point."""

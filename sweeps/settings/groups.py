@@ -10,7 +10,7 @@ from ltsd.methods.method import Method
 
 TEACHER_GAMMA = "balance.teacher_gamma"
 MEMBERS = {"awp": "plugins", "robustlt": "balance"}
-"""The groups of knobs that are not named after theirs."""
+"""The groups of knobs whose dotted names begin otherwise."""
 OWN = tuple(method.knobs[0] for method in METHODS.values() if method.knobs)
 SHARED = ("balance", "optim", "teacher", "plugins")
 GROUPS = (*OWN, *SHARED)

@@ -20,6 +20,7 @@ MEASURED: Mapping[str, str] = {
 
 Scores = tuple[float, ...]
 FIRST = 3.0
+"""The weight of the first objective where the user states none; each other one has 1."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Preference:
     def read(cls, text: str | None, objectives: Objectives) -> Self:
         """From bounds, such as `tail>=0.6`, and weights, such as `robust+2*tail`, separated by commas.
 
-        Without weights the first objective weighs `FIRST` times as much as each of the others: rare classes are few, so
-        that their accuracy varies more, and by equal weights it would decide alone.
+        Without weights the first objective has the weight `FIRST` and each other one 1: the accuracy of a few rare
+        classes varies more, and would outweigh that of all classes.
 
         Raises:
             UserError: it cannot be read, or names what is not maximised.

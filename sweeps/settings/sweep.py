@@ -34,6 +34,7 @@ TEACHERS = "teachers"
 KEPT: Mapping[str, Any] = {"identity": "", "images": "", "score": "", "points": ()}
 """What is kept beside the settings and the fixed knobs, and what it is where it was not kept."""
 TRIAL_STEPS = 0.4
+"""Share of the attack's steps that trials are trained with: benchmarks/results/effects.md."""
 REACH = 1.25
 """How far the steps of a trial's attack go together, in radii of the ball."""
 BEFORE: Mapping[str, Any] = {"trial_steps": 10**9}
@@ -43,7 +44,6 @@ CHANGEABLE = (
     "trials",
     "references",
     "confirm",
-    "prefer",
     "prefer",
     "final_seeds",
     "concurrency",
@@ -80,15 +80,15 @@ class Sweep:
 
     @property
     def tried(self) -> Config:
-        """The configuration of every trial before anything is searched: with fewer PGD steps, which are as long as it
-        takes to come from the middle of the ball past its edge.
+        """The configuration of trials and confirmations before anything is searched: `base` with `--trial-steps` PGD
+        steps, at most as many as it has, of a size with which they reach `REACH * eps` together.
         """
         attack = self.base.attack
         steps = min(attack.steps, self.settings.trial_steps or math.ceil(TRIAL_STEPS * attack.steps))
         if steps == attack.steps:
             return self.base
         return self.base.override(
-            {"attack.steps": steps, "attack.step_size": max(attack.step, REACH * attack.eps / steps)}
+            {"attack.steps": steps, "attack.step_size": min(1.0, max(attack.step, REACH * attack.eps / steps))}
         )
 
     def on(self, images: str) -> Self:
