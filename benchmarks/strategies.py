@@ -1,6 +1,6 @@
-"""Which way of searching finds the better configuration for the same seconds? Whole sweeps, replayed hundreds of times.
+"""Which way of searching finds the better configuration? Whole sweeps, replayed hundreds of times.
 
-    python benchmarks/strategies.py                # on the table of tabular.py; some twenty minutes of a core
+    python benchmarks/strategies.py                # on the table of tabular.py; some fifteen minutes
 
 Every strategy searches, confirms and chooses a finalist in the world of replays/world.py; replays/lineup.py has them
 all. What counts is the finalist's true test accuracy, the mean over seeds, minus that of the defaults.

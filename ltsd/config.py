@@ -312,7 +312,7 @@ DIGITS: Mapping[str, Value] = {
     "teacher.epochs": 7,
     # Images so small gain a fifth by bf16; the same result on every processor is worth more.
     "precision": "fp32",
-    # With so few epochs the scores before the learning rate falls are no preview, so that no trial is stopped by them:
+    # A validation costs as much as two to four epochs of a trial, and stopping trials early finds no more:
     # benchmarks/results/strategies.md.
     "evaluate.every": 20,
     # Ten steps rank configurations as well as twenty: benchmarks/results/scores.md.
