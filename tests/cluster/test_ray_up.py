@@ -128,7 +128,7 @@ def test_nothing_that_lies_beside_the_code_is_sent(cluster: RayCluster) -> None:
 def test_hosts_that_lose_power_or_their_link_and_one_that_comes_late_cost_no_trial(cluster: RayCluster) -> None:
     powerless, cut, newcomer = cluster.workers
     # Trials that take longer than a worker's start: shorter ones go to workers that are there already.
-    sweep = cluster.search("night", "--trials", "12", "--epochs", "80")
+    sweep = cluster.search("night", "--trials", "12", "--epochs", "80", "--trial-steps", "10")
     for host in (powerless, cut):
         wait_until(f"{host.address} works", lambda host=host: bool(running_on(cluster.record("night"), host)), 120)
     powerless.pull_the_plug()
