@@ -168,12 +168,19 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Stage 1: the balanced self-teacher (LTSD, section 4)."""
+    """Stage 1: the balanced self-teacher (LTSD, section 4), and its own optimiser: students that are optimised
+    otherwise share a teacher.
+    """
 
     epochs: int = knob(
         30, "epochs on the class-balanced resample", at_least=1, search=Choices((0.5, 1.0, 2.0, 4.0), relative=True)
     )
     lr: float = knob(0.1, "initial learning rate of the teacher", above=0)
+    weight_decay: float = knob(5e-4, "L2 penalty of the teacher", at_least=0)
+    batch_size: int = knob(128, "images in a training batch of the teacher", at_least=2)
+    ema_decay: float = knob(
+        0.0, "decay per step of the moving average of the teacher's weights that teaches; 0: none", at_least=0, below=1
+    )
     adversarial: bool = knob(True, "train the teacher with PGD; false: on clean images")
 
 
@@ -310,6 +317,7 @@ DIGITS: Mapping[str, Value] = {
     "optim.ema_decay": 0.98,
     # Chosen on validation: a longer stage 1 learns its few tail images by heart and teaches less.
     "teacher.epochs": 7,
+    "teacher.ema_decay": 0.98,
     # Images so small gain a fifth by bf16; the same result on every processor is worth more.
     "precision": "fp32",
     # A validation costs as much as two to four epochs of a trial, and stopping trials early finds no more:

@@ -22,17 +22,19 @@ def teacher_config(config: Config, gamma: float) -> Config:
     Two students whose teacher configurations are equal have the same teacher: what shapes the student
     alone is at its default here.
     """
-    plain = Config()
+    plain, own = Config(), config.teacher
     return replace(
         config,
-        method="at" if config.teacher.adversarial else "natural",
-        epochs=config.teacher.epochs,
-        optim=replace(config.optim, lr=config.teacher.lr),
+        method="at" if own.adversarial else "natural",
+        epochs=own.epochs,
+        optim=replace(
+            config.optim, lr=own.lr, weight_decay=own.weight_decay, batch_size=own.batch_size, ema_decay=own.ema_decay
+        ),
         balance=replace(plain.balance, teacher_gamma=gamma),
         awp=plain.awp,
         robustlt=plain.robustlt,
         methods=plain.methods,
-        evaluate=replace(plain.evaluate, every=config.teacher.epochs),
+        evaluate=replace(plain.evaluate, every=own.epochs),
     )
 
 

@@ -31,6 +31,9 @@ def teacher_of(student: Config, splits: Splits) -> str:
     igdm_weight=st.floats(0.1, 10),
     tau=st.floats(0, 2),
     lr=st.floats(0.01, 0.5),
+    weight_decay=st.floats(0, 0.01),
+    batch_size=st.integers(2, 256),
+    ema_decay=st.floats(0, 0.999),
     epochs=st.integers(1, 200),
 )
 def test_what_shapes_the_student_alone_shares_a_teacher(
@@ -41,6 +44,9 @@ def test_what_shapes_the_student_alone_shares_a_teacher(
     igdm_weight: float,
     tau: float,
     lr: float,
+    weight_decay: float,
+    batch_size: int,
+    ema_decay: float,
     epochs: int,
 ) -> None:
     student = small.override(
@@ -50,6 +56,9 @@ def test_what_shapes_the_student_alone_shares_a_teacher(
             "distill.igdm_weight": igdm_weight,
             "balance.softmax_tau": tau,
             "optim.lr": lr,
+            "optim.weight_decay": weight_decay,
+            "optim.batch_size": batch_size,
+            "optim.ema_decay": ema_decay,
             "epochs": epochs,
         }
     )
@@ -67,8 +76,9 @@ def test_what_shapes_the_student_alone_shares_a_teacher(
         ("model.width", 16),
         ("attack.eps", 0.05),
         ("attack.steps", 3),
-        ("optim.batch_size", 16),
-        ("optim.weight_decay", 0.0),
+        ("teacher.batch_size", 16),
+        ("teacher.weight_decay", 0.0),
+        ("teacher.ema_decay", 0.9),
         ("data.augmentation", "crop-flip"),
     ],
 )
