@@ -63,7 +63,7 @@ def swept(arm: str, seed: int, flags: Sequence[str], folder: Path) -> dict[str, 
     scores = dict(zip(sweep.settings.maximised.names, mean(choice.found[choice.finalist]), strict=True))
     return {
         **{"arm": arm, "seed": seed, "seconds": seconds, "trial": choice.finalist, "scores": scores},
-        **{"params": record.proposals[choice.finalist], "finalist": finalist, "untuned": untuned},
+        **{"params": record.proposals()[choice.finalist], "finalist": finalist, "untuned": untuned},
     }
 
 

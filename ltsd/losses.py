@@ -6,7 +6,7 @@ from torch import Tensor
 Scalar = float | Tensor
 
 
-def balanced_softmax(logits: Tensor, labels: Tensor, log_counts: Tensor, tau: Scalar) -> Tensor:
+def balanced_softmax(logits: Tensor, labels: Tensor, log_counts: Tensor, tau: Scalar, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of logits shifted by the class prior, batch mean (balanced softmax; AT-BSL).
 
     Args:
@@ -14,8 +14,9 @@ def balanced_softmax(logits: Tensor, labels: Tensor, log_counts: Tensor, tau: Sc
         labels: [B] int64.
         log_counts: [C] log of the training images of each class.
         tau: exponent of the prior; 0 is plain cross-entropy.
+        smoothing: what every class has an equal share of, in [0, 1]; the label has the rest.
     """
-    return F.cross_entropy(logits + tau * log_counts, labels)
+    return F.cross_entropy(logits + tau * log_counts, labels, label_smoothing=smoothing)
 
 
 def distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: Scalar) -> Tensor:

@@ -58,16 +58,17 @@ def run_sweep(sweep: Sweep) -> int:
 def run(parts: Parts) -> int:
     """Run the jobs of a sweep and conclude it, unless a signal ends it; returns its exit code."""
     sweep, machines, exchange, tracker = parts.sweep, parts.machines, parts.exchange, parts.tracker
-    record, study, export, progress = parts.record, parts.study, parts.export, parts.progress
+    record, export, progress = parts.record, parts.export, parts.progress
     safes = [Safe(exchange, sweep.settings.folder, progress.say)] if sweep.settings.shared else []
     code, patience = 1, PATIENCE_INTERRUPTED_S
     try:
         plan = plan_of(parts)
         compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
+        studies = [search.study for search in parts.searches]
         dispatcher = Dispatcher(
-            plan, record, study, compared_at, machines, exchange, (progress, tracker, export, *safes)
+            plan, record, studies, compared_at, machines, exchange, (progress, tracker, export, *safes)
         )
-        progress.expect(sweep.settings.trials, lambda: plan.final_runs, study)
+        progress.expect(sweep.settings.trials, lambda: plan.final_runs, studies)
         with interrupted_by_signals(progress.asked):  # Ray has put a handler of its own in the place of ours
             run_jobs(dispatcher, machines, exchange, progress.asked)
             code = halted(sweep, dispatcher.halted, progress) or conclude(parts)
@@ -90,9 +91,8 @@ def plan_of(parts: Parts) -> Plan:
     settings = parts.sweep.settings
     return Plan(
         parts.sweep.base,
-        parts.sweep.tried,
+        parts.searches,
         parts.record,
-        parts.study,
         TeacherStore(Path(settings.storage), parts.splits),
         settings.folder.absolute(),
         trials=settings.trials,
@@ -121,16 +121,17 @@ def halted(sweep: Sweep, why: str, progress: Progress) -> int:
 
 def conclude(parts: Parts) -> int:
     """The table, the pictures and the way into MLflow; returns 1 where there is no finalist to show."""
-    sweep, record, study = parts.sweep, parts.record, parts.study
+    sweep, record, studies = parts.sweep, parts.record, [search.study for search in parts.searches]
     settings, folder = sweep.settings, sweep.settings.folder
-    choice = Choice.of(record, study.objectives, settings.preference)
-    results = finals.results(record, choice, settings.rows)
+    choices = [Choice.of(record, study.objectives, settings.preference, study.row) for study in studies]
+    results = finals.results(record, choices, settings.rows)
     led = report.leads(results)
-    searched = report.front(study, choice) if settings.trials else []
+    searched = report.fronts(studies, choices) if settings.trials else []
     tables = [*report.accuracies(sweep, results, finals.COLUMNS, parts.splits.finalists), *led, *searched]
-    paths = [*draw_sweep(study, choice, results, folder), finals.write_table(tables, folder)]
-    parts.tracker.finish(report.metrics(record, study, choice, results), paths, finals.finalist_model(record, choice))
-    for line in report.conclusion(sweep, parts.splits, record, study, choice, results, [*searched, *led], paths):
+    paths = [*draw_sweep(studies[0], choices[0], results, folder), finals.write_table(tables, folder)]
+    numbers = report.metrics(record, studies[0], choices[0], results)
+    parts.tracker.finish(numbers, paths, finals.finalist_model(record, choices[0]))
+    for line in report.conclusion(sweep, parts.splits, record, studies, choices, results, [*searched, *led], paths):
         parts.progress.say(line)
     return 0 if finals.are_in(results, settings.trials) else 1
 

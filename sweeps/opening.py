@@ -13,7 +13,7 @@ from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.exam import check_classes
 from sweeps.findings import report
-from sweeps.findings.knowledge import Point, points_known
+from sweeps.findings.knowledge import points_known
 from sweeps.findings.progress import Progress
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
@@ -25,6 +25,7 @@ from sweeps.settings.flags import AUTO, Settings
 from sweeps.settings.sweep import Sweep
 from sweeps.study.database import place_of_study
 from sweeps.study.export import StudyExport
+from sweeps.study.search import Search
 from sweeps.study.searcher import Study
 from sweeps.study.space import published_defaults, sweep_space
 from sweeps.tracking import environment as mlflow_environment
@@ -42,7 +43,7 @@ class Parts:
     machines: Machines
     exchange: Exchange
     record: Record
-    study: Study
+    searches: tuple[Search, ...]
     export: StudyExport
     tracker: Tracker
     progress: Progress
@@ -70,28 +71,31 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
         UserError: something cannot be opened; nothing is left behind of a new sweep.
     """
     with leaving_nothing(sweep):
-        space = sweep_space(sweep, splits.imbalance_ratio)
-        defaults = published_defaults(sweep.base, splits.imbalance_ratio, space)
+        ratio = splits.imbalance_ratio
+        spaces = {row: sweep_space(sweep, ratio, row) for row in sweep.searched}
+        knobs = {row: list(space) for row, space in spaces.items()}
         if sweep.is_new:
-            sweep = replace(sweep, points=points_known(sweep, space, defaults))
+            space = spaces[""]
+            sweep = replace(sweep, points=points_known(sweep, space, published_defaults(sweep.base, ratio, space)))
         sweep.keep()
         of_ray, of_mlflow = ray_environment.told(joins=bool(sweep.settings.ray_address)), mlflow_environment.told()
-        for line in (*report.introduction(sweep, splits, machines, list(space)), *of_ray, *of_mlflow):
+        for line in (*report.introduction(sweep, splits, machines, knobs), *of_ray, *of_mlflow):
             progress.say(line)
         ray_environment.quiet()
         record, mended = open_mended(sweep.settings.folder, exchange)
         if mended:
             progress.say(mended)
         settle_teachers(record, exchange)
-        tracker = Tracker(MlflowView.of(sweep, splits, list(space)), sweep.settings.tracking_uri, progress.say)
+        tracker = Tracker(MlflowView.of(sweep, splits, knobs), sweep.settings.tracking_uri, progress.say)
         start = partial(start_machines, sweep, machines, splits, exchange, progress)
         with starting(sweep, tracker, record, machines, start):
-            study = study_of(sweep, record, space, defaults)
-            export = StudyExport(study, place_of_study(sweep), progress.say)
+            searches = tuple(search_of(sweep, row, record, space, ratio) for row, space in spaces.items())
+            studies = [search.study for search in searches]
+            export = StudyExport(studies, [place_of_study(sweep, row) for row in spaces], progress.say)
             if sweep.is_new:
                 export.begin()
         export.open()
-    return Parts(sweep, splits, machines, exchange, record, study, export, tracker, progress)
+    return Parts(sweep, splits, machines, exchange, record, searches, export, tracker, progress)
 
 
 @contextlib.contextmanager
@@ -112,13 +116,14 @@ def leaving_nothing(sweep: Sweep) -> Iterator[None]:
 
 def remove(sweep: Sweep) -> None:
     """Take away the folder and the study of a sweep that never began."""
-    place_of_study(sweep).remove()
+    for row in sweep.searched:
+        place_of_study(sweep, row).remove()
     shutil.rmtree(sweep.settings.folder, ignore_errors=True)
 
 
 def withdraw(sweep: Sweep) -> None:
     """Leave nothing of a new sweep whose process died before its first job, and no run of another that runs."""
-    view = MlflowView.of(sweep, load_splits(sweep.base.data), [])
+    view = MlflowView.of(sweep, load_splits(sweep.base.data), {})
     with contextlib.suppress(UserError):
         view.reach()
         view.withdraw() if sweep.is_new else view.end_runs()
@@ -126,13 +131,18 @@ def withdraw(sweep: Sweep) -> None:
         remove(sweep)
 
 
-def study_of(sweep: Sweep, record: Record, space: Mapping[str, BaseDistribution], defaults: Point) -> Study:
-    """The sweep's study as the record has it; its first trial is the defaults, the next are the points known before."""
-    study = Study(record, sweep.base.seed, space, sweep.settings.maximised, sweep.settings.preference)
+def search_of(
+    sweep: Sweep, row: str, record: Record, space: Mapping[str, BaseDistribution], imbalance_ratio: float
+) -> Search:
+    """The search of a row as the record has it; its first trial is the defaults, and of the sweep's own search the next
+    are the points known before.
+    """
+    base = sweep.base_of(row)
+    study = Study(record, base.seed, space, sweep.settings.maximised, sweep.settings.preference, row)
     if space and sweep.settings.trials:
-        for point in (defaults, *sweep.points):
+        for point in (published_defaults(base, imbalance_ratio, space), *([] if row else sweep.points)):
             study.enqueue(point)
-    return study
+    return Search(base, sweep.tried_of(row), study)
 
 
 def start_machines(sweep: Sweep, machines: Machines, splits: Splits, exchange: Exchange, progress: Progress) -> None:

@@ -27,11 +27,14 @@ class Views:
         self._folder = sweep.settings.folder.absolute()
         check_stores(sweep.settings)
         self._said: list[str] = []
-        self._stored = StoredStudy(place_of_study(sweep), sweep.settings.maximised, self._said.append)
+        self._stored = {
+            row: StoredStudy(place_of_study(sweep, row), sweep.settings.maximised, self._said.append, row)
+            for row in sweep.searched
+        }
         self.record = Record.read(self._folder)
         splits = load_splits(base.data)
-        self._space = sweep_space(sweep, splits.imbalance_ratio)
-        self._view = MlflowView.of(sweep, splits, list(self._space))
+        self._spaces = {row: sweep_space(sweep, splits.imbalance_ratio, row) for row in sweep.searched}
+        self._view = MlflowView.of(sweep, splits, {row: list(space) for row, space in self._spaces.items()})
         self._view.reach()
         self._exchange = exchange_of(sweep.settings)
         self._exchange.begin(sweep.settings, is_new=False)
@@ -45,7 +48,7 @@ class Views:
                 f"damaged in line {lines}; a resume or --repair takes what they held from checkpoints"
             ]
         parts = (
-            self._stored.differences(self._study().trials()),
+            *(stored.differences(self._study(row).trials()) for row, stored in self._stored.items()),
             differences_of_checkpoints(self.record, self._exchange),
             agreement.differences(self._view, self.record, self._model()),
         )
@@ -58,26 +61,27 @@ class Views:
         """Bring study and MLflow in line with the record; says what was done."""
         self.record, mended = open_mended(self._folder, self._exchange)
         yield mended or "the journal is whole"
-        study = self._study()
-        self._stored.bring(study.trials())
+        for row, stored in self._stored.items():
+            stored.bring(self._study(row).trials())
         yield from self._said or ["the study agrees"]
         self._view.open()
         self._view.describe_sweep()
         found = agreement.repair(self._view, self.record)
         yield f"MLflow: {len(found)} of {len(self.record.jobs)} jobs were written again"
-        choice = self._choice()
-        results = finals.results(self.record, choice, self._sweep.settings.rows)
+        choices = [self._choice(row) for row in self._sweep.searched]
+        results = finals.results(self.record, choices, self._sweep.settings.rows)
         pictures = sorted((self._folder / "pictures").glob("*.png")) + list(self._folder.glob("table.md"))
         at = max((known.ended for known in self.record.jobs.values()), default=int(time.time() * 1000))
-        self._view.finish(report.metrics(self.record, study, choice, results), at, pictures, self._model())
+        numbers = report.metrics(self.record, self._study(), choices[0], results)
+        self._view.finish(numbers, at, pictures, self._model())
         self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
 
-    def _study(self) -> Study:
-        return Study(self.record, self._sweep.base.seed, self._space, self._sweep.settings.maximised)
+    def _study(self, row: str = "") -> Study:
+        return Study(self.record, self._sweep.base.seed, self._spaces[row], self._sweep.settings.maximised, row=row)
 
-    def _choice(self) -> Choice:
+    def _choice(self, row: str = "") -> Choice:
         settings = self._sweep.settings
-        return Choice.of(self.record, settings.maximised, settings.preference)
+        return Choice.of(self.record, settings.maximised, settings.preference, row)
 
     def _model(self) -> Job | None:
         return finals.finalist_model(self.record, self._choice())

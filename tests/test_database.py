@@ -96,7 +96,7 @@ def test_a_server_that_is_away_holds_up_nothing_and_gets_all_of_it_when_it_is_ba
 ) -> None:
     said = list[str]()
     study = Study(recorded(tmp_path), 0, SPACE, ROBUST)
-    export = StudyExport(study, StudyDatabase(uri, "night-1"), said.append)
+    export = StudyExport([study], [StudyDatabase(uri, "night-1")], said.append)
     server.stop()
     with pytest.raises(UserError, match=r"--study-uri postgresql://127\S*: PostgreSQL does not let us in there"):
         export.begin()

@@ -71,6 +71,17 @@ def test_balanced_softmax_is_cross_entropy_at_tau_0_and_for_equal_counts(
     torch.testing.assert_close(balanced_softmax(z, labels_for(z), equal, 1.0), plain)
 
 
+@given(batches, counts, st.floats(0, 3), st.floats(0, 1))
+def test_a_smoothed_label_is_the_mean_of_the_label_and_of_all_classes(
+    logits: list[list[float]], n: list[int], tau: float, smoothing: float
+) -> None:
+    z, log_counts = tensor(logits), torch.tensor(n, dtype=torch.float64).log()
+    plain = balanced_softmax(z, labels_for(z), log_counts, tau)
+    of_every_class = sum(balanced_softmax(z, torch.full((len(z),), c), log_counts, tau) for c in range(3)) / 3
+    smoothed = balanced_softmax(z, labels_for(z), log_counts, tau, smoothing)
+    torch.testing.assert_close(smoothed, (1 - smoothing) * plain + smoothing * of_every_class)
+
+
 @given(pairs, st.floats(0.5, 8))
 def test_distillation_is_the_divergence_from_the_teacher_times_the_squared_temperature(
     logits: tuple[list[list[float]], list[list[float]]], temperature: float

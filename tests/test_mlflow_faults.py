@@ -29,7 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def told(small: Config, splits: Splits) -> Callable[[str], str]:
     def of(uri: str) -> str:
         with pytest.raises(UserError) as caught:
-            MlflowView(uri, "night", "1", small, splits, []).open()
+            MlflowView(uri, "night", "1", small, splits, {}).open()
         return str(caught.value)
 
     return of

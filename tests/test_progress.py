@@ -51,7 +51,7 @@ def test_the_view_is_there_while_jobs_run_and_gone_when_they_are_over(terminal: 
     with Progress() as progress:
         assert terminal.waited_for(lambda lines: [line[2:] for line in lines] == ["Ray and MLflow are starting"])
         study = Study(record, 0, {}, Objectives(("robust", "tail")))
-        progress.expect(1, lambda: 0, study)
+        progress.expect(1, lambda: 0, [study])
         study.ask()
         record.started(job, 0)
         progress.started(record.jobs[job.key])
@@ -75,6 +75,6 @@ def test_the_view_is_there_while_jobs_run_and_gone_when_they_are_over(terminal: 
 def test_what_was_best_before_an_interruption_is_best_after_it(terminal: Terminal, tmp_path: Path) -> None:
     study = Study(recorded(tmp_path), 0, SPACE, ROBUST)
     with Progress() as progress:
-        progress.expect(5, lambda: 3, study)
+        progress.expect(5, lambda: 3, [study])
         headline = "trials 3/5, finals 0/3, best robust 10.0% (trial 0)"
         assert terminal.waited_for(lambda lines: lines == [headline])

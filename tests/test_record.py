@@ -41,7 +41,7 @@ def written(folder: Path) -> Record:
 
 def test_a_record_that_is_read_again_is_the_one_that_was_written(tmp_path: Path) -> None:
     before, after = written(tmp_path), Record.read(tmp_path)
-    assert (after.proposals, after.jobs, after.damaged) == (before.proposals, before.jobs, [])
+    assert (after.proposals(), after.jobs, after.damaged) == (before.proposals(), before.jobs, [])
     known = after.jobs["trial-0000"]
     assert (known.job, known.last_epoch, known.outcome) == (job(tmp_path), EPOCHS, "done")
     assert known.epochs[2] == epoch(2)
@@ -71,7 +71,7 @@ def test_a_journal_cut_at_any_byte_loses_only_what_was_not_acknowledged(
     assert record.damaged == []
     lines = whole[:cut].count(b"\n")
     known = record.jobs.get("trial-0000")
-    assert len(record.proposals) == min(1, lines)
+    assert len(record.proposals()) == min(1, lines)
     assert (known.last_epoch if known else 0) == max(0, min(EPOCHS, lines - 2))
     record.started(job(folder), 0)
     record.reported(job(folder), epoch(EPOCHS))

@@ -16,11 +16,16 @@ def test_all_is_every_method_and_the_variants_each_once() -> None:
     assert rows_named("") == ()
 
 
-@pytest.mark.parametrize("row", [*METHODS, *VARIANTS, *(f"at-bsl+{plugin}" for plugin in PLUGINS)])
+OF_TEACHER = ("clean-teacher", "random-teacher", "distillation-alone", "matching-alone")
+PLUGGED = [f"{'ltsd' if plugin in OF_TEACHER else 'at-bsl'}+{plugin}" for plugin in PLUGINS]
+
+
+@pytest.mark.parametrize("row", [*METHODS, *VARIANTS, *PLUGGED])
 def test_a_row_is_a_configuration_that_can_be_run(row: str) -> None:
     flat = Config.preset("digits").override(overrides(row)).flatten()
     assert flat["method"] == row.split("+")[0]
     assert {name: flat[name] for name in overrides(row)} == overrides(row)
+    assert rows_named(row) == (row,)
 
 
 def test_plugins_add_up_and_are_told() -> None:
@@ -40,6 +45,8 @@ def test_plugins_add_up_and_are_told() -> None:
         ("tradse", "such as ltsd+robustlt); did you mean 'trades'?"),
         ("ltsd+apw", "--references ltsd+apw: 'apw' is not one of awp, ema, robustlt, clean-teacher"),
         ("ltsd+", "'' is not one of awp"),
+        ("ltsd+smooth", "--references ltsd+smooth: smooth sets bsl.label_smoothing, which ltsd does not read"),
+        ("at+clean-teacher", "clean-teacher sets teacher.adversarial, which at does not read"),
     ],
 )
 def test_what_is_no_row_is_refused_with_those_that_are(text: str, told: str) -> None:

@@ -61,7 +61,7 @@ def recorded(folder: Path) -> Record:
 
 
 def started(record: Record, number: int) -> Job:
-    config = Config().override(record.proposals[number])
+    config = Config().override(record.proposals()[number])
     job = Job("trial", f"trial-{number:04d}", config, "train", "runs")
     record.started(job, 0)
     return job
@@ -105,14 +105,14 @@ def test_what_is_told_while_it_runs_is_what_the_next_process_finds(tmp_path: Pat
 
 def test_a_proposal_is_on_record_before_it_is_returned(tmp_path: Path) -> None:
     proposal = opened(tmp_path).ask()
-    assert Record.read(tmp_path).proposals == {0: proposal.params}
+    assert Record.read(tmp_path).proposals() == {0: proposal.params}
     assert opened(tmp_path).orphans() == [proposal]
 
 
 def test_a_trial_whose_proposal_a_damaged_journal_lost_is_known_by_its_job_or_has_failed(tmp_path: Path) -> None:
     record = recorded(tmp_path)
     before = told(Study(record, 0, SPACE, ROBUST).trials())
-    del record.proposals[1]
+    del record.proposals()[1]
     assert told(Study(record, 0, SPACE, ROBUST).trials()) == before
     del record.jobs["trial-0001"]
     found = told(Study(record, 0, SPACE, ROBUST).trials())

@@ -165,6 +165,12 @@ def test_what_a_killed_process_left_is_no_lock_and_its_unfinished_files_go(tmp_p
     [
         ({"references": "ltsd,tradse"}, "did you mean 'trades'"),
         ({"trials": 0, "references": ""}, "--trials 0 compares the --references, and there are none"),
+        (
+            {"compare": "tuned", "trials": 0},
+            "--compare tuned: --trials 0 and --references ltsd,at-bsl,at leave nothing",
+        ),
+        ({"compare": "tuned", "references": "ltsd"}, "nothing to tune beside ltsd; try trials, and name a reference"),
+        ({"compare": "tuned", "search": "distill"}, "--search distill: at-bsl has knobs in balance, optim, plugins"),
     ],
 )
 def test_rows_that_there_are_not_are_refused_before_anything_is_made(
@@ -220,9 +226,9 @@ def test_trials_are_trained_with_fewer_steps_that_come_past_the_edge_of_the_ball
     tmp_path: Path, given: dict[str, Any], fixed: dict[str, Value], attack: tuple[int, float]
 ) -> None:
     sweep = Sweep.new({"storage": str(tmp_path), **given}, fixed)
-    assert (sweep.tried.attack.steps, sweep.tried.attack.step) == pytest.approx(attack)
+    assert (sweep.tried_of("").attack.steps, sweep.tried_of("").attack.step) == pytest.approx(attack)
     full = {"attack.steps": sweep.base.attack.steps, "attack.step_size": sweep.base.attack.step_size}
-    assert sweep.tried.override(full) == sweep.base
+    assert sweep.tried_of("").override(full) == sweep.base
 
 
 def test_a_sweep_that_began_before_trials_had_fewer_steps_goes_on_with_all(tmp_path: Path) -> None:
@@ -234,4 +240,4 @@ def test_a_sweep_that_began_before_trials_had_fewer_steps_goes_on_with_all(tmp_p
     del content["settings"]["trial_steps"]
     path.write_text(json.dumps(content))
     resumed = Sweep.resumed({"storage": str(tmp_path), "name": "old"}, {})
-    assert resumed.tried == resumed.base
+    assert resumed.tried_of("") == resumed.base

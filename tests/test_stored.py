@@ -141,7 +141,7 @@ def test_what_was_written_although_the_answer_was_lost_is_there_once(tmp_path: P
 
 def test_a_place_that_cannot_be_written_holds_up_nothing_and_gets_all_of_it_later(tmp_path: Path) -> None:
     study, said = opened(tmp_path), list[str]()
-    export = StudyExport(study, StudyFile(tmp_path), said.append)
+    export = StudyExport([study], [StudyFile(tmp_path)], said.append)
     export.begin()
     export.open()
     with contextlib.closing(sqlite3.connect(tmp_path / STUDY_FILE, isolation_level=None)) as holder:

@@ -33,7 +33,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def view(uri: str, small: Config, splits: Splits, request: pytest.FixtureRequest, tmp_path: Path) -> MlflowView:
-    found = MlflowView(uri, request.node.name, "1", small, splits, ["distill.temperature"])
+    found = MlflowView(uri, request.node.name, "1", small, splits, {"": ["distill.temperature"]})
     found.open()
     return found
 
@@ -149,7 +149,7 @@ def test_a_sweep_of_the_same_name_is_left_alone(
     for key in record.jobs:
         write(view, record, key)
     view.close("FINISHED")
-    other = MlflowView(uri, view._name, "2", small, splits, ["distill.temperature"])
+    other = MlflowView(uri, view._name, "2", small, splits, {"": ["distill.temperature"]})
     other.open()
     (tmp_path / "other").mkdir()
     nothing = Record.open(tmp_path / "other")
@@ -182,7 +182,7 @@ def test_an_outage_is_waited_for_and_a_mistake_is_not(error: Exception, passes: 
 @pytest.mark.parametrize("address", ["./mlruns", "foo://x"])
 def test_an_address_that_mlflow_does_not_take_is_refused(address: str, small: Config, splits: Splits) -> None:
     with pytest.raises(UserError, match=rf"--tracking-uri {address}: MLflow keeps no records at such .* \(.*\); give"):
-        MlflowView(address, "night", "1", small, splits, []).open()
+        MlflowView(address, "night", "1", small, splits, {}).open()
 
 
 @pytest.mark.parametrize("is_new", [True, False])

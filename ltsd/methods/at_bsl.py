@@ -1,19 +1,33 @@
 """AT-BSL: adversarial training with the balanced softmax loss (Yue et al. 2024); the attack is plain CE."""
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
+from ltsd.knobs import knob
 from ltsd.losses import balanced_softmax
 from ltsd.methods.at import adversary
 from ltsd.methods.method import Measurements, Method
 from ltsd.methods.setting import Setting
 
 
+@dataclass(frozen=True)
+class Bsl:
+    """What the authors have not: softer labels, as a teacher gives them."""
+
+    label_smoothing: float = knob(
+        0.0, "what every class has an equal share of in the label; 0: none, as published", at_least=0, below=1
+    )
+
+
 def objective(
     student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
 ) -> tuple[Tensor, Measurements]:
     """CE(f(x_adv) + tau log n, y)."""
+    own: Bsl = setting.own
     logits = student(adv_inputs)
-    return balanced_softmax(logits, labels, setting.log_counts, setting.softmax_tau), {"logits": logits}
+    loss = balanced_softmax(logits, labels, setting.log_counts, setting.softmax_tau, own.label_smoothing)
+    return loss, {"logits": logits}
 
 
-METHOD = Method("AT-BSL", adversary, objective, shared=("balance.softmax_tau",))
+METHOD = Method("AT-BSL", adversary, objective, knobs=("bsl", Bsl), shared=("balance.softmax_tau",))

@@ -39,14 +39,15 @@ class Dispatcher(Searcher):
         self,
         plan: Plan,
         record: Record,
-        study: Study,
+        studies: Sequence[Study],
         rungs: Sequence[int],
         machines: Machines,
         exchange: Exchange,
         listeners: Sequence[Listener],
     ) -> None:
         super().__init__()
-        self._plan, self._record, self._study, self._rungs = plan, record, study, rungs
+        self._plan, self._record, self._rungs = plan, record, rungs
+        self._studies = {study.row: study for study in studies}
         self._machines, self._exchange, self._listeners = machines, exchange, listeners
         self._running: dict[str, Running] = {}
         self.halted = ""
@@ -116,7 +117,7 @@ class Dispatcher(Searcher):
             for student in self._plan.strike(job.teacher):
                 self._give_up(student, f"its teacher failed ({reason})")
         elif job.kind == "trial":
-            self._study.finish(trial_number(job), STATES[outcome])
+            self._studies[job.row].finish(trial_number(job), STATES[outcome])
         for listener in self._listeners:
             listener.ended(self._record.jobs[job.key])
 
@@ -130,7 +131,7 @@ class Dispatcher(Searcher):
         if report.phase == BEGINS and not self._may_begin(running, report.host, before):
             return False
         if running.job.kind == "trial" and running.last.epoch in self._rungs and running.last.epoch == known.last_epoch:
-            running.is_poor = self._study.is_poor(trial_number(running.job))
+            running.is_poor = self._studies[running.job.row].is_poor(trial_number(running.job))
         return not (running.is_poor or report.failure)
 
     def _take_up(self, running: Running, report: Report) -> None:
@@ -145,7 +146,7 @@ class Dispatcher(Searcher):
         job = running.job
         news = self._record.reported(job, report)
         if news and job.kind == "trial" and is_scored(report):
-            self._study.report(trial_number(job), report.epoch, report.values)
+            self._studies[job.row].report(trial_number(job), report.epoch, report.values)
         if news or report.phase != "train":
             for listener in self._listeners:
                 listener.reported(self._record.jobs[job.key], report)
@@ -165,7 +166,7 @@ class Dispatcher(Searcher):
         self._record.started(job, 0)
         self._record.ended(job, "failed", reason)
         if job.kind == "trial":
-            self._study.finish(trial_number(job), TrialState.FAIL)
+            self._studies[job.row].finish(trial_number(job), TrialState.FAIL)
         for listener in self._listeners:
             listener.started(self._record.jobs[job.key])
             listener.ended(self._record.jobs[job.key])

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from ltsd.config import Config
 from sweeps.journal.exchange import Exchange
-from sweeps.journal.jobs import Job, newest_checkpoint
+from sweeps.journal.jobs import Job, newest_checkpoint, trial_key
 from sweeps.journal.record import Record
 from sweeps.settings.objectives import Objectives, Preference, Scores
 
@@ -49,31 +49,34 @@ def contenders(
 
 
 def confirmation_jobs(
-    base: Config, trials: Sequence[FrozenTrial], turn: int, folder: Path, exchange: Exchange
+    row: str, base: Config, trials: Sequence[FrozenTrial], turn: int, folder: Path, exchange: Exchange
 ) -> list[Job]:
-    """Each trial on seed number `turn`; on the trial's own, the first, its last checkpoint is only scored again."""
+    """Each trial of a row's search on seed number `turn`; on the trial's own, the first, its last checkpoint is only
+    scored again.
+    """
     jobs = []
     for trial in trials:
         config, start = base.override(trial.params), None
         if turn == 0:
-            own = Job("trial", f"trial-{trial.number:04d}", config, "train", str(folder))
+            own = Job("trial", trial_key(row, trial.number), config, "train", str(folder), row=row)
             exchange.bring_checkpoint(own)
             start = newest_checkpoint(own)
         seed = base.seed + turn
-        key = f"{PREFIX}-{trial.number:04d}-s{seed}"
-        jobs.append(Job("confirm", key, replace(config, seed=seed), "train", str(folder), resume=str(start or "")))
+        key = f"{trial_key(row, trial.number).replace('trial', PREFIX, 1)}-s{seed}"
+        of_seed = replace(config, seed=seed)
+        jobs.append(Job("confirm", key, of_seed, "train", str(folder), resume=str(start or ""), row=row))
     return jobs
 
 
 def trial_of(job: Job) -> int:
     """The number of the trial that a confirmation belongs to."""
-    return int(job.key.split("-")[1])
+    return int(job.key.split("-")[-2])
 
 
-def scores(record: Record, objectives: Objectives) -> dict[int, list[Scores]]:
-    """The scores on the reserve so far; those that are no numbers are none."""
+def scores(record: Record, objectives: Objectives, row: str = "") -> dict[int, list[Scores]]:
+    """The scores of a row's trials on the reserve so far; those that are no numbers are none."""
     by_seed: dict[int, dict[int, Scores]] = {}
-    for known in record.of_kind("confirm"):
+    for known in record.of_kind("confirm", row):
         told = objectives.of(known.result.values, PREFIX) if known.result is not None else None
         if told is not None:
             by_seed.setdefault(trial_of(known.job), {})[known.job.config.seed] = told
@@ -146,21 +149,22 @@ def mean(of_trial: Sequence[Scores]) -> Scores:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the confirmation decided: the finalist, None before any trial was confirmed, and the ends of the front; with
-    the scores that it was made from.
+    """What the confirmation of a row's search decided: the finalist, None before any trial was confirmed, and the ends
+    of the front; with the scores that it was made from.
     """
 
     finalist: int | None
     ends: Mapping[str, int]
     found: Found
     preference: Preference
+    row: str = ""
 
     @classmethod
-    def of(cls, record: Record, objectives: Objectives, preference: Preference) -> Self:
+    def of(cls, record: Record, objectives: Objectives, preference: Preference, row: str = "") -> Self:
         """From what is on record."""
-        found = scores(record, objectives)
+        found = scores(record, objectives, row)
         finalist = chosen(found, preference)
-        return cls(finalist, ends(found, finalist, objectives), found, preference)
+        return cls(finalist, ends(found, finalist, objectives), found, preference, row)
 
 
 def ends(found: Found, finalist: int | None, objectives: Objectives) -> dict[str, int]:

@@ -11,7 +11,7 @@ from ltsd.files import publishing
 from sweeps.findings.confirm import Choice
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
-from sweeps.settings.rows import END, FINALIST, overrides, title_of
+from sweeps.settings.rows import END, FINALIST, TUNED, overrides, title_of
 
 COLUMNS = {
     "clean": "test/clean_acc",
@@ -46,14 +46,21 @@ class Exams:
     rows: tuple[str, ...]
 
 
-def finalist_jobs(trial: int, best: Config, exams: Exams, folder: Path) -> list[Job]:
-    """The configuration of the best trial, trained on the complete training set, once a seed."""
-    return _jobs(f"{FINALIST}-{trial:04d}", best, exams.seeds, exams.finalist, folder)
+def chosen_rows(choice: Choice) -> dict[str, int]:
+    """The rows of the table that a search gives, with their trials: its finalist, and of the sweep's own search the
+    ends of the front.
+    """
+    finalist = {} if choice.finalist is None else {f"{TUNED}{choice.row}" if choice.row else FINALIST: choice.finalist}
+    return finalist | ({} if choice.row else {f"{END}{name}": number for name, number in choice.ends.items()})
 
 
-def end_jobs(objective: str, trial: int, config: Config, exams: Exams, folder: Path) -> list[Job]:
-    """The confirmed trial that has most of an objective, as the finalist is trained, with the exam of a reference."""
-    return _jobs(f"{END}{objective}-{trial:04d}", config, exams.seeds, exams.references, folder)
+def jobs_of_trial(row: str, trial: int, config: Config, exams: Exams, folder: Path) -> list[Job]:
+    """The configuration of a trial, trained on the complete training set, once a seed; the ends of the front have the
+    exam of a reference.
+    """
+    exam = exams.references if row.startswith(END) else exams.finalist
+    of_search = row.removeprefix(TUNED) if row.startswith(TUNED) else ""
+    return _jobs(f"{row}-{trial:04d}", config, exams.seeds, exam, folder, of_search)
 
 
 def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
@@ -62,9 +69,22 @@ def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
     return [job for of_seed in zip(*by_row, strict=True) for job in of_seed]
 
 
-def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path) -> list[Job]:
+def is_of_row(reference: Job, row: str) -> bool:
+    """Whether a reference is a run of a row."""
+    return reference.key.startswith(f"final-{row}-s")
+
+
+def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path, of_search: str = "") -> list[Job]:
     return [
-        Job("final", f"final-{row}-s{seed}", replace(config, seed=seed), "complete", str(folder), exam=exam)
+        Job(
+            "final",
+            f"final-{row}-s{seed}",
+            replace(config, seed=seed),
+            "complete",
+            str(folder),
+            exam=exam,
+            row=of_search,
+        )
         for seed in range(config.seed, config.seed + seeds)
     ]
 
@@ -81,10 +101,14 @@ class Examined:
 Results = dict[str, list[Examined]]
 
 
-def results(record: Record, choice: Choice, rows: Sequence[str]) -> Results:
-    """The exams so far by row, in the order of the table; of the finalists only those of the trial that was chosen."""
-    keys = {f"{FINALIST}-{choice.finalist:04d}": FINALIST} if choice.finalist is not None else {}
-    keys |= {f"{END}{name}-{number:04d}": f"{END}{name}" for name, number in choice.ends.items()}
+def results(record: Record, choices: Sequence[Choice], rows: Sequence[str]) -> Results:
+    """The exams so far by row, in the order of the table; of the finalists only those of the trials that were chosen.
+
+    Args:
+        choices: of the sweep's searches, its own first.
+        rows: the references.
+    """
+    keys = {f"{row}-{trial:04d}": row for choice in choices for row, trial in chosen_rows(choice).items()}
     keys |= {row: row for row in rows}
     found: Results = {row: [] for row in keys.values()}
     for known in sorted(record.of_kind("final"), key=lambda known: known.job.config.seed):

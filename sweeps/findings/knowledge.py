@@ -60,7 +60,7 @@ def _points_of(sweep: Sweep, source: str) -> Iterator[tuple[Point, Point]]:
     if not best:
         raise UserError(f"--start-from {source}: none of its trials was confirmed; let it end first, with --resume")
     for number in best:
-        yield record.proposals[number], record.proposals.get(DEFAULTS, {})
+        yield record.proposals()[number], record.proposals().get(DEFAULTS, {})
 
 
 def _points_in(path: Path) -> list[Point]:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -69,10 +69,11 @@ class Progress:
         if self.console.is_terminal:
             self._live.stop()
 
-    def expect(self, trials: int, final_runs: Callable[[], int], study: Study) -> None:
-        """What is to come: so many trials in all, of which the study has some already, and so many final runs."""
-        self._trials, self._final_runs, self._study, self._starting = trials, final_runs, study, None
-        self._ended["trial"] = len(study.finished())
+    def expect(self, trials: int, final_runs: Callable[[], int], studies: Sequence[Study]) -> None:
+        """What is to come: so many trials of each study, which has some already, and so many final runs."""
+        self._trials, self._final_runs = trials * len(studies), final_runs
+        self._study, self._starting = studies[0], None
+        self._ended["trial"] = sum(len(study.finished()) for study in studies)
 
     def say(self, text: str) -> None:
         """A line of its own, above the table in a terminal, with the time since the start in a file."""

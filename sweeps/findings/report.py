@@ -2,7 +2,7 @@
 
 import shlex
 import statistics
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,13 +20,15 @@ from sweeps.machines.machine import Machines
 from sweeps.settings.addresses import flag_of, given_again, without_password
 from sweeps.settings.flags import AUTO
 from sweeps.settings.objectives import MEASURED
-from sweeps.settings.rows import BASELINE, FINALIST
+from sweeps.settings.rows import BASELINE, FINALIST, TUNED, title_of
 from sweeps.settings.sweep import Sweep
 from sweeps.study.searcher import Study
 
 
-def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Sequence[str]) -> Iterator[str]:
-    """What is about to happen, on what data, with what of the machine."""
+def introduction(
+    sweep: Sweep, splits: Splits, machines: Machines, searched: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """What is about to happen, on what data, with what of the machine; `searched` are the knobs of each row."""
     settings, base = sweep.settings, sweep.base
     work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(settings.rows)} compared"
     shared = f", shared by {settings.shared}" if settings.shared else ""
@@ -39,9 +41,12 @@ def introduction(sweep: Sweep, splits: Splits, machines: Machines, searched: Seq
         kind = "bf16 where the GPU multiplies in it"
     yield f"machine: {machines.carries()} trial(s) at a time, one thread each{share}, training in {kind}"
     if settings.trials:
-        yield f"searched: {', '.join(searched) or 'nothing, every knob is fixed'}"
-        if sweep.tried != base:
-            yield f"trained: trials with PGD-{sweep.tried.attack.steps}, final runs with PGD-{base.attack.steps}"
+        for row, knobs in searched.items():
+            of_row = f" of {title_of(row)}, in a search of its own" if row else ""
+            yield f"searched{of_row}: {', '.join(knobs) or 'nothing, every knob is fixed'}"
+        tried = sweep.tried_of("")
+        if tried != base:
+            yield f"trained: trials with PGD-{tried.attack.steps}, final runs with PGD-{base.attack.steps}"
 
 
 def metrics(record: Record, study: Study, choice: Choice, results: Results) -> dict[str, float]:
@@ -84,9 +89,10 @@ def accuracies(sweep: Sweep, results: Results, titles: Iterable[str], finalists:
 
 
 def leads(results: Results) -> list[str]:
-    """The lead of every row over AT-BSL, in Markdown; nothing where it is not among the rows."""
+    """The lead of every row over AT-BSL, tuned where it is, in Markdown; nothing where it is not among the rows."""
+    tuned = f"{TUNED}{BASELINE}"
     try:
-        rows = differences(results, BASELINE)
+        rows = differences(results, tuned if tuned in results else BASELINE)
     except UserError as error:  # the accuracies are on record all the same
         return [f"the leads over the baseline cannot be told: {error}\n"]
     if not rows:
@@ -101,22 +107,25 @@ def conclusion(
     sweep: Sweep,
     splits: Splits,
     record: Record,
-    study: Study,
-    choice: Choice,
+    studies: Sequence[Study],
+    choices: Sequence[Choice],
     results: Results,
     told: Sequence[str],
     paths: Sequence[Path],
 ) -> Iterator[str]:
     """How it ended: the tables, what failed, where the pictures are, how to open MLflow."""
     if sweep.settings.trials:
-        yield f"trials: {', '.join(f'{count} {name}' for name, count in _states(study).items())}"
+        for study in studies:
+            states = ", ".join(f"{count} {name}" for name, count in _states(study).items())
+            yield f"trials{_of(study.row)}: {states}"
     teachers = _teachers(record)
     yield f"teachers: {teachers['done']} trained, {teachers['reused']} reused from the store"
     for known in record.jobs.values():
         if known.outcome == "failed":
             yield f"failed: {known.job.key}: {known.reason}"
     if sweep.settings.trials:
-        yield from _found(sweep, study, choice)
+        for study, choice in zip(studies, choices, strict=True):
+            yield from _found(sweep, study, choice)
     if not finals.are_in(results, sweep.settings.trials):
         return
     yield "\n".join([*accuracies(sweep, results, finals.SHOWN, splits.finalists), *told])
@@ -129,11 +138,11 @@ def conclusion(
 
 def _found(sweep: Sweep, study: Study, choice: Choice) -> Iterator[str]:
     """What the search found: the highest scores, the finalist and its scores."""
-    best = study.leaders_told()
+    best, of_row = study.leaders_told(), _of(study.row)
     if not best:
-        yield "no trial was completed, so there is no finalist; the reasons stand above"
+        yield f"no trial{of_row} was completed, so there is no finalist; the reasons stand above"
         return
-    yield f"best in the search, on validation: {best}; robust and tail: {sweep.base.evaluate.score}"
+    yield f"best in the search{of_row}, on validation: {best}; robust and tail: {sweep.base.evaluate.score}"
     if choice.finalist is None:
         yield f"{chosen(choice)}; the reasons stand above"
         return
@@ -158,15 +167,22 @@ def unmet(choice: Choice, study: Study) -> str:
 
 def chosen(choice: Choice) -> str:
     """Which trial is the finalist, and that it is the defaults where it is."""
+    of_row = _of(choice.row)
     if choice.finalist is None:
-        return "no trial was confirmed on other seeds, so there is no finalist"
+        return f"no trial{of_row} was confirmed on other seeds, so there is no finalist"
     if choice.finalist == confirm.DEFAULTS:
-        return "finalist: trial 0, the defaults, which nothing led beyond the error without falling behind elsewhere"
-    return f"finalist: trial {choice.finalist}"
+        why = "which nothing led beyond the error without falling behind elsewhere"
+        return f"finalist{of_row}: trial 0, the defaults, {why}"
+    return f"finalist{of_row}: trial {choice.finalist}"
+
+
+def fronts(studies: Sequence[Study], choices: Sequence[Choice]) -> list[str]:
+    """The front of every search, in Markdown."""
+    return [part for study, choice in zip(studies, choices, strict=True) for part in front(study, choice)]
 
 
 def front(study: Study, choice: Choice) -> list[str]:
-    """The front of the search, in Markdown: its trials, those that were confirmed, and the defaults."""
+    """The front of a search, in Markdown: its trials, those that were confirmed, and the defaults."""
     on_front = {trial.number for trial in study.front()}
     names = study.objectives.names
     header = ["trial", *names, *(f"{name}, confirmed" for name in names), "seeds", ""]
@@ -181,7 +197,7 @@ def front(study: Study, choice: Choice) -> list[str]:
     if not rows:
         return []
     return [
-        "the front of the search and the confirmed trials, validation and reserve, percent:\n",
+        f"the front of the search{_of(study.row)} and the confirmed trials, validation and reserve, percent:\n",
         finals.markdown([header, *rows]),
         chosen(choice) + "\n",
     ]
@@ -195,6 +211,10 @@ def _notes(number: int, choice: Choice, on_front: Collection[int]) -> str:
         **{f"best {name}": number == end for name, end in choice.ends.items()},
     }
     return ", ".join(note for note, holds in notes.items() if holds)
+
+
+def _of(row: str) -> str:
+    return f" of {title_of(row)}" if row else ""
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float | None]:

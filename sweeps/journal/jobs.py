@@ -23,7 +23,8 @@ class Job:
 
     `key` names the job in its sweep and is the same when it is run again; `part` is the split it trains on;
     `exam` is the AutoAttack of a final run; `teacher` the checkpoint it learns from, or, of a teacher job, the
-    one it makes; `resume` a checkpoint of another job to start from, where its own leaves none.
+    one it makes; `resume` a checkpoint of another job to start from, where its own leaves none; `row` the row of the
+    comparison whose search it belongs to, "" that of the sweep's own method, or none.
     """
 
     kind: Kind
@@ -34,6 +35,7 @@ class Job:
     exam: str = ""
     teacher: str = ""
     resume: str = ""
+    row: str = ""
 
     def params(self) -> dict[str, Any]:
         """As one flat dict, Ray's configuration of it: dotted config names beside `job.*`."""
@@ -43,7 +45,7 @@ class Job:
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:
         """The inverse of `params`."""
-        own = {name: params[f"job.{name}"] for name in _FIELDS}
+        own = {name: params.get(f"job.{name}", "") for name in _FIELDS}
         values: dict[str, Value] = {name: v for name, v in params.items() if not name.startswith("job.")}
         return cls(config=_DEFAULTS.override(values), **own)
 
@@ -96,7 +98,12 @@ class Report:
 
 REPORT = "report"
 _DEFAULTS = Config()
-_FIELDS = ("kind", "key", "part", "folder", "exam", "teacher", "resume")
+_FIELDS = ("kind", "key", "part", "folder", "exam", "teacher", "resume", "row")
+
+
+def trial_key(row: str, number: int) -> str:
+    """The key of a trial of a row's search."""
+    return "-".join(filter(None, ("trial", row, f"{number:04d}")))
 
 
 def rank(score: float | None) -> float:

@@ -77,7 +77,7 @@ class Record:
     """
 
     def __init__(self, path: Path) -> None:
-        self.proposals: dict[int, dict[str, Value]] = {}
+        self._proposals: dict[str, dict[int, dict[str, Value]]] = {}
         self.jobs: dict[str, JobRecord] = {}
         self._path, self._file, self._size = path, -1, 0
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
@@ -107,10 +107,14 @@ class Record:
         record._file, record._size = os.open(path, os.O_WRONLY | os.O_APPEND), len(whole)
         return record
 
-    def proposed(self, number: int, params: Mapping[str, Value]) -> None:
-        """Optuna proposed a trial."""
-        if number not in self.proposals:
-            self._append({"what": "proposed", "trial": number, "params": dict(params)})
+    def proposals(self, row: str = "") -> dict[int, dict[str, Value]]:
+        """The points that Optuna proposed in the search of a row, by the number of the trial."""
+        return self._proposals.get(row, {})
+
+    def proposed(self, number: int, params: Mapping[str, Value], row: str = "") -> None:
+        """Optuna proposed a trial in the search of a row."""
+        if number not in self.proposals(row):
+            self._append({"what": "proposed", "row": row, "trial": number, "params": dict(params)})
 
     def started(self, job: Job, after: int, host: str = "") -> None:
         """A worker on a host took up a job, from its beginning or after an epoch."""
@@ -128,9 +132,9 @@ class Record:
         """A job is over."""
         self._append({"what": "ended", "job": job.key, "outcome": outcome, "reason": reason})
 
-    def of_kind(self, kind: str) -> Iterator[JobRecord]:
-        """The jobs of a kind, in the order in which they were taken up first."""
-        return (known for known in self.jobs.values() if known.job.kind == kind)
+    def of_kind(self, kind: str, row: str | None = None) -> Iterator[JobRecord]:
+        """The jobs of a kind, of a row's search or of all, in the order in which they were taken up first."""
+        return (k for k in self.jobs.values() if k.job.kind == kind and row in (None, k.job.row))
 
     def is_done(self, job: Job) -> bool:
         """Whether a job ended as it should, with the result that it was run for, and need not run again."""
@@ -155,7 +159,7 @@ class Record:
     def _take(self, event: Mapping[str, Any]) -> None:
         what, at = event["what"], event["at"]
         if what == "proposed":
-            self.proposals[event["trial"]] = event["params"]
+            self._proposals.setdefault(event.get("row", ""), {})[event["trial"]] = event["params"]
         elif what == "started":
             job = Job.of(event["params"] | {"job.folder": str(self._path.parent.absolute())})
             known = self.jobs.setdefault(job.key, JobRecord(job, at))

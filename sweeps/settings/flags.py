@@ -6,9 +6,10 @@ from pathlib import Path
 from ltsd.knobs import knob
 from sweeps.settings.groups import groups_named
 from sweeps.settings.objectives import Objectives, Preference
-from sweeps.settings.rows import rows_named
+from sweeps.settings.rows import PLUGINS, rows_named
 
 AUTO = "auto"
+TUNED = "tuned"
 ENSEMBLES = ("standard", "apgd-ce+t", "none")
 
 
@@ -86,7 +87,7 @@ class Settings:
         unset="'', the file study.db in the sweep's folder",
     )
     confirm: int = knob(
-        8,
+        6,
         "best trials that are scored again on more images, with the defaults; the better half of them is trained on a "
         "second seed, the better half of these on a third, to choose the finalist",
         at_least=1,
@@ -95,10 +96,17 @@ class Settings:
     references: str = knob(
         "ltsd,at-bsl,at",
         "rows beside the finalist, comma-separated: methods with their defaults, but for the knobs that are fixed, "
-        "alone or with plug-ins, such as ltsd+robustlt (awp, ema, robustlt, clean-teacher); all: every method and some "
-        "variants",
+        f"alone or with plug-ins, such as ltsd+robustlt ({', '.join(PLUGINS)}); all: every method and some variants",
     )
-    final_attack: str = knob("standard", "AutoAttack of the finalist", choices=ENSEMBLES)
+    compare: str = knob(
+        "untuned",
+        "how the references are compared: untuned, with their defaults; tuned: beside that, each one but the method "
+        "that is searched gets a search of its own, with as many trials, the same race and the same final attack",
+        choices=("untuned", TUNED),
+    )
+    final_attack: str = knob(
+        "standard", "AutoAttack of the finalist, and of references that are tuned", choices=ENSEMBLES
+    )
     reference_attack: str = knob(
         "apgd-ce+t", "AutoAttack of the reference rows; apgd-ce+t is its first half", choices=ENSEMBLES
     )
@@ -121,6 +129,11 @@ class Settings:
             UserError: one of them is none.
         """
         return groups_named(self.search, method)
+
+    @property
+    def tunes_references(self) -> bool:
+        """Whether references get searches of their own."""
+        return self.compare == TUNED
 
     @property
     def maximised(self) -> Objectives:

@@ -54,11 +54,12 @@ def group_of(name: str) -> str:
 def searched_knobs(method: str, groups: Collection[str]) -> tuple[str, ...]:
     """The knobs of some groups that have a range and that a method reads, group by group."""
     ranged = [name for name, _, _, item in walk(Config()) if item.metadata["search"] or name == TEACHER_GAMMA]
-    names = [name for name in ranged if group_of(name) in groups and _reads(METHODS[method], name)]
+    names = [name for name in ranged if group_of(name) in groups and reads(METHODS[method], name)]
     return tuple(sorted(names, key=lambda name: GROUPS.index(group_of(name))))
 
 
-def _reads(method: Method, name: str) -> bool:
+def reads(method: Method, name: str) -> bool:
+    """Whether a knob makes a difference to a method."""
     group = name.partition(".")[0]
     if group in OWN:
         return method.knobs is not None and method.knobs[0] == group

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from ltsd.errors import UserError
 from ltsd.knobs import Value, nearest
 from ltsd.methods import METHODS
+from sweeps.settings.groups import reads
 
 FINALIST = "finalist"
 END = "best-"
 """What the row of an end of the front begins with; the name of the objective follows."""
+TUNED = "tuned-"
+"""What the finalist of a reference's own search begins with; the reference follows."""
 BASELINE = "at-bsl"
 EVERY = "all"
 PLUGINS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
@@ -16,6 +19,11 @@ PLUGINS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
     "ema": ("EMA", {"optim.ema_decay": 0.999}),
     "robustlt": ("RobustLT", {"robustlt.strength": 0.3, "robustlt.ramp": 0.8}),
     "clean-teacher": ("clean teacher", {"teacher.adversarial": False}),
+    # It learns nothing, but sees the images once, so that its normalisation fits them.
+    "random-teacher": ("random teacher", {"teacher.epochs": 1, "teacher.lr": 1e-9}),
+    "distillation-alone": ("distillation alone", {"distill.igdm_weight": 0.0}),
+    "matching-alone": ("gradient matching alone", {"distill.kl_weight": 0.0}),
+    "smooth": ("label smoothing", {"bsl.label_smoothing": 0.1}),
 }
 VARIANTS = ("at+awp", "at-bsl+robustlt", "ltsd+clean-teacher", "ltsd+robustlt")
 
@@ -37,6 +45,10 @@ def rows_named(text: str) -> tuple[str, ...]:
                     f"--references {row}: {part!r} is not one of {', '.join(known)} "
                     f"(a row is a method, or a method with plug-ins such as ltsd+robustlt){nearest(part, known)}"
                 )
+        for plugin in plugins:
+            for knob in PLUGINS[plugin][1]:
+                if not reads(METHODS[method], knob):
+                    raise UserError(f"--references {row}: {plugin} sets {knob}, which {method} does not read")
     return tuple(dict.fromkeys(rows))
 
 
@@ -55,5 +67,7 @@ def title_of(row: str) -> str:
         return FINALIST
     if row.startswith(END):
         return f"best {row.removeprefix(END)}"
+    if row.startswith(TUNED):
+        return f"{title_of(row.removeprefix(TUNED))}, tuned"
     method, *plugins = row.split("+")
     return " + ".join([METHODS[method].title, *(PLUGINS[plugin][0] for plugin in plugins)])

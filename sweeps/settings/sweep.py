@@ -24,7 +24,7 @@ from sweeps.settings.addresses import without_password
 from sweeps.settings.flags import Settings
 from sweeps.settings.groups import groups_of
 from sweeps.settings.objectives import Preference
-from sweeps.settings.rows import rows_named
+from sweeps.settings.rows import overrides, rows_named
 
 SETTINGS_FILE = "sweep.json"
 JOURNAL_FILE = "journal.jsonl"
@@ -79,17 +79,31 @@ class Sweep:
         return Config.preset(str(self.fixed.get("data.source", "digits"))).override(self.fixed)
 
     @property
-    def tried(self) -> Config:
-        """The configuration of trials and confirmations before anything is searched: `base` with `--trial-steps` PGD
-        steps, at most as many as it has, of a size with which they reach `REACH * eps` together.
+    def searched(self) -> tuple[str, ...]:
+        """The rows that are tuned: "", the sweep's own method, and by `--compare tuned` the other references."""
+        rivals = self.settings.rows if self.settings.tunes_references and self.settings.trials else ()
+        return ("", *(row for row in rivals if row != self.base.method))
+
+    def base_of(self, row: str) -> Config:
+        """The configuration of a row's runs before anything is searched."""
+        return self.base.override(overrides(row)) if row else self.base
+
+    def tried_of(self, row: str) -> Config:
+        """The configuration of a row's trials and confirmations before anything is searched: `base_of` with
+        `--trial-steps` PGD steps, at most as many as it has, of a size with which they reach `REACH * eps` together.
         """
-        attack = self.base.attack
+        base = self.base_of(row)
+        attack = base.attack
         steps = min(attack.steps, self.settings.trial_steps or math.ceil(TRIAL_STEPS * attack.steps))
         if steps == attack.steps:
-            return self.base
-        return self.base.override(
+            return base
+        return base.override(
             {"attack.steps": steps, "attack.step_size": min(1.0, max(attack.step, REACH * attack.eps / steps))}
         )
+
+    def fixed_in(self, row: str) -> frozenset[str]:
+        """The knobs that are not searched of a row: those that the user or the row itself sets."""
+        return frozenset([*self.fixed, *(overrides(row) if row else ())])
 
     def on(self, images: str) -> Self:
         """The sweep on the images of a fingerprint.
@@ -176,11 +190,19 @@ class Sweep:
         settings = Settings(**given)
         sweep = cls(settings, fixed)
         method = sweep.base.method
-        rows, groups, _ = settings.rows, settings.groups(method), settings.preference
+        rows, _, _ = settings.rows, settings.groups(method), settings.preference
         if not rows and not settings.trials:
             raise UserError("--trials 0 compares the --references, and there are none; name some, or try more trials")
-        if settings.trials and not groups:
-            raise UserError(f"--search {settings.search}: {method} has knobs in {', '.join(groups_of(method))} alone")
+        if settings.tunes_references and len(sweep.searched) < 2:
+            raise UserError(
+                f"--compare tuned: --trials {settings.trials} and --references {settings.references or repr('')} leave "
+                f"nothing to tune beside {method}; try trials, and name a reference of another method"
+            )
+        for method in (sweep.base_of(row).method for row in sweep.searched):
+            if settings.trials and not settings.groups(method):
+                raise UserError(
+                    f"--search {settings.search}: {method} has knobs in {', '.join(groups_of(method))} alone"
+                )
         if settings.name is None:
             what = sweep.base.method if settings.trials else "comparison"
             name = f"{data_name(sweep.base.data.source)}-{what}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -217,7 +239,8 @@ class Sweep:
             kept = {name: content.get(name, absent) for name, absent in KEPT.items()}
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error}); the sweep cannot be resumed") from error
-        now = {name: value for name, value in given.items() if name in CHANGEABLE}
+        changeable = set(CHANGEABLE) - ({"references"} if saved.tunes_references else set())
+        now = {name: value for name, value in given.items() if name in changeable}
         base = cls(saved, known).base.flatten()
         for name, value in [*given.items(), *fixed.items()]:
             before = base[name] if name in fixed else getattr(saved, name)

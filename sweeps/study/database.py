@@ -65,15 +65,20 @@ class StudyFile:
     """A sqlite file in the folder of its sweep."""
 
     folder: Path
+    row: str = ""
     study: ClassVar[str] = "sweep"
 
     def __str__(self) -> str:
-        return str(self.folder / STUDY_FILE)
+        return str(self.file)
+
+    @property
+    def file(self) -> Path:
+        """Its path."""
+        return self.folder.absolute() / (f"study-{self.row}.db" if self.row else STUDY_FILE)
 
     def storage(self) -> RDBStorage:
         """See `StudyPlace`."""
-        file = self.folder.absolute() / STUDY_FILE
-        return RDBStorage(f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
+        return RDBStorage(f"sqlite:///{self.file}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
 
     def check(self) -> None:
         """Have sqlite check the structure of the file, where there is one.
@@ -81,16 +86,15 @@ class StudyFile:
         Raises:
             sqlite3.DatabaseError: it is damaged.
         """
-        file = self.folder / STUDY_FILE
-        if file.exists():
-            with contextlib.closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)) as connection:
+        if self.file.exists():
+            with contextlib.closing(sqlite3.connect(self.file, timeout=LOCK_TIMEOUT_S)) as connection:
                 verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
 
     def set_aside(self, error: Exception) -> None:
         """See `StudyPlace`."""
-        for path in self.folder.glob(f"{STUDY_FILE}*"):
+        for path in self.folder.glob(f"{self.file.name}*"):
             if ".damaged-" not in path.name:
                 path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
 
@@ -144,14 +148,14 @@ class StudyDatabase:
         )
 
 
-def place_of_study(sweep: Sweep) -> StudyPlace:
-    """Where the study of a sweep lies by its settings. In a database it bears the sweep's name and identity, since
-    sweeps in other folders may bear the same name.
+def place_of_study(sweep: Sweep, row: str = "") -> StudyPlace:
+    """Where the study of a row's search lies by the settings of a sweep. In a database it bears the sweep's name and
+    identity, since sweeps in other folders may bear the same name, and the row.
     """
     uri = sweep.settings.study_uri
     if not uri:
-        return StudyFile(sweep.settings.folder.absolute())
-    return StudyDatabase(uri, f"{sweep.settings.name}-{sweep.identity}".rstrip("-"))
+        return StudyFile(sweep.settings.folder.absolute(), row)
+    return StudyDatabase(uri, "-".join(filter(None, (str(sweep.settings.name), sweep.identity, row))))
 
 
 def check_stores(settings: Settings) -> None:

@@ -1,6 +1,6 @@
-"""What keeps the stored study up to date while a sweep runs: its place may be away, and never holds up training."""
+"""What keeps the stored studies up to date while a sweep runs: its place may be away, and never holds up training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sweeps.journal.jobs import Report
 from sweeps.journal.outbox import Outbox
@@ -11,24 +11,28 @@ from sweeps.study.stored import StoredStudy, is_outage
 
 
 class StudyExport:
-    """A `Listener` that keeps the stored study up to date and never holds up training."""
+    """A `Listener` that keeps the stored studies of a sweep up to date and never holds up training."""
 
-    def __init__(self, study: Study, place: StudyPlace, say: Callable[[str], None]) -> None:
-        self._study, self._say = study, say
-        self._stored = StoredStudy(place, study.objectives, say)
+    def __init__(self, studies: Sequence[Study], places: Sequence[StudyPlace], say: Callable[[str], None]) -> None:
+        self._say = say
+        self._pairs = [
+            (study, StoredStudy(place, study.objectives, say, study.row))
+            for study, place in zip(studies, places, strict=True)
+        ]
         self._outbox = Outbox("the study's database", is_outage, say)
         self._has_failed = False
 
     def begin(self) -> None:
-        """Make the place ready, for a sweep that may still be refused.
+        """Make the places ready, for a sweep that may still be refused.
 
         Raises:
             UserError: a database does not answer, or keeps no studies.
         """
-        self._stored.bring([])
+        for _, stored in self._pairs:
+            stored.bring([])
 
     def open(self) -> None:
-        """Bring it in line with the study, and go on from there."""
+        """Bring them in line with the studies, and go on from there."""
         self._put()
         self._outbox.start()
 
@@ -50,7 +54,8 @@ class StudyExport:
 
     def _bring(self) -> None:
         try:
-            self._stored.bring(self._study.trials())
+            for study, stored in self._pairs:
+                stored.bring(study.trials())
         except Exception as error:
             self._has_failed = not is_outage(error)  # it would be said again at every report
             raise

@@ -36,7 +36,8 @@ class Proposal:
 
 
 class Study:
-    """One sweep's study. It is in memory alone: the record is what it is made from, whenever a process begins.
+    """The study of a row's search, "" the sweep's own. It is in memory alone: the record is what it is made from,
+    whenever a process begins.
 
     A finished trial is COMPLETE with its last scores, one that was stopped early PRUNED, one that diverged or crashed
     FAIL. Telling the same trial twice changes nothing. `asked` counts the trials that were started, whatever became of
@@ -53,9 +54,10 @@ class Study:
         space: Mapping[str, BaseDistribution],
         objectives: Objectives,
         preference: Preference | None = None,
+        row: str = "",
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.objectives, self._preference = objectives, preference
+        self.row, self.objectives, self._preference = row, objectives, preference
         self._record, self._seed = record, seed
         self._space = dict(space)
         # A trial's id is its number there, since it has no other study.
@@ -65,8 +67,9 @@ class Study:
         self._curves: dict[int, dict[int, Scores]] = {}
         self._taken = set[int]()
         self.asked = 0
-        jobs = {trial_number(known.job): known for known in record.of_kind("trial")}
-        proposals = {number: self._params_of(known.job) for number, known in jobs.items()} | record.proposals
+        jobs = {trial_number(known.job): known for known in record.of_kind("trial", row)}
+        proposals = {number: self._params_of(known.job) for number, known in jobs.items()}
+        proposals |= record.proposals(row)
         for number in range(max(proposals, default=-1) + 1):
             self._adopt(number, proposals.get(number), jobs.get(number))
 
@@ -113,7 +116,7 @@ class Study:
         """A new point, which is on record. It depends on the seed, its number and what was told before alone."""
         self.optuna.sampler = BoundedTPE(self._space, self._seed * 100_003 + self.asked, self._floors())
         trial = self.optuna.ask(self._space)
-        self._record.proposed(trial.number, trial.params)
+        self._record.proposed(trial.number, trial.params, self.row)
         self.asked += 1
         self._taken.add(trial.number)
         return Proposal(trial.number, dict(trial.params))

@@ -33,18 +33,18 @@ def search_space(
     return space
 
 
-def sweep_space(sweep: Sweep, imbalance_ratio: float) -> dict[str, BaseDistribution]:
-    """What a sweep searches, by its settings.
+def sweep_space(sweep: Sweep, imbalance_ratio: float, row: str = "") -> dict[str, BaseDistribution]:
+    """What a sweep searches of a row, by its settings.
 
     Raises:
         UserError: it is a single point, since every knob is fixed.
     """
-    method = sweep.base.method
-    space = search_space(sweep.base, imbalance_ratio, sweep.fixed, sweep.settings.groups(method))
+    base = sweep.base_of(row)
+    space = search_space(base, imbalance_ratio, sweep.fixed_in(row), sweep.settings.groups(base.method))
     if sweep.settings.trials > 1 and all(among.single() for among in space.values()):
         raise UserError(
-            f"--trials {sweep.settings.trials}: every knob that is searched of {method} is fixed, so that all trials "
-            f"would be one; leave one to the search, name further groups by --search, or give --trials 1"
+            f"--trials {sweep.settings.trials}: every knob that is searched of {row or base.method} is fixed, so that "
+            f"all trials would be one; leave one to the search, name further groups by --search, or give --trials 1"
         )
     return space
 

@@ -10,6 +10,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from sweeps.journal.jobs import trial_key
 from sweeps.settings.objectives import Objectives
 from sweeps.study.database import StudyPlace, UnreachableError
 
@@ -21,10 +22,10 @@ class ContradictionError(ValueError):
 
 
 class StoredStudy:
-    """A study in its place. What is there otherwise than it should be is kept, under another name."""
+    """The study of a row's search in its place. What is there and should not be is kept, under another name."""
 
-    def __init__(self, place: StudyPlace, objectives: Objectives, say: Callable[[str], None]) -> None:
-        self._place, self._objectives, self._say = place, objectives, say
+    def __init__(self, place: StudyPlace, objectives: Objectives, say: Callable[[str], None], row: str = "") -> None:
+        self._place, self._objectives, self._say, self._row = place, objectives, say, row
         self._storage: RDBStorage | None = None
         self._id = -1
         self._written: dict[int, FrozenTrial] = {}
@@ -62,10 +63,10 @@ class StoredStudy:
         except UnreachableError:
             raise
         except Exception as error:  # see `bring`
-            return {STUDY: [f"{self._place} cannot be read ({first_line(error)})"]}
+            return {"-".join(filter(None, (STUDY, self._row))): [f"{self._place} cannot be read ({first_line(error)})"]}
         wanted = {trial.number: trial for trial in trials}
         told = {
-            f"trial-{number:04d}": list(_differences(found.get(number), wanted.get(number)))
+            trial_key(self._row, number): list(_differences(found.get(number), wanted.get(number)))
             for number in sorted(found.keys() | wanted.keys())
         }
         return {key: lines for key, lines in told.items() if lines}

@@ -38,7 +38,6 @@ MAX_RUNS = 50_000
 METRICS_A_BATCH = 900  # of the 1,000 metrics, parameters and tags that MLflow takes in a call
 PASSING = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)}
 PARENT = "sweep"
-SHAPES_TEACHER = ("optim", "teacher")
 STATUS: Mapping[Outcome | None, str] = {
     "done": "FINISHED",
     "reused": "FINISHED",
@@ -52,14 +51,14 @@ class MlflowView:
     """One MLflow run per job under one parent run per sweep."""
 
     def __init__(
-        self, uri: str, name: str, identity: str, base: Config, splits: Splits, searched: Sequence[str]
+        self, uri: str, name: str, identity: str, base: Config, splits: Splits, searched: Mapping[str, Sequence[str]]
     ) -> None:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
         # It shows the stack of every error of a database before it raises that, which the outbox tells in a line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self._client: MlflowClient  # made by `reach`: where the address is none of MLflow's, it cannot be
-        self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, tuple(searched)
+        self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, searched
         # A server may have sweeps of the same name from other folders; one that began before identities has none.
         self._whose = {"ltsd.sweep": name} | ({"ltsd.identity": identity} if identity else {})
         self._experiment_id = ""
@@ -68,8 +67,8 @@ class MlflowView:
         self._perhaps: set[str] = set()  # jobs that MLflow may have a run of, whether or not its answer came through
 
     @classmethod
-    def of(cls, sweep: Sweep, splits: Splits, searched: Sequence[str]) -> Self:
-        """The view of a sweep at its tracking URI."""
+    def of(cls, sweep: Sweep, splits: Splits, searched: Mapping[str, Sequence[str]]) -> Self:
+        """The view of a sweep at its tracking URI; `searched` are the knobs that are searched of each row."""
         uri, name = sweep.settings.tracking_uri, str(sweep.settings.name)
         return cls(uri, name, sweep.identity, sweep.base, splits, searched)
 
@@ -138,7 +137,7 @@ class MlflowView:
     def _begin(self, known: JobRecord) -> dict[str, str]:
         """The run of a job, with its configuration and data; returns its parameters, to be logged with what follows."""
         job = known.job
-        run_id = self._run(job.kind, job.key, job.key, known.started).info.run_id
+        run_id = self._run(job.kind, job.key, job.key, known.started, job.row).info.run_id
         self._ids[job.key] = run_id
         self._client.log_dict(run_id, job.config.flatten(), "config.json")
         self._log_data(run_id, "training", self._split(job))
@@ -206,13 +205,13 @@ class MlflowView:
         its method and all that a sweep of that would search.
         """
         flat, method = job.config.flatten(), job.config.method
-        groups = {*OWN, *map(group_of, self._searched)}
+        every = list(dict.fromkeys(name for knobs in self._searched.values() for name in knobs))
         if job.kind == "final":
-            names = ["method", *searched_knobs(method, groups)]
+            names = ["method", *searched_knobs(method, {*OWN, *map(group_of, every)})]
         elif job.kind == "teacher":
-            names = [name for name in self._searched if name == TEACHER_GAMMA or group_of(name) in SHAPES_TEACHER]
+            names = [name for name in every if name == TEACHER_GAMMA or group_of(name) == "teacher"]
         else:
-            names = list(self._searched)
+            names = list(self._searched[job.row])
         return {name: str(flat[name]) for name in names}
 
     def runs(self, job: str = "") -> list[Run]:
@@ -227,7 +226,7 @@ class MlflowView:
             )
         )
 
-    def _run(self, kind: str, job: str, title: str, started: int | None = None) -> Run:
+    def _run(self, kind: str, job: str, title: str, started: int | None = None, row: str = "") -> Run:
         """The run of a job, found by its tags or created; where a slow server made it twice, the first one stays."""
         found = self.runs(job) if job in self._perhaps else []
         self._perhaps.add(job)
@@ -239,6 +238,8 @@ class MlflowView:
         tags = self._whose | {"ltsd.job": job, "ltsd.kind": kind} | versions()
         if kind == "trial":
             tags["ltsd.trial"] = str(int(job.rpartition("-")[2]))
+        if row:
+            tags["ltsd.row"] = row
         if kind != PARENT:
             tags["mlflow.parentRunId"] = self._ids[PARENT]
         return self._client.create_run(self._experiment_id, start_time=started, run_name=title, tags=tags)

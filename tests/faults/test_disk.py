@@ -110,7 +110,7 @@ def test_whatever_is_damaged_between_two_runs_is_made_again_or_done_without(tmp_
         key = f"trial-{number:04d}"
         assert after.jobs[key].epochs == before.jobs[key].epochs
         assert after.jobs[key].outcome == before.jobs[key].outcome
-    assert len(after.proposals) == 5
+    assert len(after.proposals()) == 5
     agreed = audit(tmp_path)
     assert agreed.returncode == 0, agreed.stdout
     flip(folder / "checkpoints" / "trial-0000.pt")

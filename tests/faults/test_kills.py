@@ -25,7 +25,7 @@ def told(folder: Path) -> dict[str, Any]:
     jobs = {
         key: (known.outcome, known.epochs, known.result and known.result.values) for key, known in record.jobs.items()
     }
-    return {"proposals": record.proposals, **jobs}
+    return {"proposals": record.proposals(), **jobs}
 
 
 def test_kills_at_random_lose_nothing_double_nothing_and_leave_nothing(tmp_path: Path) -> None:

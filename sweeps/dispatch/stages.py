@@ -1,0 +1,108 @@
+"""The jobs of one search in turn: trials as Optuna proposes them, then the race of the best, then its final runs."""
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from ltsd.config import Config
+from sweeps.dispatch.teaching import Teaching
+from sweeps.findings import confirm, finals
+from sweeps.findings.confirm import Choice
+from sweeps.findings.finals import Exams
+from sweeps.journal.exchange import Exchange
+from sweeps.journal.jobs import Job, trial_key
+from sweeps.journal.record import Record
+from sweeps.machines.machine import Machines
+from sweeps.settings.objectives import Preference
+from sweeps.study.search import Search
+from sweeps.study.searcher import Proposal
+
+
+class Stages:
+    """What a search still needs. `untuned` are final runs of the same row with its defaults: the finalist may turn out
+    to be these, so that both are not run; they come to `references` when it is known. `final_runs` is how many final
+    runs this process has to make for the search, as far as is known.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        record: Record,
+        teaching: Teaching,
+        folder: Path,
+        *,
+        trials: int,
+        confirmed: int,
+        preference: Preference,
+        exams: Exams,
+        untuned: Sequence[Job],
+        references: list[Job],
+        machines: Machines,
+        exchange: Exchange,
+    ) -> None:
+        self._search, self._study, self._record = search, search.study, record
+        self._teaching, self._folder = teaching, folder
+        self._trials, self._confirmed, self._preference, self._exams = trials, confirmed, preference, exams
+        self._untuned, self._references = untuned, references
+        self._machines, self._exchange = machines, exchange
+        turns = [partial(self._confirmations, turn) for turn in range(confirm.SEEDS)]
+        self._left: list[Callable[[], list[Job]]] = [*turns, self._finalists]
+        self.waiting = [self._trial_job(proposal) for proposal in self._study.orphans()]
+        self.final_runs = len(untuned) + exams.seeds
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether trials are still to be proposed."""
+        return self._study.asked < self._trials
+
+    def next(self, running: Collection[Job]) -> Job | None:
+        """The next job beside those that run; None while there is none, or no more."""
+        while True:
+            job = self._teaching.take(self.waiting, running)
+            if job is not None:
+                return job
+            if self.is_searching and len(self.waiting) < self._machines.carries():
+                self.waiting.append(self._trial_job(self._study.ask()))
+            elif self._left and self._stage_is_over(running):
+                self.waiting += self._left.pop(0)()
+            else:
+                return None
+
+    def _stage_is_over(self, running: Collection[Job]) -> bool:
+        own = (job for job in running if job.row == self._search.row)
+        return not self.waiting and all(job.kind in ("teacher", "final") for job in own)
+
+    def _confirmations(self, turn: int) -> list[Job]:
+        search = self._search
+        found = confirm.scores(self._record, self._study.objectives, search.row)
+        complete = self._study.trials(TrialState.COMPLETE)
+        trials = confirm.contenders(complete, found, self._confirmed, turn, self._preference)
+        jobs = confirm.confirmation_jobs(search.row, search.tried, trials, turn, self._folder, self._exchange)
+        return self._missing(jobs)
+
+    def _finalists(self) -> list[Job]:
+        choice = Choice.of(self._record, self._study.objectives, self._preference, self._search.row)
+        wanted = [
+            job
+            for row, trial in finals.chosen_rows(choice).items()
+            for job in finals.jobs_of_trial(row, trial, self._config_of(trial), self._exams, self._folder)
+        ]
+        wanted = [self._teaching.taught(job) for job in wanted]
+        untuned = [job for job in self._untuned if job.config not in [job.config for job in wanted]]
+        self._references += untuned
+        jobs = [job for job in wanted if not self._record.is_done(job)]
+        self.final_runs = len(untuned) + len(jobs)
+        return jobs
+
+    def _config_of(self, trial: int) -> Config:
+        return self._search.base.override(self._study.trials()[trial].params)
+
+    def _missing(self, jobs: Sequence[Job]) -> list[Job]:
+        return [self._teaching.taught(job) for job in jobs if not self._record.is_done(job)]
+
+    def _trial_job(self, proposal: Proposal) -> Job:
+        row, config = self._search.row, self._search.tried.override(proposal.params)
+        key = trial_key(row, proposal.number)
+        return self._teaching.taught(Job("trial", key, config, "train", str(self._folder), row=row))
