@@ -16,6 +16,7 @@ from sweeps.dispatch.tuner import run_jobs
 from sweeps.findings import finals, report
 from sweeps.findings.confirm import Choice
 from sweeps.findings.finals import Exams
+from sweeps.findings.note import note
 from sweeps.findings.pictures import draw_sweep
 from sweeps.findings.progress import Progress
 from sweeps.journal.exchange import exchange_of
@@ -131,8 +132,10 @@ def conclude(parts: Parts) -> int:
     paths = [*draw_sweep(studies[0], choices[0], results, folder), finals.write_table(tables, folder)]
     numbers = report.metrics(record, studies[0], choices[0], results)
     parts.tracker.finish(numbers, paths, finals.finalist_model(record, choices[0]))
+    parts.tracker.describe(note(sweep, "\n".join(tables)))
     for line in report.conclusion(sweep, parts.splits, record, studies, choices, results, [*searched, *led], paths):
         parts.progress.say(line)
+    parts.progress.say(report.way_to_mlflow(sweep, parts.tracker.page))
     return 0 if finals.are_in(results, settings.trials) else 1
 
 

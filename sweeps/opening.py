@@ -14,6 +14,7 @@ from ltsd.errors import UserError
 from ltsd.exam import check_classes
 from sweeps.findings import report
 from sweeps.findings.knowledge import points_known
+from sweeps.findings.note import note
 from sweeps.findings.progress import Progress
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
@@ -94,6 +95,7 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
             export = StudyExport(studies, [place_of_study(sweep, row) for row in spaces], progress.say)
             if sweep.is_new:
                 export.begin()
+        tracker.describe(note(sweep))
         export.open()
     return Parts(sweep, splits, machines, exchange, record, searches, export, tracker, progress)
 

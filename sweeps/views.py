@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ltsd.data import load_splits
 from sweeps.findings import finals, report
 from sweeps.findings.confirm import Choice
+from sweeps.findings.note import note
 from sweeps.journal.exchange import Exchange, exchange_of
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Record, epochs_kept, open_mended
@@ -74,6 +75,8 @@ class Views:
         at = max((known.ended for known in self.record.jobs.values()), default=int(time.time() * 1000))
         numbers = report.metrics(self.record, self._study(), choices[0], results)
         self._view.finish(numbers, at, pictures, self._model())
+        table = self._folder / "table.md"
+        self._view.describe(note(self._sweep, table.read_text(encoding="utf-8") if table.exists() else ""))
         self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
 
     def _study(self, row: str = "") -> Study:

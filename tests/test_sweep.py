@@ -42,11 +42,21 @@ def test_ends_with_a_table_the_pictures_and_the_way_into_mlflow(folder: Path) ->
         assert f"| {row}" in said
     assert "539 images" in said
     assert "run_job" not in said, "Ray speaks beside the sweep"
-    assert "browse it: mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db" in said
+    assert "browse it: mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///mlflow.db\n" in said
+    assert "then open http://127.0.0.1:5000/#/experiments/" in said
     pictures = {path.name for path in (folder / "runs" / "small" / "pictures").glob("*.png")}
     assert pictures == {
         *("scores.png", "front.png", "importances.png", "parallel_coordinates.png", "finals.png", "trade_off.png")
     }
+
+
+def test_the_description_in_mlflow_has_the_command_and_the_tables(folder: Path) -> None:
+    (parent,) = [run for run in mlflow_runs(folder, "small") if run.data.tags["ltsd.kind"] == "sweep"]
+    told = parent.data.tags["mlflow.note.content"]
+    assert "python sweeps/search.py --trials 3" in told
+    assert (folder / "runs/small/table.md").read_text().strip() in told
+    page = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}"
+    assert page in (folder / "out.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)

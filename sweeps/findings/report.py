@@ -133,7 +133,6 @@ def conclusion(
         if known.warning:
             yield f"doubtful: {known.job.key}: {known.warning}"
     yield "pictures and table: " + " ".join(_relative(path) for path in paths)
-    yield f"browse it: {browse_command(sweep)}"
 
 
 def _found(sweep: Sweep, study: Study, choice: Choice) -> Iterator[str]:
@@ -221,12 +220,13 @@ def _spread(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def browse_command(sweep: Sweep) -> str:
-    """The one line that opens MLflow on this sweep."""
-    uri = sweep.settings.tracking_uri
+def way_to_mlflow(sweep: Sweep, page: str) -> str:
+    """How to open the page of the sweep's run in MLflow; `page` is what follows the server's address."""
+    uri = without_password(sweep.settings.tracking_uri)
     if uri.startswith("http"):
-        return without_password(uri)
-    return f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(without_password(uri))}"
+        return f"browse it: {uri.rstrip('/')}/{page}"
+    serve = f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(uri)}"
+    return f"browse it: {serve}\nthen open http://127.0.0.1:5000/{page}"
 
 
 def resume_command(sweep: Sweep) -> str:

@@ -39,6 +39,15 @@ class Tracker:
                 self._say(f"MLflow lacked something of {len(repaired)} jobs and has it now")
         self._outbox.start()
 
+    @property
+    def page(self) -> str:
+        """See `MlflowView.page`."""
+        return self._view.page
+
+    def describe(self, note: str) -> None:
+        """Set the description of the sweep's run."""
+        self._outbox.put("the description", lambda: self._view.describe(note))
+
     def started(self, known: JobRecord) -> None:
         """See `Listener`."""
         self._tell(known)

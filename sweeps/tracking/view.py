@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from ltsd.config import Config
 from ltsd.data import Splits
@@ -122,6 +123,15 @@ class MlflowView:
         self._log_data(parent, "training", self._splits.complete)
         self._log_data(parent, "validation", self._splits.val)
         self._log_data(parent, "test", self._splits.test)
+
+    def describe(self, note: str) -> None:
+        """The parent run's description, in Markdown."""
+        self._client.set_tag(self._ids[PARENT], MLFLOW_RUN_NOTE, note)
+
+    @property
+    def page(self) -> str:
+        """The part of an address of MLflow's that follows its server's: the page of the parent run."""
+        return f"#/experiments/{self._experiment_id}/runs/{self._ids[PARENT]}"
 
     def bring(self, known: JobRecord) -> None:
         """What is on record of a job and its run lacks, in as few calls as that takes."""
