@@ -75,10 +75,12 @@ def autoattack(
 
     Args:
         model: [B, C, H, W] in [0, 1] -> logits, in eval mode, at least 4 classes.
-        inputs: [N, C, H, W] float32 in [0, 1]; labels: [N] int64.
+        inputs: [N, C, H, W] float32 in [0, 1].
+        labels: [N] int64.
         eps: radius in units of the image range.
         version: `standard` or `apgd-ce+t`.
-        seed, batch_size: both change the random starts, so both are fixed by whoever compares.
+        seed: of the random starts.
+        batch_size: examples attacked at a time; it changes the random starts, so fix it where you compare.
         known: what members yielded in an earlier run of the same, which are not run again; every member draws from
             the seed anew, so that the rest comes to the same bits.
 

@@ -33,7 +33,8 @@ def paired_difference(
     short of the seeds' part: a bootstrap of n draws understates a variance by (n - 1) / n.
 
     Args:
-        ours, theirs: a training seed each, in the same order, all of the same test images under one attack.
+        ours: a training seed each, all of the same test images under one attack.
+        theirs: the same seeds in the same order.
         classes: the classes that count, such as the tail's; None for all.
         seed: of the draws.
 
