@@ -6,7 +6,9 @@ from torch import Tensor
 Scalar = float | Tensor
 
 
-def balanced_softmax(logits: Tensor, labels: Tensor, log_counts: Tensor, tau: Scalar, smoothing: float = 0.0) -> Tensor:
+def balanced_softmax(
+    logits: Tensor, labels: Tensor, log_counts: Tensor, tau: Scalar, smoothing: Scalar | None = None
+) -> Tensor:
     """Cross-entropy of logits shifted by the class prior, batch mean (balanced softmax; AT-BSL).
 
     Args:
@@ -14,9 +16,14 @@ def balanced_softmax(logits: Tensor, labels: Tensor, log_counts: Tensor, tau: Sc
         labels: [B] int64.
         log_counts: [C] log of the training images of each class.
         tau: exponent of the prior; 0 is plain cross-entropy.
-        smoothing: what every class has an equal share of, in [0, 1]; the label has the rest.
+        smoothing: what all classes have an equal share of, in [0, 1]; the label has the rest. None for 0.
     """
-    return F.cross_entropy(logits + tau * log_counts, labels, label_smoothing=smoothing)
+    shifted = logits + tau * log_counts
+    loss = F.cross_entropy(shifted, labels)
+    if smoothing is not None:
+        # Not by cross_entropy's own argument, which would read the number off the device.
+        loss = loss + smoothing * (-F.log_softmax(shifted, dim=1).mean() - loss)
+    return loss
 
 
 def distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: Scalar) -> Tensor:
