@@ -23,7 +23,7 @@ import ray
 import torch
 from machine import RESULTS, hardware, versions
 
-from ltsd import recorded
+from ltsd import cuda_graphs
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.files import publishing
@@ -62,7 +62,7 @@ def on_streams(config: Config, trials: int) -> Load:
     """Train so many trials on as many streams of this process."""
     probes = []
     for _ in range(trials):
-        recorded._latest.clear()  # a recording for each
+        cuda_graphs._latest.clear()  # a recording for each
         probes.append(Probe(config, 1.0, None))
 
     def rate(probe: Probe) -> float:

@@ -38,7 +38,7 @@ BASE = Config.preset("digits")
 def attack(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """PGD on the cross-entropy."""
     model.eval()
-    eps, step_size = BASE.attack.eps, BASE.attack.step
+    eps, step_size = BASE.attack.eps, BASE.attack.resolved_step_size
     adv_inputs = (inputs + torch.empty_like(inputs).uniform_(-eps, eps)).clamp(0, 1)
     for _ in range(BASE.attack.steps):
         adv_inputs.requires_grad_()

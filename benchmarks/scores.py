@@ -84,7 +84,7 @@ def attacked(model: torch.nn.Module, split: Split, config: Config) -> Iterator[t
     """Which images [N] stay right under each attack, by its name."""
     yield "clean", clean_verdicts(model, split).right
     for steps, (name, loss) in itertools.product(STEPS, LOSSES.items()):
-        size = config.attack.step * 20 / steps if steps < 20 else config.attack.step
+        size = config.attack.resolved_step_size * 20 / steps if steps < 20 else config.attack.resolved_step_size
         found = pgd_verdicts(model, split, eps=config.attack.eps, step_size=size, steps=steps, seed=1, loss=loss)
         yield f"{name}-{steps}", found.right
 

@@ -56,7 +56,7 @@ def run_of(number: int, params: Mapping[str, Value], seed: int, steps: int) -> d
     began = time.process_time()
     config = BASE.override(params).override({"seed": seed, "attack.steps": steps})
     if steps < BASE.attack.steps:
-        config = config.override({"attack.step_size": config.attack.step * BASE.attack.steps / steps / 2})
+        config = config.override({"attack.step_size": config.attack.resolved_step_size * BASE.attack.steps / steps / 2})
     splits, device = load_splits(config.data), torch.device("cpu")
     gamma = teacher_gamma(config, splits.imbalance_ratio)
     data = teacher_split(splits.train, gamma, seed)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ltsd.config import Config
+from ltsd.cuda_graphs import RECORDERS, WARM_STEPS, EagerStepper, GraphStepper, Recorder, Stepper
 from ltsd.data.batches import Split
 from ltsd.files import publishing
 from ltsd.losses import balanced_softmax, distillation, gradient_matching
@@ -34,9 +35,8 @@ from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.models.frozen import frozen
 from ltsd.precision import compute_dtype
-from ltsd.recorded import RECORDERS, WARM_STEPS, Recorded, Recorder, Stepper, Written
 from ltsd.state import TrainState
-from ltsd.step import batch_of, budget_of, setting_of
+from ltsd.step import batch_of, budget_of, context_of
 
 COUNTS = [5000, 3237, 2096, 1357, 878, 569, 368, 238, 154, 100]
 MATRIX = {"cpu": 2048, "cuda": 8192}
@@ -84,17 +84,17 @@ def our_step(config: Config, device: torch.device, recorder: Recorder | None = N
         teacher = frozen(network, compute_dtype(config.precision, device))
     state = TrainState.fresh(config, 3, 10, device)
     state.student.train()
-    setting = setting_of(config, COUNTS, config.epochs // 2, None, teacher, device)
+    context = context_of(config, COUNTS, config.epochs // 2, None, teacher, device)
     budget = budget_of(config, COUNTS, config.epochs // 2, device)
     generator = torch.Generator(device).manual_seed(0)
     method = METHODS[config.method]
     split = Split(torch.zeros(1, 3, 32, 32), torch.zeros(1), torch.zeros(1, device=device), num_classes=10)
-    stepper: Stepper = Recorded(recorder, config, split, teacher) if recorder else Written(method)
+    stepper: Stepper = GraphStepper(recorder, config, split, teacher) if recorder else EagerStepper(method)
     working = stepper.at(state, teacher).__enter__()  # for good: the state is copied once an epoch, not once a step
 
     def step(inputs: Tensor, labels: Tensor) -> None:
         working.begin_step(config.optim.ema_decay)
-        stepper.step(batch_of(method, inputs, labels, budget, generator), setting, budget)
+        stepper.step(batch_of(method, inputs, labels, budget, generator), context, budget)
 
     return step
 

@@ -142,7 +142,7 @@ class AttackConfig:
     )
 
     @property
-    def step(self) -> float:
+    def resolved_step_size(self) -> float:
         """The step size that is used: the one set, else eps / 4."""
         return self.eps / 4 if self.step_size is None else self.step_size
 

@@ -36,7 +36,7 @@ class EpochMetrics:
 class TrainState:
     """Everything that training changes: the whole of it is saved, so that resuming loses nothing.
 
-    Random numbers need no state: each epoch draws its own from (seed, epoch). `predicted` is what `Setting` says;
+    Random numbers need no state: each epoch draws its own from (seed, epoch). `predicted` is what `StepContext` says;
     None before the first epoch is over; `frozen` is the student as attacks see it; `pull` is how far the next step
     moves the average towards the student, a 0-d tensor, as the optimizer's learning rate is.
     """

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from ltsd.answers import is_right
-from ltsd.attacks.budget import class_budgets
+from ltsd.attacks.awp import perturbed_weights
 from ltsd.attacks.pgd import gaussian_start, pgd, uniform_start
-from ltsd.attacks.weights import perturbed_weights
+from ltsd.attacks.robustlt import class_budgets
 from ltsd.config import Config
 from ltsd.data.longtail import class_groups
 from ltsd.methods import METHODS
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting, on_device
+from ltsd.methods.step_context import StepContext, on_device
 from ltsd.models.frozen import Frozen
 from ltsd.state import TrainState
 
@@ -55,13 +55,13 @@ class Step:
     is_attacked: bool
 
 
-def train_step(method: Method, state: TrainState, batch: Batch, setting: Setting, budget: Budget) -> Step:
+def train_step(method: Method, state: TrainState, batch: Batch, context: StepContext, budget: Budget) -> Step:
     """Attack, loss, step. It draws nothing and waits for nothing, so that it can be recorded and replayed."""
     student, inputs, labels = state.student, batch.inputs, batch.labels
-    adv_inputs = attacked(method, state.frozen, batch, setting, budget)
+    adv_inputs = attacked(method, state.frozen, batch, context, budget)
 
     def objective() -> tuple[Tensor, Measurements]:
-        return method.objective(student, inputs, adv_inputs, labels, setting)
+        return method.objective(student, inputs, adv_inputs, labels, context)
 
     state.optimizer.zero_grad()
     with perturbed_weights(student, lambda: objective()[0], gamma=budget.awp_gamma):
@@ -74,10 +74,10 @@ def train_step(method: Method, state: TrainState, batch: Batch, setting: Setting
     return Step(losses, logits.argmax(1), is_right(logits, labels), adv_inputs is not inputs)
 
 
-def attacked(method: Method, student: Frozen, batch: Batch, setting: Setting, budget: Budget) -> Tensor:
+def attacked(method: Method, student: Frozen, batch: Batch, context: StepContext, budget: Budget) -> Tensor:
     """The adversarial inputs [B, C, H, W] that the method trains on; the inputs themselves where it does not attack."""
     student.refresh()
-    adversary = method.adversary(student, batch.inputs, batch.labels, setting)
+    adversary = method.adversary(student, batch.inputs, batch.labels, context)
     if adversary is None:
         return batch.inputs
     eps, step_size = (_by_example(radius, batch.labels) for radius in (budget.eps, budget.step_size))
@@ -95,20 +95,20 @@ def _by_example(radius: Tensor, labels: Tensor) -> Tensor:
     return radius[labels].view(-1, 1, 1, 1)
 
 
-def setting_of(
+def context_of(
     config: Config,
     class_counts: list[int],
     epoch: int,
     predicted: Tensor | None,
     teacher: nn.Module | None,
     device: torch.device,
-) -> Setting:
+) -> StepContext:
     """What surrounds the batches of an epoch, which counts from 0."""
     counts = torch.tensor(class_counts, dtype=torch.float32, device=device).clamp_min(1)
     tail = torch.zeros_like(counts, dtype=torch.bool)
     tail[list(class_groups(class_counts)["tail"])] = True
     progress = epoch / config.epochs
-    return Setting(
+    return StepContext(
         log_counts=counts.log(),
         tail=tail,
         predicted=counts if predicted is None else predicted,
@@ -127,4 +127,4 @@ def budget_of(config: Config, class_counts: list[int], epoch: int, device: torch
     eps = class_budgets(counts, eps=attack.eps, strength=robustlt.strength)
     if robustlt.strength and robustlt.ramp:
         eps = eps * min(1.0, epoch / (robustlt.ramp * config.epochs))
-    return Budget(eps, eps * (attack.step / attack.eps), attack.steps, config.awp.gamma)
+    return Budget(eps, eps * (attack.resolved_step_size / attack.eps), attack.steps, config.awp.gamma)

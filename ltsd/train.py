@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import Config
+from ltsd.cuda_graphs import Stepper, stepper_for
 from ltsd.data.batches import Split, epoch_batches
 from ltsd.errors import UserError
 from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts, standing_verdicts, unanswered, validation_metrics
 from ltsd.methods import METHODS
 from ltsd.models.frozen import Frozen, frozen
-from ltsd.recorded import Stepper, stepper_for
 from ltsd.state import EpochMetrics, TrainState, stream
-from ltsd.step import Step, batch_of, budget_of, setting_of
+from ltsd.step import Step, batch_of, budget_of, context_of
 
 VALIDATION_SEED = 1
 FULL_STEPS = 20
@@ -76,7 +76,7 @@ def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split
     epoch, device, method = len(state.history), data.rows.device, METHODS[config.method]
     generator = torch.Generator(device).manual_seed(stream(config.seed, epoch))
     counts = data.class_counts()
-    setting = setting_of(config, counts, epoch, state.predicted, teacher, device)
+    context = context_of(config, counts, epoch, state.predicted, teacher, device)
     budget = budget_of(config, counts, epoch, device)
     tally = Tally(data.num_classes, device)
     with stepper.at(state, teacher) as working:
@@ -84,7 +84,7 @@ def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split
         for inputs, labels in epoch_batches(data, config.optim.batch_size, config.data.augmentation, generator):
             working.begin_step(config.optim.ema_decay)
             batch = batch_of(method, inputs, labels, budget, generator)
-            tally.add(stepper.step(batch, setting, budget), labels)
+            tally.add(stepper.step(batch, context, budget), labels)
     return tally
 
 
@@ -144,7 +144,7 @@ def validate(
         split,
         VALIDATION_LOSSES,
         eps=attack.eps,
-        step_size=attack.step * max(1.0, FULL_STEPS / config.evaluate.steps),
+        step_size=attack.resolved_step_size * max(1.0, FULL_STEPS / config.evaluate.steps),
         steps=config.evaluate.steps,
         seed=VALIDATION_SEED,
     )

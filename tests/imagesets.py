@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from ltsd.config import DataConfig
+from ltsd.data.filesystems import find_place
 from ltsd.data.folders import open_folder
-from ltsd.data.places import find_place
 from ltsd.data.reading import Opened
 from ltsd.data.sources import load_source
 from ltsd.data.tables import open_tables

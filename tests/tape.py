@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from ltsd.recorded import Replay, Work
+from ltsd.cuda_graphs import Replay, Work
 from ltsd.step import Step
 
 READS = torch.ops.aten._local_scalar_dense.default

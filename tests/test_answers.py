@@ -139,9 +139,9 @@ def test_autoattack_leaves_standing_what_no_attack_makes_nan(
         return fails[torch.cdist(images.detach().flatten(1), originals, p=float("inf")).argmin(1)]
 
     faulty = Faulty(teacher, is_near_one_that_fails)
-    setting = {"eps": 0.05, "version": "one", "seed": 0, "batch_size": 7, "known": {}}
-    found = list(autoattack(faulty, inputs, labels, **setting))  # type: ignore[arg-type]
-    alone = list(autoattack(teacher, inputs[~fails], labels[~fails], **setting))  # type: ignore[arg-type]
+    context = {"eps": 0.05, "version": "one", "seed": 0, "batch_size": 7, "known": {}}
+    found = list(autoattack(faulty, inputs, labels, **context))  # type: ignore[arg-type]
+    alone = list(autoattack(teacher, inputs[~fails], labels[~fails], **context))  # type: ignore[arg-type]
     assert 0 < alone[-1][1].sum() < is_right(teacher(inputs), labels)[~fails].sum()
     for (_, standing), (_, expected) in zip(found, alone, strict=True):
         assert not standing[fails].any()

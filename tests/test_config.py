@@ -83,12 +83,12 @@ def test_the_preset_of_photographs_is_the_published_recipe(source: str) -> None:
     preset = Config.preset(source)
     flat = preset.flatten()
     assert {name: flat[name] for name in published} == published
-    assert preset.attack.step == pytest.approx(2 / 255)
+    assert preset.attack.resolved_step_size == pytest.approx(2 / 255)
 
 
 def test_the_step_size_that_is_set_is_used() -> None:
-    assert Config().override({"attack.eps": 0.2, "attack.step_size": 0.01}).attack.step == 0.01
-    assert Config().override({"attack.eps": 0.2}).attack.step == 0.05
+    assert Config().override({"attack.eps": 0.2, "attack.step_size": 0.01}).attack.resolved_step_size == 0.01
+    assert Config().override({"attack.eps": 0.2}).attack.resolved_step_size == 0.05
 
 
 def test_an_unknown_name_suggests_the_nearest_one() -> None:

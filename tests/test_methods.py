@@ -18,12 +18,12 @@ from ltsd.methods.at_bsl import Bsl
 from ltsd.methods.ltsd import Distill
 from ltsd.methods.mart import Mart
 from ltsd.methods.robal import CosineHead, Robal
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 from ltsd.methods.taet import Taet
 from ltsd.methods.trades import Trades
 from ltsd.models.network import Features, Network
 from ltsd.state import TrainState
-from ltsd.step import batch_of, budget_of, setting_of, train_step
+from ltsd.step import batch_of, budget_of, context_of, train_step
 
 CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 2, 1, 0])
@@ -70,8 +70,8 @@ OWN: dict[str, Any] = {
 }
 
 
-def setting(name: str, progress: float = 0.25) -> Setting:
-    return Setting(
+def context(name: str, progress: float = 0.25) -> StepContext:
+    return StepContext(
         log_counts=torch.tensor(COUNTS, dtype=torch.float64).log(),
         tail=torch.tensor([False, False, True]),
         predicted=torch.tensor([40.0, 20.0, 1.0], dtype=torch.float64),
@@ -107,7 +107,7 @@ def mean(values: Iterable[float]) -> float:
 
 def minimised(name: str, progress: float = 0.25) -> float:
     student, (inputs, adv_inputs) = bent(1), batch()
-    loss, _ = METHODS[name].objective(student, inputs, adv_inputs, LABELS, setting(name, progress))
+    loss, _ = METHODS[name].objective(student, inputs, adv_inputs, LABELS, context(name, progress))
     return loss.item()
 
 
@@ -118,7 +118,7 @@ def answers() -> tuple[list[list[float]], list[list[float]]]:
 
 
 def test_ltsd_minimises_balanced_loss_distillation_and_ramped_gradient_matching() -> None:
-    student, (inputs, adv_inputs), s = bent(1), batch(), setting("ltsd")
+    student, (inputs, adv_inputs), s = bent(1), batch(), context("ltsd")
     assert s.teacher is not None
     f_s, f_t = logits_of(student, adv_inputs), logits_of(s.teacher, adv_inputs)
     mirrored = inputs - (adv_inputs - inputs)
@@ -193,7 +193,7 @@ def test_the_cosine_head_ignores_the_length_of_features_and_nearly_that_of_weigh
 def test_reat_minimises_balanced_loss_and_the_tail_penalty() -> None:
     """Of the four images the third alone is of a tail class here."""
     _, adv = answers()
-    labels, tail = LABELS.tolist(), setting("reat").tail
+    labels, tail = LABELS.tolist(), context("reat").tail
     tail_class = int(tail.nonzero())
     features = bent(1).features(batch()[1]).tolist()
     rarity = [math.sqrt(sum(COUNTS) / COUNTS[y]) for y in labels]
@@ -234,14 +234,14 @@ def test_taet_leaves_out_classes_that_the_batch_lacks() -> None:
     by_class = [of_rows[1], (of_rows[0] + of_rows[2]) / 2]
     spread = mean((loss - mean(by_class)) ** 2 for loss in by_class)
     rare = sum((loss / sum(by_class)) ** 2 for loss in by_class)
-    around = setting("taet", progress=0.5)
+    around = context("taet", progress=0.5)
     loss, _ = METHODS["taet"].objective(nn.Identity(), adv_inputs, adv_inputs, torch.tensor(labels), around)
     assert loss.item() == pytest.approx(0.3 * mean(by_class) + 0.5 * spread + 0.7 * rare, rel=1e-9)
 
 
 def attacked_value(name: str, progress: float = 0.25) -> float | None:
     student, (inputs, adv_inputs) = bent(1), batch()
-    adversary = METHODS[name].adversary(student, inputs, LABELS, setting(name, progress))
+    adversary = METHODS[name].adversary(student, inputs, LABELS, context(name, progress))
     return None if adversary is None else adversary(adv_inputs).item()
 
 
@@ -263,7 +263,7 @@ def test_nothing_attacks_clean_training() -> None:
 
 
 def test_the_teacher_takes_no_gradient() -> None:
-    student, (inputs, adv_inputs), s = bent(1), batch(), setting("ltsd")
+    student, (inputs, adv_inputs), s = bent(1), batch(), context("ltsd")
     loss, _ = METHODS["ltsd"].objective(student, inputs, adv_inputs, LABELS, s)
     loss.backward()
     assert s.teacher is not None
@@ -275,7 +275,7 @@ def test_the_teacher_takes_no_gradient() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_hyperparameters_may_be_tensors(name: str) -> None:
-    student, (inputs, adv_inputs), s = bent(1), batch(), setting(name)
+    student, (inputs, adv_inputs), s = bent(1), batch(), context(name)
     own = s.own and replace(
         s.own, **{f.name: torch.tensor(getattr(s.own, f.name), dtype=torch.float64) for f in fields(s.own)}
     )
@@ -293,7 +293,7 @@ def test_a_step_of_every_method_lowers_its_loss_on_the_batch(
     state = TrainState.fresh(config, *splits.shape[:1], len(splits.class_names), CPU)
     inputs, labels = splits.train.take(torch.arange(0, len(splits.train), 3))
     counts = splits.train.class_counts()
-    around, budget = setting_of(config, counts, 2, None, teacher.eval(), CPU), budget_of(config, counts, 2, CPU)
+    around, budget = context_of(config, counts, 2, None, teacher.eval(), CPU), budget_of(config, counts, 2, CPU)
     losses = []
     for _ in range(2):
         batch = batch_of(METHODS[name], inputs, labels, budget, torch.Generator().manual_seed(0))

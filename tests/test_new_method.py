@@ -1,4 +1,4 @@
-"""The README's way to a new method, taken by its word."""
+"""The documented way to a new method, taken by its word."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ def test_one_file_and_one_line_give_flags_training_a_search_space_and_a_row(
 ) -> None:
     for package in ("ltsd", "sweeps"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (file,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (file,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(), re.DOTALL)
     methods = tmp_path / "ltsd" / "methods"
     (methods / "alp.py").write_text(file)
     registry = (methods / "__init__.py").read_text()

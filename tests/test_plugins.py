@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ltsd.attacks.budget import class_budgets
-from ltsd.attacks.weights import perturbed_weights
+from ltsd.attacks.awp import perturbed_weights
+from ltsd.attacks.robustlt import class_budgets
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.methods import METHODS
 from ltsd.state import TrainState
-from ltsd.step import batch_of, budget_of, setting_of, train_step
+from ltsd.step import batch_of, budget_of, context_of, train_step
 
 CPU = torch.device("cpu")
 ATTACKING = [name for name in METHODS if name != "natural"]
@@ -109,7 +109,7 @@ def test_plugins_change_the_step_of_every_method_that_attacks(
 
     def stepped(config: Config) -> Tensor:
         state = TrainState.fresh(config, splits.shape[0], 10, CPU)
-        around = setting_of(config, counts, 2, None, teacher.eval(), CPU)
+        around = context_of(config, counts, 2, None, teacher.eval(), CPU)
         budget = budget_of(config, counts, 2, CPU)
         batch = batch_of(METHODS[name], inputs, labels, budget, torch.Generator().manual_seed(0))
         train_step(METHODS[name], state, batch, around, budget)

@@ -18,7 +18,7 @@ from PIL import Image
 from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
 from ltsd.data.description import introduction
-from ltsd.data.places import find_place
+from ltsd.data.filesystems import find_place
 from ltsd.data.sources import Source, load_source
 from ltsd.errors import UserError
 

@@ -226,7 +226,7 @@ def test_trials_are_trained_with_fewer_steps_that_come_past_the_edge_of_the_ball
     tmp_path: Path, given: dict[str, Any], fixed: dict[str, Value], attack: tuple[int, float]
 ) -> None:
     sweep = Sweep.new({"storage": str(tmp_path), **given}, fixed)
-    assert (sweep.tried_of("").attack.steps, sweep.tried_of("").attack.step) == pytest.approx(attack)
+    assert (sweep.tried_of("").attack.steps, sweep.tried_of("").attack.resolved_step_size) == pytest.approx(attack)
     full = {"attack.steps": sweep.base.attack.steps, "attack.step_size": sweep.base.attack.step_size}
     assert sweep.tried_of("").override(full) == sweep.base
 

@@ -21,7 +21,7 @@ from ltsd.methods import METHODS
 from ltsd.models.frozen import frozen
 from ltsd.runs import Run, open_run
 from ltsd.state import TrainState
-from ltsd.step import Step, batch_of, budget_of, setting_of, train_step
+from ltsd.step import Step, batch_of, budget_of, context_of, train_step
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 from ltsd.train import DivergedError, Tally, learning_rate, train
 
@@ -155,7 +155,7 @@ def test_the_attack_does_not_touch_the_statistics_of_batch_norm(small: Config, s
     state = TrainState.fresh(config, splits.shape[0], 10, CPU)
     reference = deepcopy(state.student)
     inputs, labels = splits.train.take(torch.arange(32))
-    around, budget = setting_of(config, [1] * 10, 0, None, None, CPU), budget_of(config, [1] * 10, 0, CPU)
+    around, budget = context_of(config, [1] * 10, 0, None, None, CPU), budget_of(config, [1] * 10, 0, CPU)
     batch = batch_of(METHODS["at"], inputs, labels, budget, torch.Generator().manual_seed(3))
     train_step(METHODS["at"], state, batch, around, budget)
     rested = frozen(reference)
@@ -163,7 +163,7 @@ def test_the_attack_does_not_touch_the_statistics_of_batch_norm(small: Config, s
         lambda x: F.cross_entropy(rested(x), labels, reduction="sum"),
         inputs,
         eps=config.attack.eps,
-        step_size=config.attack.step,
+        step_size=config.attack.resolved_step_size,
         steps=5,
         start=uniform_start(inputs, eps=config.attack.eps, generator=torch.Generator().manual_seed(3)),
     )

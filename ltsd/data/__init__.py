@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
 from ltsd.data.batches import Split
-from ltsd.data.longtail import Protocol, draw_protocol, shuffled_by_class
+from ltsd.data.longtail import SplitIndices, draw_protocol, shuffled_by_class
 from ltsd.data.overlap import overlap, repeated, without_copies
 from ltsd.data.reading import Reading
 from ltsd.data.sources import Source, decoded, read_decoded
@@ -108,7 +108,7 @@ def _test_rows(source: Source, data: DataConfig) -> Rows:
     return np.concatenate([rows[: data.test_per_class] for rows in by_class])
 
 
-def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[Protocol, dict[str, int]]:
+def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[SplitIndices, dict[str, int]]:
     """Draw the protocol, and see which images serve twice.
 
     What is held out of the training images is held out with all its copies: these are trained on in no run.

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from ltsd.data.filesystems import Place
 from ltsd.data.names import listed
-from ltsd.data.places import Place
 from ltsd.errors import UserError
 
 CARD = "README.md"

@@ -11,9 +11,9 @@ from PIL import Image
 from ltsd.config import DataConfig
 from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded
+from ltsd.data.filesystems import Place
 from ltsd.data.layout import OUTSIDE, ROOT, WHOLE, Layout, find_layout
 from ltsd.data.names import listed
-from ltsd.data.places import Place
 from ltsd.data.reading import Opened
 from ltsd.data.roles import Choices, by_role, choices_of
 from ltsd.errors import UserError

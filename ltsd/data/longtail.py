@@ -18,7 +18,7 @@ RESERVE_FACTOR = 5
 
 
 @dataclass(frozen=True)
-class Protocol:
+class SplitIndices:
     """Row numbers into the training source.
 
     `train` and `val` are disjoint. `reserve` is `val` and, of every class, up to `RESERVE_FACTOR` times as many of
@@ -66,7 +66,7 @@ def shuffled_by_class(labels: NDArray[np.int64], num_classes: int) -> list[Rows]
 
 def draw_protocol(
     labels: NDArray[np.int64], class_names: Sequence[str], data: DataConfig, own_val: NDArray[np.int64] | None = None
-) -> Protocol:
+) -> SplitIndices:
     """Split a training source into training and validation rows.
 
     A simulated tail takes validation images from those the draw left unused, and only what these lack
@@ -109,7 +109,7 @@ def _with_own_validation(
     data: DataConfig,
     *,
     is_natural: bool,
-) -> Protocol:
+) -> SplitIndices:
     """The protocol of data that bring a validation split, of which nothing is drawn from training images."""
     for name, rows in zip(class_names, val_by_class, strict=True):
         if not len(rows):
@@ -134,7 +134,7 @@ def _with_own_validation(
             )
     both = [*train, *val] if data.finalists != "train" else train
     held = np.sort(np.concatenate(val))
-    return Protocol(
+    return SplitIndices(
         train=np.concatenate(train),
         val=held,
         reserve=held,
@@ -161,7 +161,7 @@ def _cut(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, rat
     return [rows[:count] for rows, count in zip(by_class, wanted, strict=True)]
 
 
-def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, ratio: float) -> Protocol:
+def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, ratio: float) -> SplitIndices:
     kept = _cut(by_class, class_names, data, ratio)
     train: list[Rows] = []
     val: list[Rows] = []
@@ -179,7 +179,7 @@ def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfi
         np.concatenate([held, rows[len(keep) :][data.val_per_class : RESERVE_FACTOR * data.val_per_class]])
         for held, rows, keep in zip(val, by_class, kept, strict=True)
     ]
-    return Protocol(
+    return SplitIndices(
         train=np.concatenate(train),
         val=np.concatenate(val),
         reserve=np.concatenate(reserve),
@@ -190,7 +190,7 @@ def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfi
     )
 
 
-def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig) -> Protocol:
+def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig) -> SplitIndices:
     by_class = [rows[: data.n_max] for rows in by_class]
     train: list[Rows] = []
     val: list[Rows] = []
@@ -204,7 +204,7 @@ def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig)
         val.append(rows[:held_out])
         train.append(rows[held_out:])
     counts = [len(rows) for rows in by_class]
-    return Protocol(
+    return SplitIndices(
         train=np.concatenate(train),
         val=np.concatenate(val),
         reserve=np.concatenate(val),

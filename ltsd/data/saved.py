@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 
 import pyarrow as pa
 
-from ltsd.data.places import Place
+from ltsd.data.filesystems import Place
 from ltsd.errors import UserError
 
 STATE = "state.json"

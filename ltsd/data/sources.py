@@ -13,11 +13,11 @@ from filelock import FileLock
 from ltsd.config import DataConfig
 from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
 from ltsd.data.decode import Decoded, Encoded, decode_all
+from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
 from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
 from ltsd.data.longtail import hold_out
 from ltsd.data.names import listed
-from ltsd.data.places import Place, find_place
 from ltsd.data.reading import Opened, PartRead, Reading
 from ltsd.data.roles import choices_of, role_of
 from ltsd.data.tables import open_tables

@@ -13,8 +13,8 @@ from pyarrow.fs import FileInfo
 from ltsd.config import DataConfig
 from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded
+from ltsd.data.filesystems import Place
 from ltsd.data.layout import WHOLE, find_layout
-from ltsd.data.places import Place
 from ltsd.data.reading import Opened
 from ltsd.data.roles import by_role, choices_of
 from ltsd.data.saved import Rows, SavedFolders

@@ -179,7 +179,7 @@ def examine(
 
 def _conditions(test: Split, attack: AttackConfig) -> list[object]:
     versions = [version(package) for package in ("torch", "torchvision", "pyautoattack")]
-    return [attack.eps, attack.step, PGD_STEPS, SEED, CHUNK, test.rows.device.type, NOT_FINITE, *versions]
+    return [attack.eps, attack.resolved_step_size, PGD_STEPS, SEED, CHUNK, test.rows.device.type, NOT_FINITE, *versions]
 
 
 def _parts(
@@ -193,7 +193,14 @@ def _parts(
     }
     for name, loss in PGD_LOSSES.items():
         measures[name] = partial(
-            pgd_verdicts, model, test, eps=eps, step_size=attack.step, steps=PGD_STEPS, seed=SEED, loss=loss
+            pgd_verdicts,
+            model,
+            test,
+            eps=eps,
+            step_size=attack.resolved_step_size,
+            steps=PGD_STEPS,
+            seed=SEED,
+            loss=loss,
         )
     for variant in VARIANTS:
         measures[variant] = partial(corruption_verdicts, model, test, variant, seed=SEED)

@@ -5,16 +5,16 @@ from torch import Tensor, nn
 
 from ltsd.attacks.pgd import Objective
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 
-def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> Objective:
+def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepContext) -> Objective:
     """CE(f(x_adv), y), summed so that one example's step does not depend on the batch size."""
     return lambda adv_inputs: F.cross_entropy(student(adv_inputs), labels, reduction="sum")
 
 
 def objective(
-    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
     """CE(f(x_adv), y)."""
     logits = student(adv_inputs)

@@ -8,7 +8,7 @@ from ltsd.knobs import knob
 from ltsd.losses import balanced_softmax
 from ltsd.methods.at import adversary
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Bsl:
 
 
 def objective(
-    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
     """CE(f(x_adv) + tau log n, y)."""
-    own: Bsl = setting.own
+    own: Bsl = context.own
     logits = student(adv_inputs)
-    loss = balanced_softmax(logits, labels, setting.log_counts, setting.softmax_tau, own.label_smoothing)
+    loss = balanced_softmax(logits, labels, context.log_counts, context.softmax_tau, own.label_smoothing)
     return loss, {"logits": logits}
 
 

@@ -9,7 +9,7 @@ from ltsd.knobs import Range, knob
 from ltsd.losses import balanced_softmax, distillation, gradient_matching
 from ltsd.methods.at import adversary
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,22 @@ class Distill:
 
 
 def objective(
-    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
     """Balanced softmax + kl_weight * distillation + igdm_weight * progress * gradient matching, on x_adv.
 
     With d = x_adv - x, gradient matching compares f(x + d) - f(x - d) of student and teacher.
     """
-    own: Distill = setting.own
+    own: Distill = context.own
     mirrored = 2 * inputs - adv_inputs
     logits, mirrored_logits = student(adv_inputs), student(mirrored)
     with torch.no_grad():
-        assert setting.teacher is not None
-        teacher_logits, teacher_mirrored = setting.teacher(torch.cat([adv_inputs, mirrored])).chunk(2)
-    balanced = balanced_softmax(logits, labels, setting.log_counts, setting.softmax_tau)
+        assert context.teacher is not None
+        teacher_logits, teacher_mirrored = context.teacher(torch.cat([adv_inputs, mirrored])).chunk(2)
+    balanced = balanced_softmax(logits, labels, context.log_counts, context.softmax_tau)
     kl = distillation(logits, teacher_logits, own.temperature)
     igdm = gradient_matching(logits - mirrored_logits, teacher_logits - teacher_mirrored)
-    loss = balanced + own.kl_weight * kl + own.igdm_weight * setting.progress * igdm
+    loss = balanced + own.kl_weight * kl + own.igdm_weight * context.progress * igdm
     return loss, {"logits": logits, "balanced_loss": balanced, "kl_loss": kl, "igdm_loss": igdm}
 
 

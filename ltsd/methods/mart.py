@@ -10,7 +10,7 @@ from ltsd.knobs import Range, knob
 from ltsd.losses import divergence
 from ltsd.methods.at import adversary
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Mart:
 
 
 def objective(
-    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
     """BCE(p(x_adv), y) + lambda KL(p(x) || p(x_adv)) (1 - p_y(x)) (equation 11).
 
     BCE is -log p_y(x_adv) - log(1 - max over k != y of p_k(x_adv)) (equation 8).
     """
-    own: Mart = setting.own
+    own: Mart = context.own
     clean_logits, logits = student(inputs), student(adv_inputs)
     true = labels[:, None]
     probable = F.softmax(logits, dim=1)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ltsd.attacks.pgd import Objective
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 Measurements = dict[str, Tensor]
-Adversary = Callable[[nn.Module, Tensor, Tensor, Setting], Objective | None]
-TrainingObjective = Callable[[nn.Module, Tensor, Tensor, Tensor, Setting], tuple[Tensor, Measurements]]
+Adversary = Callable[[nn.Module, Tensor, Tensor, StepContext], Objective | None]
+TrainingObjective = Callable[[nn.Module, Tensor, Tensor, Tensor, StepContext], tuple[Tensor, Measurements]]
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Method:
 
     Attributes:
         title: how tables and pictures call it.
-        adversary: (student, inputs, labels, setting) -> what the attack maximises, a function of the adversarial
+        adversary: (student, inputs, labels, context) -> what the attack maximises, a function of the adversarial
             inputs; None for no attack.
-        objective: (student, inputs, adv_inputs, labels, setting) -> what training minimises, and the measurements
+        objective: (student, inputs, adv_inputs, labels, context) -> what training minimises, and the measurements
             that go into the log; of these `logits` is [B, C] on what the batch was trained on.
         knobs: the method's own knobs, the name of their group and its dataclass: ("trades", Trades) makes
             `trades.beta`. Those that have a `search` range are searched.
@@ -31,7 +31,7 @@ class Method:
         head: (features, classes) -> its own head of the network.
         needs_teacher: whether it learns from the balanced self-teacher.
         phase: (own knobs, progress) -> in which phase of training a step is. The two functions may do one thing or
-            another by `setting.phase`, and by no other number: steps are recorded, once a phase, and replayed.
+            another by `context.phase`, and by no other number: steps are recorded, once a phase, and replayed.
     """
 
     title: str

@@ -4,15 +4,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 
-def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> None:
+def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepContext) -> None:
     """No attack."""
 
 
 def objective(
-    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
     """CE(f(x), y)."""
     logits = student(inputs)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ltsd.attacks.pgd import Objective
 from ltsd.losses import balanced_softmax
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 
 def attack_weights(counts: Tensor, predicted: Tensor) -> Tensor:
@@ -41,20 +41,20 @@ def tail_penalty(features: Tensor, labels: Tensor, counts: Tensor, tail: Tensor)
     return (divergences * pairs * is_tail).sum() / is_tail.sum().clamp_min(1)
 
 
-def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> Objective:
+def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepContext) -> Objective:
     """Cross-entropy weighted by class, so that attacks spread over what the model takes images for."""
-    weights = attack_weights(setting.log_counts.exp(), setting.predicted)
+    weights = attack_weights(context.log_counts.exp(), context.predicted)
     return lambda adv_inputs: F.cross_entropy(student(adv_inputs), labels, weight=weights, reduction="sum")
 
 
 def objective(
-    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
     """CE(f(x_adv) + tau log n, y) + the tail penalty (equation 7)."""
     features = student.get_submodule("features")(adv_inputs)
     logits = student.get_submodule("head")(features)
-    balanced = balanced_softmax(logits, labels, setting.log_counts, setting.softmax_tau)
-    penalty = tail_penalty(features, labels, setting.log_counts.exp(), setting.tail)
+    balanced = balanced_softmax(logits, labels, context.log_counts, context.softmax_tau)
+    penalty = tail_penalty(features, labels, context.log_counts.exp(), context.tail)
     return balanced + penalty, {"logits": logits, "balanced_loss": balanced, "tail_loss": penalty}
 
 

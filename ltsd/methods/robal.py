@@ -14,7 +14,7 @@ from ltsd.knobs import Range, knob
 from ltsd.losses import divergence
 from ltsd.methods.at import adversary
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 WEIGHT_SLACK = 1 / 32
 SHORTEST = 1e-12
@@ -48,15 +48,15 @@ class CosineHead(nn.Module):
 
 
 def objective(
-    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
     """CE(s (z - m_y) + tau_b log pi, y) + beta KL(p(x) || p(x_adv)), with m_k = m_0 + tau_m log(n_k / n_min) / s.
 
     Margins and prior are of the cross-entropy alone (equations 8 to 10).
     """
-    own: Robal = setting.own
+    own: Robal = context.own
     clean_cosines, cosines = student(inputs), student(adv_inputs)
-    log_counts = setting.log_counts
+    log_counts = context.log_counts
     margins = own.margin + own.margin_tau * (log_counts - log_counts.min()) / own.scale
     is_true = labels[:, None] == torch.arange(len(margins), device=labels.device)
     behind = cosines - is_true * margins

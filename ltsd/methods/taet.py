@@ -10,7 +10,7 @@ from ltsd.attacks.pgd import Objective
 from ltsd.knobs import Range, knob
 from ltsd.methods import at, natural
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 CLEAN, HARL = 0, 1
 
@@ -45,21 +45,21 @@ def class_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return sums / images.clamp_min(1), images > 0
 
 
-def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> Objective | None:
+def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepContext) -> Objective | None:
     """CE(f(x_adv), y), once clean training is over."""
-    return None if setting.phase == CLEAN else at.adversary(student, inputs, labels, setting)
+    return None if context.phase == CLEAN else at.adversary(student, inputs, labels, context)
 
 
 def objective(
-    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
     """CE(f(x), y); then a mean(L_c) + b mean((L_c - mean)^2) + g sum((L_c / sum L)^2) (section 4.2).
 
     Over the classes that the batch has; the authors' code counts the others as losses of 0.
     """
-    own: Taet = setting.own
-    if setting.phase == CLEAN:
-        return natural.objective(student, inputs, adv_inputs, labels, setting)
+    own: Taet = context.own
+    if context.phase == CLEAN:
+        return natural.objective(student, inputs, adv_inputs, labels, context)
     logits = student(adv_inputs)
     losses, seen = class_losses(logits, labels)
     mean = losses.sum() / seen.sum()

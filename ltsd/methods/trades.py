@@ -10,7 +10,7 @@ from ltsd.attacks.pgd import Objective
 from ltsd.knobs import Range, knob
 from ltsd.losses import divergence
 from ltsd.methods.method import Measurements, Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Trades:
     beta: float = knob(6.0, "weight of the divergence: 1 / lambda of the paper", at_least=0, search=Range(1.0, 12.0))
 
 
-def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setting) -> Objective:
+def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepContext) -> Objective:
     """KL(p(x) || p(x_adv)), summed; its start has to lie off x, where it has no gradient."""
     with torch.no_grad():
         clean_logits = student(inputs)
@@ -28,10 +28,10 @@ def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, setting: Setti
 
 
 def objective(
-    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, setting: Setting
+    student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
     """CE(f(x), y) + beta KL(p(x) || p(x_adv)) (equation 5); the gradient flows through both answers."""
-    own: Trades = setting.own
+    own: Trades = context.own
     clean_logits, logits = student(inputs), student(adv_inputs)
     natural = F.cross_entropy(clean_logits, labels)
     robust = divergence(clean_logits, logits).mean()

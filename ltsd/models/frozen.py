@@ -2,7 +2,7 @@
 
 An attack runs a network that stands still forwards and backwards many times over and asks for one gradient, that of the
 inputs. BatchNorm of running statistics is an affine map, and after a convolution it is a part of its weights. Where
-images are tiny, a convolution is a product with a matrix (`ltsd.models.dense`).
+images are tiny, a convolution is a product with a matrix (`ltsd.models.conv_as_matmul`).
 """
 
 from typing import Self
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ltsd.models.dense import Dense, is_cheaper_dense
+from ltsd.models.conv_as_matmul import ConvAsMatmul, is_cheaper_as_matmul
 from ltsd.models.network import Network
 
 
@@ -52,7 +52,7 @@ class Folded(nn.Module):
         self.bias = None
         if norm is not None or source.bias is not None:
             self.bias = source.weight.new_empty(source.out_channels, dtype=dtype)
-        self._dense: dict[torch.Size, Dense | None] = {}
+        self._dense: dict[torch.Size, ConvAsMatmul | None] = {}
 
     def refresh(self) -> None:
         """Take over what the convolution and the BatchNorm are now."""
@@ -83,10 +83,10 @@ class Folded(nn.Module):
         return torch.conv2d(inputs, self.weight, self.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     @torch.inference_mode(False)  # what inference mode makes could not be part of a gradient later
-    def _dense_for(self, inputs: Tensor) -> Dense | None:
-        if not is_cheaper_dense(self.source, inputs):
+    def _dense_for(self, inputs: Tensor) -> ConvAsMatmul | None:
+        if not is_cheaper_as_matmul(self.source, inputs):
             return None
-        dense = Dense(self.source, inputs.shape[2:], self.weight.dtype)
+        dense = ConvAsMatmul(self.source, inputs.shape[2:], self.weight.dtype)
         dense.refresh(self.weight, self.bias)
         return dense
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from ltsd.data.places import no_bucket, open_uri, unusable
+from ltsd.data.filesystems import no_bucket, open_uri, unusable
 from ltsd.errors import UserError
 
 FLAG = "--shared"

@@ -11,13 +11,13 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ltsd.config import Config
+from ltsd.cuda_graphs import WARM_STEPS, stepper_for
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.evaluate import CHUNK, pgd_verdicts
 from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.models.frozen import frozen
-from ltsd.recorded import WARM_STEPS, stepper_for
 from ltsd.state import TrainState
 from ltsd.train import train_epoch
 from sweeps.machines.machine import Machines
@@ -129,7 +129,9 @@ class Probe:
         is in bf16 on smaller batches, these take the most memory.
         """
         part, attack = data.select(data.rows[:CHUNK]).to(self._device), self._config.attack
-        pgd_verdicts(frozen(self._state.student), part, eps=attack.eps, step_size=attack.step, steps=1, seed=None)
+        pgd_verdicts(
+            frozen(self._state.student), part, eps=attack.eps, step_size=attack.resolved_step_size, steps=1, seed=None
+        )
 
     def _epoch(self) -> int:
         train_epoch(self._config, self._stepper, self._state, self._data, self._teacher).means()

@@ -98,7 +98,10 @@ class Sweep:
         if steps == attack.steps:
             return base
         return base.override(
-            {"attack.steps": steps, "attack.step_size": min(1.0, max(attack.step, REACH * attack.eps / steps))}
+            {
+                "attack.steps": steps,
+                "attack.step_size": min(1.0, max(attack.resolved_step_size, REACH * attack.eps / steps)),
+            }
         )
 
     def fixed_in(self, row: str) -> frozenset[str]:

@@ -35,7 +35,7 @@ def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequen
     inputs, labels = first_of_each_class(val)
     model = run.state.model.eval()
     figures["attacked_images"] = pictures.attack_grid(
-        model, inputs, labels, names, eps=attack.eps, step_size=attack.step, steps=20
+        model, inputs, labels, names, eps=attack.eps, step_size=attack.resolved_step_size, steps=20
     )
     job.pictures.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

@@ -19,7 +19,7 @@ from sweeps.settings.sweep import TEACHERS
 
 STAGE_SOURCES = (
     "precision.py",
-    "recorded.py",
+    "cuda_graphs.py",
     "state.py",
     "step.py",
     "train.py",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 SMALL_MATRIX = 2**15
 
 
-class Dense(nn.Module):
+class ConvAsMatmul(nn.Module):
     """What a convolution does to images of one size, as one product with a matrix; on a processor.
 
     Entries of the matrix are copied from the weights row by row: a pixel that a tap of the kernel looks at has the
@@ -41,7 +41,7 @@ class Dense(nn.Module):
         return outputs.view(len(inputs), *self.size, self.bias.shape[1]).permute(0, 3, 1, 2)
 
 
-def is_cheaper_dense(conv: nn.Conv2d, inputs: Tensor) -> bool:
+def is_cheaper_as_matmul(conv: nn.Conv2d, inputs: Tensor) -> bool:
     """Whether the product is the faster one: on a processor, where it multiplies no more often than the convolution,
     padding counted, which is where the kernel has as many taps as the image pixels; and where the matrix is so small
     that calls cost more than numbers, as it is for a grey image's first layer.

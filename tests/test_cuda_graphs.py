@@ -10,7 +10,7 @@ import torch
 from tape import Tapes
 from torch import Tensor, nn
 
-from ltsd import recorded
+from ltsd import cuda_graphs
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.methods import METHODS, at
@@ -23,9 +23,9 @@ CPU = torch.device("cpu")
 def tapes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tapes]:
     """Processors record, too."""
     tapes = Tapes()
-    monkeypatch.setitem(recorded.RECORDERS, "cpu", tapes)
+    monkeypatch.setitem(cuda_graphs.RECORDERS, "cpu", tapes)
     yield tapes
-    recorded._latest.clear()
+    cuda_graphs._latest.clear()
 
 
 def trained(config: Config, splits: Splits, teacher: nn.Module) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def trained(config: Config, splits: Splits, teacher: nn.Module) -> dict[str, Any
 
 def as_written(monkeypatch: pytest.MonkeyPatch, *run: Any) -> dict[str, Any]:
     with monkeypatch.context() as patch:
-        patch.delitem(recorded.RECORDERS, "cpu")
+        patch.delitem(cuda_graphs.RECORDERS, "cpu")
         return trained(*run)
 
 
@@ -62,7 +62,7 @@ def test_recorded_training_comes_to_the_same_bits(
         trained(config, splits, teacher), as_written(monkeypatch, config, splits, teacher), rtol=0, atol=0
     )
     steps = 4 * (len(splits.train) // 32)
-    assert (tapes.recorded, tapes.replayed) == (phases, steps - phases * recorded.WARM_STEPS)
+    assert (tapes.recorded, tapes.replayed) == (phases, steps - phases * cuda_graphs.WARM_STEPS)
 
 
 def test_the_next_run_of_the_same_kind_goes_on_with_the_recording(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ltsd.models.dense import Dense, is_cheaper_dense
+from ltsd.models.conv_as_matmul import ConvAsMatmul, is_cheaper_as_matmul
 from ltsd.models.frozen import Folded
 
 SMALL = st.integers(1, 3)
@@ -26,7 +26,7 @@ CONVOLUTIONS = st.builds(
 def test_the_matrix_is_the_convolution(conv: nn.Conv2d, height: int, width: int, is_channels_last: bool) -> None:
     layout = torch.channels_last if is_channels_last else torch.contiguous_format
     inputs = torch.rand(2, conv.in_channels, height, width).to(memory_format=layout).requires_grad_()
-    dense = Dense(conv, inputs.shape[2:], torch.float32)
+    dense = ConvAsMatmul(conv, inputs.shape[2:], torch.float32)
     with torch.no_grad():
         dense.refresh(torch.zeros_like(conv.weight), None)
         dense.refresh(conv.weight, conv.bias)
@@ -64,10 +64,12 @@ def test_a_matrix_made_in_inference_mode_has_gradients_too() -> None:
 
 def test_a_matrix_is_chosen_on_a_processor_for_tiny_images_only() -> None:
     def chosen(size: int, device: str = "cpu", **kind: int) -> bool:
-        return is_cheaper_dense(nn.Conv2d(32, 64, 3, padding=1, **kind), torch.empty(1, 32, size, size, device=device))
+        return is_cheaper_as_matmul(
+            nn.Conv2d(32, 64, 3, padding=1, **kind), torch.empty(1, 32, size, size, device=device)
+        )
 
     assert [size for size in range(1, 9) if chosen(size)] == [1, 2, 3]
     assert not chosen(2, groups=2)
     assert not chosen(2, device="meta")
-    assert is_cheaper_dense(nn.Conv2d(1, 32, 3, 2, padding=1), torch.empty(1, 1, 8, 8))
-    assert not is_cheaper_dense(nn.Conv2d(3, 16, 3, 2, padding=1), torch.empty(1, 3, 32, 32))
+    assert is_cheaper_as_matmul(nn.Conv2d(1, 32, 3, 2, padding=1), torch.empty(1, 1, 8, 8))
+    assert not is_cheaper_as_matmul(nn.Conv2d(3, 16, 3, 2, padding=1), torch.empty(1, 3, 32, 32))

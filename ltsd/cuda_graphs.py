@@ -1,9 +1,9 @@
-"""Who does the steps of training: as they are written, or recorded once, as a CUDA graph, and replayed.
+"""Training steps, run as written or recorded once as a CUDA graph and replayed.
 
-A graph does again, to the memory it was recorded on, what it did there once; no Python runs. So everything that a step
-reads or writes has a place here: batches and settings are copied to it, the state of a run when an epoch begins, and
-back when it ends. Hyperparameters are numbers in that memory, so that the next run of the same kind, with others,
-goes on with the same recording.
+A graph repeats, on the memory where it was recorded, what it did there once; no Python runs. So everything that a step
+reads or writes has fixed memory here. Batches and contexts are copied into it, and so is the state of a run when an
+epoch starts; the state is copied back when the epoch ends. Hyperparameters are numbers in that memory, so the next run
+of the same kind, with other hyperparameters, reuses the graph.
 """
 
 import functools
@@ -23,7 +23,7 @@ from ltsd.config import Config
 from ltsd.data.batches import Split
 from ltsd.methods import METHODS
 from ltsd.methods.method import Method
-from ltsd.methods.setting import Setting
+from ltsd.methods.step_context import StepContext
 from ltsd.models.frozen import Frozen
 from ltsd.state import TrainState
 from ltsd.step import Batch, Budget, Step, train_step
@@ -35,23 +35,23 @@ WARM_STEPS = 3
 
 
 class Stepper(Protocol):
-    """Who does the steps of an epoch."""
+    """Runs the steps of an epoch."""
 
     def at(self, state: TrainState, teacher: nn.Module | None) -> AbstractContextManager[TrainState]:
-        """Inside, steps change the state that is yielded; afterwards `state` is as that one is."""
+        """Yield the state that steps change; copy it to `state` at the end."""
 
-    def step(self, batch: Batch, setting: Setting, budget: Budget) -> Step:
-        """Do a step."""
+    def step(self, batch: Batch, context: StepContext, budget: Budget) -> Step:
+        """Run a step."""
 
 
 class Recorder(Protocol):
-    """What records work on a kind of device."""
+    """Records work on one type of device."""
 
     def rehearse(self, work: Work) -> tuple[Step, bool]:
-        """Do the work as it will be recorded; returns whether it can be: nothing in it waited for the device."""
+        """Run the work as it will be recorded; also return whether it can be: nothing in it waited for the device."""
 
     def record(self, work: Work) -> tuple[Step, Replay]:
-        """Record the work without doing it; returns where its results will lie, and what does it.
+        """Record the work without running it; return its future results and the function that runs it.
 
         Raises:
             RuntimeError: it cannot be recorded.
@@ -59,28 +59,28 @@ class Recorder(Protocol):
 
 
 def stepper_for(config: Config, data: Split, teacher: nn.Module | None) -> Stepper:
-    """Who does the steps of a run; on a device that records, who did those of the run before, if it was of its kind."""
+    """Return a stepper for a run; with a recorder, reuse that of the last run if it was of the same kind."""
     recorder = RECORDERS.get(data.rows.device.type)
     if recorder is None:
-        return Written(METHODS[config.method])
+        return EagerStepper(METHODS[config.method])
     kind = kind_of(config, data, teacher)
     if kind not in _latest:
         _latest.clear()
         gc.collect()  # of traced networks, which are circles: before the next one takes memory
-        _latest[kind] = Recorded(recorder, config, data, teacher)
+        _latest[kind] = GraphStepper(recorder, config, data, teacher)
     return _latest[kind]
 
 
 def kind_of(config: Config, data: Split, teacher: nn.Module | None) -> tuple[object, ...]:
-    """All of a run that its recording holds fast, whatever is copied to its memory."""
+    """Everything that a graph fixes, whatever is copied into its memory."""
     own = () if config.own is None else tuple(value for value in vars(config.own).values() if type(value) is not float)
     batch = (min(config.optim.batch_size, len(data)), *data.images.shape[1:], data.num_classes, data.rows.device)
     update = (config.optim.momentum, config.optim.weight_decay, config.optim.ema_decay > 0, config.awp.gamma)
     return config.method, own, config.model, config.precision, config.attack.steps, batch, update, repr(teacher)
 
 
-class Written:
-    """`Stepper` that does every step as `train_step` has it, on the run's own state."""
+class EagerStepper:
+    """`Stepper` that runs `train_step` on the run's own state."""
 
     def __init__(self, method: Method) -> None:
         self._method = method
@@ -91,21 +91,21 @@ class Written:
         self._state = state
         yield state
 
-    def step(self, batch: Batch, setting: Setting, budget: Budget) -> Step:
+    def step(self, batch: Batch, context: StepContext, budget: Budget) -> Step:
         """See `Stepper`."""
-        return train_step(self._method, self._state, batch, setting, budget)
+        return train_step(self._method, self._state, batch, context, budget)
 
 
-class Recorded:
-    """`Stepper` that does the steps on a state and a teacher of its own, a `Recording` for each phase of the method."""
+class GraphStepper:
+    """`Stepper` on its own state and teacher, with a `RecordedStep` for each phase of the method."""
 
     def __init__(self, recorder: Recorder, config: Config, data: Split, teacher: nn.Module | None) -> None:
         self._recorder, self._method = recorder, METHODS[config.method]
         self._state = TrainState.fresh(config, data.images.shape[1], data.num_classes, data.rows.device)
         self._state.student.train()
         self._teacher = deepcopy(teacher)
-        self._places: tuple[Batch, Setting, Budget] | None = None
-        self._recordings: dict[int, Recording] = {}
+        self._places: tuple[Batch, StepContext, Budget] | None = None
+        self._recordings: dict[int, RecordedStep] = {}
 
     @contextmanager
     def at(self, state: TrainState, teacher: nn.Module | None) -> Iterator[TrainState]:
@@ -118,25 +118,25 @@ class Recorded:
         yield self._state
         state.take_over(self._state)
 
-    def step(self, batch: Batch, setting: Setting, budget: Budget) -> Step:
+    def step(self, batch: Batch, context: StepContext, budget: Budget) -> Step:
         """See `Stepper`."""
         if self._places is None:
-            self._places = placed(batch), replace(placed(setting), teacher=self._teacher), placed(budget)
-        for place, value in zip(self._places, (batch, setting, budget), strict=True):
+            self._places = placed(batch), replace(placed(context), teacher=self._teacher), placed(budget)
+        for place, value in zip(self._places, (batch, context, budget), strict=True):
             put(value, place)
-        if setting.phase not in self._recordings:
-            own_batch, own_setting, own_budget = self._places
-            around = replace(own_setting, phase=setting.phase)
+        if context.phase not in self._recordings:
+            own_batch, own_context, own_budget = self._places
+            around = replace(own_context, phase=context.phase)
             work = partial(train_step, self._method, self._state, own_batch, around, own_budget)
-            self._recordings[setting.phase] = Recording(self._recorder, work)
-        return self._recordings[setting.phase].step()
+            self._recordings[context.phase] = RecordedStep(self._recorder, work)
+        return self._recordings[context.phase].step()
 
 
-class Recording:
-    """One step that is done again and again, on the same memory.
+class RecordedStep:
+    """One step, repeated on the same memory.
 
-    The first WARM_STEPS are done as they are written, and are steps like any other. Where the step cannot be recorded,
-    because the method reads a number off the device, all others are too.
+    The first WARM_STEPS run as written, and count like any other. If the step cannot be recorded, because the method
+    reads a number off the device, all steps run as written.
     """
 
     def __init__(self, recorder: Recorder, work: Work) -> None:
@@ -145,7 +145,7 @@ class Recording:
         self._recorded: tuple[Step, Replay] | None = None
 
     def step(self) -> Step:
-        """Do it."""
+        """Run it."""
         if self._recorded is not None:
             step, replay = self._recorded
             replay()
@@ -171,7 +171,7 @@ class Recording:
 
 
 def placed(value: Any) -> Any:
-    """A dataclass with a copy of each of its tensors, however deep; the rest as it is."""
+    """Copy a dataclass with all its tensors, however deep; share the rest."""
     if isinstance(value, Tensor):
         return value.clone()
     if not is_dataclass(value):
@@ -180,7 +180,7 @@ def placed(value: Any) -> Any:
 
 
 def put(value: Any, place: Any) -> None:
-    """Copy the tensors of a dataclass to where those of another one lie."""
+    """Copy the tensors of a dataclass into those of another one."""
     if isinstance(value, Tensor):
         place.copy_(value)
     elif is_dataclass(value):
@@ -193,11 +193,11 @@ class CudaGraphs:
 
     @functools.cached_property
     def _stream(self) -> torch.cuda.Stream:
-        """One for all rehearsals: memory that is free is kept for the stream that had it."""
+        """One stream for all rehearsals: the allocator keeps free memory for the stream that had it."""
         return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def rehearse(self, work: Work) -> tuple[Step, bool]:
-        """See `Recorder`. On a stream of its own, as recordings are."""
+        """See `Recorder`. Runs on a side stream, as recordings do."""
         stream, before = self._stream, torch.cuda.get_sync_debug_mode()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), warnings.catch_warnings(record=True) as caught, _convolutions_tried_out():
@@ -220,7 +220,7 @@ class CudaGraphs:
 
 @contextmanager
 def _convolutions_tried_out() -> Iterator[None]:
-    """Inside, cuDNN tries its ways out on each new shape, and keeps to the fastest."""
+    """Let cuDNN benchmark its algorithms on each new shape."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -230,6 +230,6 @@ def _convolutions_tried_out() -> Iterator[None]:
 
 
 RECORDERS: dict[str, Recorder] = {"cuda": CudaGraphs()}
-"""By device type; where there is none, steps are done as they are written."""
+"""By device type; without one, steps run as written."""
 
-_latest: dict[tuple[object, ...], Recorded] = {}
+_latest: dict[tuple[object, ...], GraphStepper] = {}

@@ -10,7 +10,7 @@ from ltsd.losses import Scalar
 
 
 @dataclass(frozen=True)
-class Setting:
+class StepContext:
     """The hyperparameters and constants of a step; a Scalar may be a float or a 0-d device tensor.
 
     `log_counts` is [C], the log of the training images of each class; `tail` bool [C], which classes are tail classes;
