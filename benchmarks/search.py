@@ -26,8 +26,8 @@ from ltsd.data import load_splits
 from ltsd.exam import examine
 from ltsd.files import publishing
 from ltsd.runs import load_model
-from sweeps.findings.confirm import Choice, mean
 from sweeps.journal.record import Record
+from sweeps.results.confirm import Choice, mean
 from sweeps.settings.sweep import Sweep
 
 SEARCH = Path(__file__).parent.parent / "sweeps" / "search.py"

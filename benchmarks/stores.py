@@ -12,7 +12,7 @@ from ltsd.data import load_splits
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
 from sweeps.settings.groups import groups_named
-from sweeps.study.database import StudyPlace
+from sweeps.study.database import StudyStorage
 from sweeps.study.space import search_space
 from sweeps.study.stored import StoredStudy
 from sweeps.tracking.view import MlflowView
@@ -52,7 +52,7 @@ def of_journal(folder: Path) -> dict[str, float]:
     return {"reports": rate(lambda n: record.reported(job, report(n + 1)), 1000)}
 
 
-def of_study(place: StudyPlace, running: int) -> dict[str, float]:
+def of_study(place: StudyStorage, running: int) -> dict[str, float]:
     """Operations a second on a stored study of which so many trials run, and some are over."""
     space = search_space(BASE, 20.0, (), groups_named(None, BASE.method))
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))

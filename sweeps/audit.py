@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = read_flags(arguments)
     given = {name: value for name, value in vars(flags).items() if name != "repair" and value is not None}
     sweep = Sweep.resumed(given, {}, remedy="give the name of one that was started, and its --storage")
-    from sweeps.views import Views  # takes seconds to import; --help and a mistaken flag need not wait
+    from sweeps.consistency import Views  # takes seconds to import; --help and a mistaken flag need not wait
 
     with sweep.claimed():
         views = Views(sweep)

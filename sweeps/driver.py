@@ -13,18 +13,18 @@ from ltsd.output import CLOSED
 from sweeps.dispatch.dispatcher import Dispatcher
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
-from sweeps.findings import finals, report
-from sweeps.findings.confirm import Choice
-from sweeps.findings.finals import Exams
-from sweeps.findings.note import note
-from sweeps.findings.pictures import draw_sweep
-from sweeps.findings.progress import Progress
 from sweeps.journal.exchange import exchange_of
-from sweeps.journal.safekeeping import Safe
+from sweeps.journal.journal_backup import Safe
 from sweeps.machines.cluster import Cluster
 from sweeps.machines.machine import OwnMachine
-from sweeps.opening import Parts, check_attacks, opened
+from sweeps.results import finals, report
+from sweeps.results.confirm import Choice
+from sweeps.results.finals import Exams
+from sweeps.results.note import note
+from sweeps.results.pictures import draw_sweep
+from sweeps.results.progress import Progress
 from sweeps.settings.sweep import Sweep
+from sweeps.startup import Parts, check_attacks, opened
 from sweeps.study.database import check_stores
 from sweeps.study.scheduler import rungs
 from sweeps.worker.teachers import TeacherStore

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return supervised(run, sweep.on_record)
     except StillbornError as error:
-        from sweeps.opening import withdraw  # takes seconds to import, too
+        from sweeps.startup import withdraw  # takes seconds to import, too
 
         withdraw(sweep)
         raise UserError(f"the sweep's process died before its first job began ({error}); {remedy()}") from None
@@ -53,7 +53,7 @@ def read_flags(arguments: Sequence[str] | None) -> Sweep:
     parsed = parser.parse_known(arguments)
     given, fixed = values_set(parsed, Settings()), values_set(parsed, Config())
     if parsed.resume and "shared" in given:
-        from sweeps.journal.safekeeping import fetch  # takes seconds to import, as the driver does
+        from sweeps.journal.journal_backup import fetch  # takes seconds to import, as the driver does
 
         fetch(given)
     return Sweep.resumed(given, fixed) if parsed.resume else Sweep.new(given, fixed)

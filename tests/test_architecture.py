@@ -113,7 +113,7 @@ def test_who_speaks_to_ray() -> None:
             "machines.machine",
             "machines.sharing",
             "study.scheduler",
-            "worker.shipping",
+            "worker.node_setup",
             "worker.trial",
         )
     ]

@@ -22,8 +22,8 @@ from ltsd.errors import UserError
 from sweeps.journal.bucket import Bucket, UnreachableError
 from sweeps.journal.exchange import SharedBucket
 from sweeps.journal.jobs import Job, Report, keep_checkpoint, newest_checkpoint
+from sweeps.journal.journal_backup import Safe, restore
 from sweeps.journal.record import Record, epochs_kept
-from sweeps.journal.safekeeping import Safe, restore
 from sweeps.settings.flags import Settings
 from sweeps.settings.sweep import SETTINGS_FILE
 

@@ -153,7 +153,7 @@ def looked_over(address: str, token: str, folder: Path) -> tuple[int, list[str]]
     from sweeps.journal.exchange import SharedFolder
     from sweeps.machines.cluster import Cluster, alive_nodes, look_over
     from sweeps.settings.flags import Settings
-    from sweeps.worker.shipping import Shipment, versions
+    from sweeps.worker.node_setup import Shipment, versions
 
     machines = Cluster(Settings(ray_address=address))
     try:
@@ -176,7 +176,7 @@ def test_a_node_that_is_gone_before_it_answers_is_left_out(cluster: tuple[str, s
 
 def test_a_node_says_what_it_lacks(tmp_path: Path) -> None:
     from sweeps.journal.exchange import SharedFolder
-    from sweeps.worker.shipping import Shipment, lacks_of_this_node, versions
+    from sweeps.worker.node_setup import Shipment, lacks_of_this_node, versions
 
     wanted = Shipment(versions(), str(tmp_path), SharedFolder(), "images", "fingerprint", ())
     assert f"it does not see {tmp_path}" in lacks_of_this_node(wanted)

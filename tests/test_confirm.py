@@ -10,9 +10,9 @@ from optuna.trial import FrozenTrial, create_trial
 
 from ltsd.config import Config
 from sweeps.dispatch.running import Running
-from sweeps.findings.confirm import chosen, contenders, ends, scores
 from sweeps.journal.jobs import Job, Report, rank
 from sweeps.journal.record import Record
+from sweeps.results.confirm import chosen, contenders, ends, scores
 from sweeps.settings.objectives import Objectives, Preference
 from sweeps.study.searcher import VALIDATED
 from sweeps.tracking.points import best_and_final, expected

@@ -16,7 +16,7 @@ from test_searcher import ROBUST, SPACE, recorded, told, values
 from ltsd.errors import UserError
 from sweeps.settings.flags import Settings
 from sweeps.settings.sweep import Sweep
-from sweeps.study.database import StudyDatabase, StudyFile, check_stores, place_of_study
+from sweeps.study.database import StudyDatabase, StudyFile, check_stores, study_storage_of
 from sweeps.study.export import StudyExport
 from sweeps.study.searcher import Study
 from sweeps.study.stored import StoredStudy
@@ -160,8 +160,8 @@ def test_sweeps_of_the_same_name_have_studies_of_their_own(tmp_path: Path) -> No
         with sweep.claimed():
             sweep.keep()
     resumed = Sweep.resumed({"name": "night", "storage": str(tmp_path / "one")}, {})
-    one, two, again = (place_of_study(sweep) for sweep in (*sweeps, resumed))
+    one, two, again = (study_storage_of(sweep) for sweep in (*sweeps, resumed))
     assert one.study == again.study != two.study
     assert str(again) == f"the study {one.study} in postgresql://host/studies"
     back = Sweep.resumed({"name": "night", "storage": str(tmp_path / "one"), "study_uri": ""}, {})
-    assert place_of_study(back) == StudyFile((tmp_path / "one" / "night").absolute())
+    assert study_storage_of(back) == StudyFile((tmp_path / "one" / "night").absolute())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sweeps.findings.finals import Examined, table
+from sweeps.results.finals import Examined, table
 
 
 def examined(seed: int, **metrics: float) -> Examined:

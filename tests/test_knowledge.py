@@ -11,9 +11,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ltsd.config import Config
 from ltsd.errors import UserError
 from ltsd.knobs import Value
-from sweeps.findings.knowledge import points_known
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
+from sweeps.results.knowledge import points_known
 from sweeps.settings.sweep import Sweep
 
 SPACE: dict[str, BaseDistribution] = {

@@ -5,7 +5,7 @@ import shlex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.findings.note import LIMIT, command, note
+from sweeps.results.note import LIMIT, command, note
 from sweeps.search import read_flags
 from sweeps.settings.sweep import Sweep
 

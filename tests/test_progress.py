@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 from test_searcher import ROBUST, SPACE, recorded
 
 from ltsd.config import Config
-from sweeps.findings.progress import Progress
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
+from sweeps.results.progress import Progress
 from sweeps.settings.objectives import Objectives
 from sweeps.study.searcher import VALIDATED, Study
 

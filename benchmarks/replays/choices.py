@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from replays.searches import Ended, Search
 from replays.table import CLEAN, TEST
 from replays.world import Replay
-from sweeps.findings.confirm import DEFAULTS, SEEDS, chosen, contenders, mean
+from sweeps.results.confirm import DEFAULTS, SEEDS, chosen, contenders, mean
 from sweeps.settings.objectives import Scores
 
 

@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 
 from replays.landscape import Costs, Landscape
 from replays.table import RESERVE, Array, Table, weights
-from sweeps.findings.confirm import SEEDS
+from sweeps.results.confirm import SEEDS
 from sweeps.settings.groups import group_of
 
 ALIKE = 20

@@ -6,12 +6,12 @@ from pathlib import Path
 from ltsd.config import Config
 from sweeps.dispatch.stages import Stages
 from sweeps.dispatch.teaching import Teaching
-from sweeps.findings import finals
-from sweeps.findings.finals import Exams
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
+from sweeps.results import finals
+from sweeps.results.finals import Exams
 from sweeps.settings.objectives import Preference
 from sweeps.study.search import Search
 from sweeps.worker.teachers import TeacherStore

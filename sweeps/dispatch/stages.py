@@ -8,13 +8,13 @@ from optuna.trial import TrialState
 
 from ltsd.config import Config
 from sweeps.dispatch.teaching import Teaching
-from sweeps.findings import confirm, finals
-from sweeps.findings.confirm import Choice
-from sweeps.findings.finals import Exams
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job, trial_key
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
+from sweeps.results import confirm, finals
+from sweeps.results.confirm import Choice
+from sweeps.results.finals import Exams
 from sweeps.settings.objectives import Preference
 from sweeps.study.search import Search
 from sweeps.study.searcher import Proposal

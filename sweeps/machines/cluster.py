@@ -16,7 +16,7 @@ from sweeps.journal.exchange import Exchange
 from sweeps.machines import environment
 from sweeps.machines.machine import QUIET, carried, share_asked, starting_ray
 from sweeps.settings.flags import Settings
-from sweeps.worker.shipping import Shipment, lacks_of_this_node
+from sweeps.worker.node_setup import Shipment, lacks_of_this_node
 
 LOOK_EVERY_S = 2.0
 ANSWER_WITHIN_S = 60.0

@@ -17,7 +17,7 @@ from ltsd.errors import UserError
 from sweeps.journal.exchange import Exchange
 from sweeps.machines import environment
 from sweeps.settings.flags import AUTO, Settings
-from sweeps.worker.shipping import Shipment
+from sweeps.worker.node_setup import Shipment
 
 # Workers stay where the driver stands, so that a relative path of data means the same to both.
 WORKER_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}}

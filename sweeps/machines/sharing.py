@@ -21,7 +21,7 @@ from ltsd.models.frozen import frozen
 from ltsd.state import TrainState
 from ltsd.train import train_epoch
 from sweeps.machines.machine import Machines
-from sweeps.worker.shipping import Shipment
+from sweeps.worker.node_setup import Shipment
 from sweeps.worker.trial import CONTEXT_BYTES, claim_device, splits_of
 
 TRIALS = (1, 2, 4, 8)

@@ -31,7 +31,7 @@ class UnreachableError(UserError):
     """A database does not let us in: it is away, or its address is wrong."""
 
 
-class StudyPlace(Protocol):
+class StudyStorage(Protocol):
     """Where the study of a sweep lies; as text, how it is named in messages."""
 
     @property
@@ -77,7 +77,7 @@ class StudyFile:
         return self.folder.absolute() / (f"study-{self.row}.db" if self.row else STUDY_FILE)
 
     def storage(self) -> RDBStorage:
-        """See `StudyPlace`."""
+        """See `StudyStorage`."""
         return RDBStorage(f"sqlite:///{self.file}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
 
     def check(self) -> None:
@@ -93,7 +93,7 @@ class StudyFile:
                 raise sqlite3.DatabaseError(verdict)
 
     def set_aside(self, error: Exception) -> None:
-        """See `StudyPlace`."""
+        """See `StudyStorage`."""
         for path in self.folder.glob(f"{self.file.name}*"):
             if ".damaged-" not in path.name:
                 path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
@@ -113,7 +113,7 @@ class StudyDatabase:
         return f"the study {self.study} in {without_password(self.uri)}"
 
     def storage(self) -> RDBStorage:
-        """See `StudyPlace`. Connections that break later are made again."""
+        """See `StudyStorage`. Connections that break later are made again."""
         check_address("--study-uri", self.uri)
         try:
             return RDBStorage(self.uri, engine_kwargs={"pool_pre_ping": True, "connect_args": WITHIN})
@@ -124,7 +124,7 @@ class StudyDatabase:
         """Nothing: PostgreSQL checks what it reads."""
 
     def set_aside(self, error: Exception) -> None:
-        """See `StudyPlace`."""
+        """See `StudyStorage`."""
         if isinstance(error, StorageInternalError):
             raise self._unfit(error.__cause__ or error) from None
         rename = sqlalchemy.text("UPDATE studies SET study_name = :aside WHERE study_name = :name")
@@ -136,7 +136,7 @@ class StudyDatabase:
             raise self._unfit(failed) from None
 
     def remove(self) -> None:
-        """See `StudyPlace`."""
+        """See `StudyStorage`."""
         with contextlib.suppress(KeyError, UserError, StorageInternalError):
             optuna.delete_study(study_name=self.study, storage=self.storage())
 
@@ -148,7 +148,7 @@ class StudyDatabase:
         )
 
 
-def place_of_study(sweep: Sweep, row: str = "") -> StudyPlace:
+def study_storage_of(sweep: Sweep, row: str = "") -> StudyStorage:
     """Where the study of a row's search lies by the settings of a sweep. In a database it bears the sweep's name and
     identity, since sweeps in other folders may bear the same name, and the row.
     """

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from sweeps.journal.jobs import Report
 from sweeps.journal.outbox import Outbox
 from sweeps.journal.record import JobRecord
-from sweeps.study.database import StudyPlace
+from sweeps.study.database import StudyStorage
 from sweeps.study.searcher import Study
 from sweeps.study.stored import StoredStudy, is_outage
 
@@ -13,7 +13,7 @@ from sweeps.study.stored import StoredStudy, is_outage
 class StudyExport:
     """A `Listener` that keeps the stored studies of a sweep up to date and never holds up training."""
 
-    def __init__(self, studies: Sequence[Study], places: Sequence[StudyPlace], say: Callable[[str], None]) -> None:
+    def __init__(self, studies: Sequence[Study], places: Sequence[StudyStorage], say: Callable[[str], None]) -> None:
         self._say = say
         self._pairs = [
             (study, StoredStudy(place, study.objectives, say, study.row))

@@ -12,7 +12,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from sweeps.journal.jobs import trial_key
 from sweeps.settings.objectives import Objectives
-from sweeps.study.database import StudyPlace, UnreachableError
+from sweeps.study.database import StudyStorage, UnreachableError
 
 STUDY = "study"
 
@@ -24,7 +24,7 @@ class ContradictionError(ValueError):
 class StoredStudy:
     """The study of a row's search in its place. What is there and should not be is kept, under another name."""
 
-    def __init__(self, place: StudyPlace, objectives: Objectives, say: Callable[[str], None], row: str = "") -> None:
+    def __init__(self, place: StudyStorage, objectives: Objectives, say: Callable[[str], None], row: str = "") -> None:
         self._place, self._objectives, self._say, self._row = place, objectives, say, row
         self._storage: RDBStorage | None = None
         self._id = -1

@@ -32,7 +32,7 @@ from sweeps.tracking.faults import fault, in_the_bin
 from sweeps.tracking.model import is_registered, register
 from sweeps.tracking.points import Point, expected, points
 from sweeps.tracking.tags import ending, versions
-from sweeps.worker.portrait import first_of_each_class
+from sweeps.worker.figures import first_of_each_class
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 MAX_RUNS = 50_000

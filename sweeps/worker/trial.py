@@ -23,8 +23,8 @@ from ltsd.train import REMEDY, DivergedError, validate
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import BEGINS, Job, Report, keep_checkpoint, newest_checkpoint
-from sweeps.worker.portrait import keep_pictures
-from sweeps.worker.shipping import NodeUnfitError, Shipment, received
+from sweeps.worker.figures import keep_pictures
+from sweeps.worker.node_setup import NodeUnfitError, Shipment, received
 from sweeps.worker.teachers import is_trained, training_lock
 
 CONTEXT_BYTES = 600 * 2**20

@@ -18,7 +18,7 @@ from sweeps.audit import main
 
 LONG = (*SHORT, "--trials", "6", "--epochs", "24")
 PREPARED = get_context("forkserver")
-PREPARED.set_forkserver_preload(["sweeps.views"])
+PREPARED.set_forkserver_preload(["sweeps.consistency"])
 
 
 class Sweep:

@@ -12,19 +12,19 @@ from optuna.distributions import BaseDistribution
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.exam import check_classes
-from sweeps.findings import report
-from sweeps.findings.knowledge import points_known
-from sweeps.findings.note import note
-from sweeps.findings.progress import Progress
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.record import Record, open_mended
 from sweeps.machines import environment as ray_environment
 from sweeps.machines.machine import Machines
 from sweeps.machines.sharing import share_out
+from sweeps.results import report
+from sweeps.results.knowledge import points_known
+from sweeps.results.note import note
+from sweeps.results.progress import Progress
 from sweeps.settings.flags import AUTO, Settings
 from sweeps.settings.sweep import Sweep
-from sweeps.study.database import place_of_study
+from sweeps.study.database import study_storage_of
 from sweeps.study.export import StudyExport
 from sweeps.study.search import Search
 from sweeps.study.searcher import Study
@@ -92,7 +92,7 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
         with starting(sweep, tracker, record, machines, start):
             searches = tuple(search_of(sweep, row, record, space, ratio) for row, space in spaces.items())
             studies = [search.study for search in searches]
-            export = StudyExport(studies, [place_of_study(sweep, row) for row in spaces], progress.say)
+            export = StudyExport(studies, [study_storage_of(sweep, row) for row in spaces], progress.say)
             if sweep.is_new:
                 export.begin()
         tracker.describe(note(sweep))
@@ -119,7 +119,7 @@ def leaving_nothing(sweep: Sweep) -> Iterator[None]:
 def remove(sweep: Sweep) -> None:
     """Take away the folder and the study of a sweep that never began."""
     for row in sweep.searched:
-        place_of_study(sweep, row).remove()
+        study_storage_of(sweep, row).remove()
     shutil.rmtree(sweep.settings.folder, ignore_errors=True)
 
 

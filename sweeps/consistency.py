@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterator
 
 from ltsd.data import load_splits
-from sweeps.findings import finals, report
-from sweeps.findings.confirm import Choice
-from sweeps.findings.note import note
 from sweeps.journal.exchange import Exchange, exchange_of
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Record, epochs_kept, open_mended
+from sweeps.results import finals, report
+from sweeps.results.confirm import Choice
+from sweeps.results.note import note
 from sweeps.settings.sweep import JOURNAL_FILE, Sweep
-from sweeps.study.database import check_stores, place_of_study
+from sweeps.study.database import check_stores, study_storage_of
 from sweeps.study.searcher import Study
 from sweeps.study.space import sweep_space
 from sweeps.study.stored import StoredStudy
@@ -29,7 +29,7 @@ class Views:
         check_stores(sweep.settings)
         self._said: list[str] = []
         self._stored = {
-            row: StoredStudy(place_of_study(sweep, row), sweep.settings.maximised, self._said.append, row)
+            row: StoredStudy(study_storage_of(sweep, row), sweep.settings.maximised, self._said.append, row)
             for row in sweep.searched
         }
         self.record = Record.read(self._folder)

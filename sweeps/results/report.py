@@ -11,12 +11,12 @@ from optuna.trial import TrialState
 from ltsd.data import Splits, description
 from ltsd.errors import UserError
 from ltsd.precision import computes_in
-from sweeps.findings import confirm, finals
-from sweeps.findings.confirm import Choice
-from sweeps.findings.finals import Results
-from sweeps.findings.paired import differences
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
+from sweeps.results import confirm, finals
+from sweeps.results.confirm import Choice
+from sweeps.results.finals import Results
+from sweeps.results.paired import differences
 from sweeps.settings.addresses import flag_of, given_again, without_password
 from sweeps.settings.flags import AUTO
 from sweeps.settings.objectives import MEASURED

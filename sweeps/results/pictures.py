@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
 from ltsd.files import publishing
-from sweeps.findings.confirm import DEFAULTS, Choice, mean
-from sweeps.findings.finals import Results, summary
+from sweeps.results.confirm import DEFAULTS, Choice, mean
+from sweeps.results.finals import Results, summary
 from sweeps.settings.rows import title_of
 from sweeps.study.searcher import Study
 

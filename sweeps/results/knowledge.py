@@ -10,9 +10,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from ltsd.config import Config
 from ltsd.errors import UserError
 from ltsd.knobs import Value, nearest, walk
-from sweeps.findings import confirm
-from sweeps.findings.confirm import DEFAULTS, Choice
 from sweeps.journal.record import Record
+from sweeps.results import confirm
+from sweeps.results.confirm import DEFAULTS, Choice
 from sweeps.settings.groups import TEACHER_GAMMA
 from sweeps.settings.sweep import Sweep
 

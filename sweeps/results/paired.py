@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ltsd.evaluate import Verdicts
 from ltsd.exam.comparison import paired_difference
 from ltsd.exam.verdicts import read_verdicts
-from sweeps.findings.finals import Examined, Results
+from sweeps.results.finals import Examined, Results
 from sweeps.settings.rows import title_of
 
 COLUMNS = {

@@ -8,9 +8,9 @@ from typing import Any
 
 from ltsd.config import Config
 from ltsd.files import publishing
-from sweeps.findings.confirm import Choice
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
+from sweeps.results.confirm import Choice
 from sweeps.settings.rows import END, FINALIST, TUNED, overrides, title_of
 
 COLUMNS = {
