@@ -29,7 +29,7 @@ from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.data.batches import Split
-from ltsd.evaluate import CHUNK, Accuracy, Verdicts, clean_verdicts, pgd_verdicts
+from ltsd.evaluation.evaluate import CHUNK, Accuracy, Verdicts, clean_verdicts, pgd_verdicts
 from ltsd.files import publishing
 from ltsd.models.frozen import frozen
 from ltsd.runs import open_run

@@ -23,7 +23,7 @@ import torch
 from machine import RESULTS, hardware
 
 from ltsd.data import load_splits
-from ltsd.exam import examine
+from ltsd.evaluation.exam import examine
 from ltsd.files import publishing
 from ltsd.runs import load_model
 from sweeps.journal.record import Record

@@ -27,7 +27,7 @@ from ltsd.attacks.autoattack import autoattack
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.data.batches import Split
-from ltsd.evaluate import CHUNK, Verdicts, clean_verdicts, standing_verdicts
+from ltsd.evaluation.evaluate import CHUNK, Verdicts, clean_verdicts, standing_verdicts
 from ltsd.files import publishing
 from ltsd.knobs import Value
 from ltsd.models.frozen import frozen

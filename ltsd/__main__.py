@@ -20,9 +20,9 @@ from ltsd.config import Config, DataConfig
 from ltsd.data import Splits, description, load_splits
 from ltsd.data.sources import load_source
 from ltsd.errors import UserError
-from ltsd.exam import ENSEMBLE_TITLE, ExamResult, examine
-from ltsd.exam.table import class_table
-from ltsd.exam.verdicts import read_verdicts
+from ltsd.evaluation.exam import ENSEMBLE_TITLE, ExamResult, examine
+from ltsd.evaluation.table import class_table
+from ltsd.evaluation.verdicts import read_verdicts
 from ltsd.files import publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS

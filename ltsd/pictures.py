@@ -14,7 +14,7 @@ from ltsd.attacks.pgd import pgd, steady, uniform_start
 from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
 from ltsd.data.names import told_apart
-from ltsd.evaluate import eval_mode
+from ltsd.evaluation.evaluate import eval_mode
 
 COLOURS = {
     "clean": "#9ec9e2",

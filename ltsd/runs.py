@@ -1,4 +1,4 @@
-"""One run from configuration to checkpoint: what the command line and the Ray trial share."""
+"""A run from configuration to checkpoint; the command line and the Ray trial share it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ltsd.train import train
 
 @dataclass(frozen=True)
 class Run:
-    """A configuration, its data on the device, its state and its teacher: all that `train` takes."""
+    """Everything that `train` needs: a configuration, its data on the device, its state and its teacher."""
 
     config: Config
     state: TrainState
@@ -34,11 +34,11 @@ class Run:
     """The fingerprint of the source's images."""
 
     def epochs(self) -> Iterator[EpochMetrics]:
-        """Train on; the run may be saved at every yield."""
+        """Continue training; the run can be saved at every yield."""
         return train(self.config, self.state, self.data, self.val, self.teacher)
 
     def save(self, path: Path) -> None:
-        """Write the whole run, and what is needed to rebuild its model."""
+        """Write the whole run, with everything that rebuilds its model."""
         about = {
             "config": self.config.flatten(),
             "shape": list(self.data.images.shape[1:]),
@@ -60,11 +60,20 @@ def open_run(
     teacher: nn.Module | None,
     resume: Path | None,
 ) -> Run:
-    """A fresh run, or one that goes on from a checkpoint.
+    """Start a run, or continue one from a checkpoint.
+
+    Args:
+        config: the run's configuration.
+        splits: the data that `data` and `val` are parts of.
+        data: training images.
+        val: validation images; None to validate never.
+        device: where to train.
+        teacher: the trained self-teacher, for methods that need one.
+        resume: checkpoint to continue from; None for a fresh start.
 
     Raises:
-        UserError: the method needs a teacher and none is given.
-        CheckpointError: `resume` is damaged or of another configuration.
+        UserError: the method needs a teacher and there is none.
+        CheckpointError: `resume` is damaged, or has another configuration or other images.
     """
     if METHODS[config.method].needs_teacher and teacher is None:
         raise UserError(f"method {config.method} learns from a teacher and none is given")
@@ -78,10 +87,10 @@ def open_run(
 
 
 def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a checkpoint, in eval mode, and what the checkpoint says of itself.
+    """Return the model of a checkpoint, in eval mode, and the checkpoint's content.
 
     Raises:
-        CheckpointError: damaged, or its tensors are of another architecture than its configuration.
+        CheckpointError: the file is damaged, or its tensors do not fit its configuration.
     """
     content = load_checkpoint(path, device)
     try:
@@ -98,10 +107,10 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, A
 
 
 def check_same_images(path: Path, content: dict[str, Any], splits: Splits) -> None:
-    """See that a checkpoint was trained on the images that its source has.
+    """Check that a checkpoint was trained on the images that its source has now.
 
     Raises:
-        CheckpointError: it was trained on others.
+        CheckpointError: it was trained on other images.
     """
     if content.get("images") != splits.fingerprint:
         raise CheckpointError(

@@ -12,7 +12,14 @@ from ltsd.config import Config
 from ltsd.cuda_graphs import Stepper, stepper_for
 from ltsd.data.batches import Split, epoch_batches
 from ltsd.errors import UserError
-from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts, standing_verdicts, unanswered, validation_metrics
+from ltsd.evaluation.evaluate import (
+    Accuracy,
+    clean_verdicts,
+    pgd_verdicts,
+    standing_verdicts,
+    unanswered,
+    validation_metrics,
+)
 from ltsd.methods import METHODS
 from ltsd.models.frozen import Frozen, frozen
 from ltsd.state import EpochMetrics, TrainState, stream
@@ -26,24 +33,27 @@ REMEDY = "lower optim.lr (of a teacher: teacher.lr) and start anew"
 
 
 class DivergedError(UserError, ArithmeticError):
-    """A loss, a weight, a statistic of BatchNorm, an average of those, or an answer is not finite."""
+    """A loss, a weight, a BatchNorm statistic, an averaged weight or an answer is not finite."""
 
 
 def train(
     config: Config, state: TrainState, data: Split, val: Split | None, teacher: nn.Module | None
 ) -> Iterator[EpochMetrics]:
-    """Train from where `state` is to `config.epochs`; `state` is whole, and may be saved, at every yield.
+    """Train from the state's epoch to `config.epochs`; the state is complete, and can be saved, at every yield.
 
     Args:
         config: method, epochs, hyperparameters.
         state: changed in place.
         data: training images, on the state's device.
-        val: validated every `config.evaluate.every` epochs and after the last; None: never.
+        val: validation images, scored every `config.evaluate.every` epochs and after the last; None for never.
         teacher: the balanced self-teacher, for methods that need one.
 
+    Yields:
+        The metrics of each epoch.
+
     Raises:
-        DivergedError: `state`, a loss, or an answer to a validation image is not finite; without `val` those to the
-            training images count, after the last epoch.
+        DivergedError: the state, a loss, or an answer to a validation image is not finite; without `val`, an answer
+            to a training image after the last epoch.
     """
     _check_finite(config, state, len(state.history))
     counts = data.class_counts()
@@ -72,7 +82,7 @@ def train(
 
 
 def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split, teacher: nn.Module | None) -> "Tally":
-    """The steps of the epoch that comes next, on all training images; returns what they measured."""
+    """Run the next epoch on all training images; return its measurements."""
     epoch, device, method = len(state.history), data.rows.device, METHODS[config.method]
     generator = torch.Generator(device).manual_seed(stream(config.seed, epoch))
     counts = data.class_counts()
@@ -89,9 +99,9 @@ def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split
 
 
 class Tally:
-    """What the batches of an epoch measured, kept on the device and read once, at its end.
+    """Measurements of an epoch's batches, kept on the device and read once, at its end.
 
-    `predicted` is [C], how many images were taken for each class.
+    `predicted` [C] counts the images that were assigned to each class.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
@@ -102,7 +112,7 @@ class Tally:
         self.predicted = torch.zeros(num_classes, device=device)
 
     def add(self, step: Step, labels: Tensor) -> None:
-        """Add a batch of labels [B]."""
+        """Add the step of a batch with labels [B]."""
         for name, value in step.losses.items():
             self._losses.setdefault(name, []).append(value)
         self._is_attacked = step.is_attacked
@@ -112,14 +122,14 @@ class Tally:
         self.predicted.index_add_(0, step.predicted, ones)
 
     def means(self) -> dict[str, float]:
-        """`train/*`: mean losses over batches, and mean recall over the classes that were seen, on what was trained."""
+        """Return `train/*`: mean losses over batches, and mean recall over the classes seen, on the trained inputs."""
         means = {f"train/{name}": float(torch.stack(values).mean()) for name, values in self._losses.items()}
         seen = self._seen > 0
         accuracy = "robust_acc" if self._is_attacked else "clean_acc"
         return means | {f"train/{accuracy}": float((self._right[seen] / self._seen[seen]).mean())}
 
     def diverged(self) -> str:
-        """The first batch whose loss is not finite, in words; "" for none."""
+        """Describe the first batch whose loss is not finite; "" for none."""
         losses = torch.stack(self._losses["loss"]).tolist()
         wrong = next((batch for batch, loss in enumerate(losses) if not math.isfinite(loss)), None)
         return "" if wrong is None else f"the loss of batch {wrong + 1} of {len(losses)} is {losses[wrong]}"
@@ -128,11 +138,11 @@ class Tally:
 def validate(
     config: Config, model: nn.Module, split: Split, class_counts: list[int], prefix: str
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """The metrics `<prefix>/*` of a split, and the recalls behind them, with the same random starts every time.
+    """Return the metrics `<prefix>/*` of a split and their per-class recalls; random starts are the same every time.
 
-    `robust_acc` is the worst case, image by image, of VALIDATION_LOSSES by PGD of `evaluate.steps`: maximising PGD on
-    cross-entropy alone finds models whose gradients mislead it. `pgd_acc` and `cw_acc` are what stands before the last
-    of them; FGSM tells catastrophic overfitting.
+    `robust_acc` is the worst case, image by image, of PGD with `evaluate.steps` on each of VALIDATION_LOSSES: a search
+    for accuracy under PGD on cross-entropy alone finds models whose gradients mislead it. `pgd_acc` and `cw_acc` are
+    the accuracies after the first and the second attack. `fgsm_acc` reveals catastrophic overfitting.
 
     Raises:
         DivergedError: the model answers NaN or infinity to an image.
@@ -159,12 +169,12 @@ def validate(
 
 
 def learning_rate(base: float, epoch: int, epochs: int) -> float:
-    """`base`, a tenth of it from 75% of the epochs on, a hundredth from 90%; a closed form of the epoch."""
+    """Return `base`, a tenth of it after 75% of the epochs, a hundredth after 90%."""
     return base * 0.1 ** ((epoch >= 0.75 * epochs) + (epoch >= 0.9 * epochs))
 
 
 def _check_finite(config: Config, state: TrainState, epoch: int, loss: str = "") -> None:
-    """See that a state is finite after an epoch, and its losses, of which `loss` tells otherwise."""
+    """Check that the state is finite after an epoch, and its losses: `loss` describes one that is not."""
     if found := state.not_finite():
         found = f"{found} is not finite after its last batch"
     if loss or found:
@@ -172,7 +182,7 @@ def _check_finite(config: Config, state: TrainState, epoch: int, loss: str = "")
 
 
 def _check_answers(model: nn.Module, data: Split) -> None:
-    """See that a model of which nothing is measured answers its own training images."""
+    """Check that a model without validation gives finite answers to its training images."""
     if told := unanswered([clean_verdicts(model, data)], "training images"):
         raise DivergedError(f"{told}; {REMEDY}")
 

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
-from ltsd.exam import check_classes
+from ltsd.evaluation.exam import check_classes
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.record import Record, open_mended

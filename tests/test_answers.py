@@ -15,9 +15,9 @@ from ltsd.attacks.autoattack import MEMBERS, STANDARD, autoattack
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.data import Splits
 from ltsd.data.batches import Split
-from ltsd.evaluate import Verdicts, clean_verdicts, pgd_verdicts
-from ltsd.exam.corruptions import corruption_verdicts
-from ltsd.exam.verdicts import read_verdicts, write_verdicts
+from ltsd.evaluation.corruptions import corruption_verdicts
+from ltsd.evaluation.evaluate import Verdicts, clean_verdicts, pgd_verdicts
+from ltsd.evaluation.verdicts import read_verdicts, write_verdicts
 from ltsd.models.frozen import frozen
 from ltsd.models.network import Network
 from ltsd.pictures import attack_grid

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sweeping import SEARCH, mlflow_runs, run_search
 
-from ltsd.exam.comparison import paired_difference
-from ltsd.exam.verdicts import read_verdicts
+from ltsd.evaluation.comparison import paired_difference
+from ltsd.evaluation.verdicts import read_verdicts
 
 FAST = (
     *("--epochs", "2", "--teacher.epochs", "1", "--evaluate.every", "2", "--model.width", "8"),

@@ -6,8 +6,8 @@ import torch
 from numpy.typing import NDArray
 
 from ltsd.errors import UserError
-from ltsd.evaluate import Verdicts
-from ltsd.exam.comparison import paired_difference
+from ltsd.evaluation.comparison import paired_difference
+from ltsd.evaluation.evaluate import Verdicts
 
 COUNTS = (400, 100, 200)
 LABELS = np.repeat(np.arange(3), COUNTS)

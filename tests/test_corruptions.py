@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from ltsd.data import Splits
-from ltsd.exam.corruptions import CORRUPTIONS, VARIANTS, corrupted, corruption_verdicts
+from ltsd.evaluation.corruptions import CORRUPTIONS, VARIANTS, corrupted, corruption_verdicts
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:

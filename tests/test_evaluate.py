@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.data import Splits
 from ltsd.data.batches import Split
-from ltsd.evaluate import (
+from ltsd.evaluation.evaluate import (
     CHUNK,
     Accuracy,
     Verdicts,

@@ -19,11 +19,11 @@ from ltsd.config import AttackConfig
 from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluate import Accuracy, clean_verdicts, pgd_verdicts
-from ltsd.exam import ExamResult, examine
-from ltsd.exam.corruptions import CORRUPTIONS, VARIANTS, corruption_verdicts
-from ltsd.exam.doubts import Signs, doubts, signs_of
-from ltsd.exam.verdicts import read_verdicts
+from ltsd.evaluation.corruptions import CORRUPTIONS, VARIANTS, corruption_verdicts
+from ltsd.evaluation.evaluate import Accuracy, clean_verdicts, pgd_verdicts
+from ltsd.evaluation.exam import ExamResult, examine
+from ltsd.evaluation.gradient_masking import Signs, doubts, signs_of
+from ltsd.evaluation.verdicts import read_verdicts
 from ltsd.pictures import COLOURS, class_bars
 
 ATTACK = AttackConfig(eps=0.05)

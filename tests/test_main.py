@@ -15,7 +15,7 @@ from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
-from ltsd.exam.verdicts import read_verdicts
+from ltsd.evaluation.verdicts import read_verdicts
 from ltsd.runs import open_run
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

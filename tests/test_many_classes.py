@@ -12,10 +12,10 @@ from sweeping import mlflow_runs, run_search
 from torch import nn
 
 from ltsd.data.longtail import long_tail_counts
-from ltsd.evaluate import Verdicts
-from ltsd.exam import ExamResult
-from ltsd.exam.doubts import Signs
-from ltsd.exam.table import WORST, class_table
+from ltsd.evaluation.evaluate import Verdicts
+from ltsd.evaluation.exam import ExamResult
+from ltsd.evaluation.gradient_masking import Signs
+from ltsd.evaluation.table import WORST, class_table
 from ltsd.pictures import attack_grid, class_bars
 
 SOUND = Signs(images=500, still=0.0, unbounded=0.0, chance=0.1)

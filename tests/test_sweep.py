@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from sweeping import ELSEWHERE, SMALL, mlflow_runs, run_search
 
 from ltsd.checkpoint import load_checkpoint
-from ltsd.exam.verdicts import read_verdicts
+from ltsd.evaluation.verdicts import read_verdicts
 from ltsd.runs import load_model
 from sweeps.audit import main as audit
 from sweeps.journal.record import Record

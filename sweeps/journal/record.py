@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from ltsd.checkpoint import load_checkpoint
-from ltsd.evaluate import overfits_catastrophically
+from ltsd.evaluation.evaluate import overfits_catastrophically
 from ltsd.files import publishing
 from ltsd.knobs import Value
 from sweeps.journal.exchange import Exchange

@@ -14,7 +14,7 @@ from ltsd.config import Config
 from ltsd.cuda_graphs import WARM_STEPS, stepper_for
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluate import CHUNK, pgd_verdicts
+from ltsd.evaluation.evaluate import CHUNK, pgd_verdicts
 from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.models.frozen import frozen

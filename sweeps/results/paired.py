@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from ltsd.evaluate import Verdicts
-from ltsd.exam.comparison import paired_difference
-from ltsd.exam.verdicts import read_verdicts
+from ltsd.evaluation.comparison import paired_difference
+from ltsd.evaluation.evaluate import Verdicts
+from ltsd.evaluation.verdicts import read_verdicts
 from sweeps.results.finals import Examined, Results
 from sweeps.settings.rows import title_of
 

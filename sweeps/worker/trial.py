@@ -13,8 +13,8 @@ from ray import tune
 from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
-from ltsd.evaluate import unanswered
-from ltsd.exam import ExamResult, examine
+from ltsd.evaluation.evaluate import unanswered
+from ltsd.evaluation.exam import ExamResult, examine
 from ltsd.precision import device_of
 from ltsd.runs import Run, load_model, open_run
 from ltsd.state import EpochMetrics

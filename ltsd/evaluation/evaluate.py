@@ -1,4 +1,4 @@
-"""A model and a split in, verdicts out: which examples are right, by class, by head, medium and tail."""
+"""Which examples of a split a model gets right, clean or attacked; recalls by class and by head, medium and tail."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,9 +19,9 @@ CATASTROPHIC_GAP = 0.2
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Whether each example is classified rightly. `right` is bool [N], `labels` int64 [N], both on the CPU.
+    """Whether each example is classified correctly. `right` is bool [N], `labels` int64 [N], both on the CPU.
 
-    `unanswered` are the positions of the examples that the model answers NaN or infinity to; none of them is right.
+    `unanswered` are the positions of the examples with NaN or infinity in the answer; they count as wrong.
     """
 
     right: Tensor
@@ -31,25 +31,25 @@ class Verdicts:
 
     @classmethod
     def of(cls, answers: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Verdicts":
-        """From the logits [B, C] and labels [B] of the chunks of a split, in order."""
+        """Judge the logits [B, C] and labels [B] of a split's chunks, in order."""
         return cls.judged(((is_right(logits, labels), is_finite(logits)) for logits, labels in answers), split)
 
     @classmethod
     def judged(cls, judgements: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Verdicts":
-        """From which examples are right, and which are answered: bool [B] each for the chunks of a split, in order."""
+        """Join (right, finite), bool [B] each, of a split's chunks, in order."""
         right, finite = (torch.cat(chunks).cpu() for chunks in zip(*judgements, strict=True))
         unanswered = frozenset((~finite).nonzero().flatten().tolist())
         return cls(right, split.labels[split.rows].cpu(), split.num_classes, unanswered)
 
     def per_class(self) -> list[float]:
-        """Recall of every class, in [0, 1]; nan for a class without examples."""
+        """Return the recall of every class, in [0, 1]; NaN for a class without examples."""
         hits = torch.bincount(self.labels, self.right.double(), self.num_classes)
         return (hits / torch.bincount(self.labels, minlength=self.num_classes)).tolist()
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Per-class recalls of one attack, and what is told of them. Every mean is over classes, never over examples."""
+    """Per-class recalls under one attack. Every mean is over classes, never over examples."""
 
     per_class: tuple[float, ...]
     groups: Mapping[str, Sequence[int]]
@@ -61,7 +61,7 @@ class Accuracy:
 
     @classmethod
     def mean_of(cls, accuracies: Sequence["Accuracy"]) -> "Accuracy":
-        """The mean of several, class by class."""
+        """Average several, class by class."""
         recalls = zip(*(accuracy.per_class for accuracy in accuracies), strict=True)
         return cls(tuple(mean(of_class) for of_class in recalls), accuracies[0].groups)
 
@@ -81,8 +81,8 @@ class Accuracy:
 
 
 def overfits_catastrophically(fgsm_acc: float, robust_acc: float) -> bool:
-    """Whether the model withstands one step far better than many: its gradients lead attacks astray, and its robust
-    accuracy in training means nothing (Wong, Rice, Kolter 2020, section 5.3). A gap of 3 to 5 points is usual.
+    """Return whether the model resists one step far better than many steps. Then its gradients mislead attacks, and its
+    robust accuracy in training means nothing (Wong, Rice, Kolter 2020, section 5.3). A gap of 3 to 5 points is usual.
     """
     return fgsm_acc - robust_acc > CATASTROPHIC_GAP
 
@@ -94,7 +94,7 @@ def mean(values: Sequence[float]) -> float:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode inside, as it was outside."""
+    """Put the model into eval mode, and back at the end."""
     was_training = model.training
     model.eval()
     try:
@@ -104,7 +104,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def clean_verdicts(model: nn.Module, split: Split) -> Verdicts:
-    """Verdicts on the images as they are."""
+    """Return the verdicts on clean images."""
     with eval_mode(model), torch.no_grad():
         return Verdicts.of(((model(inputs), labels) for inputs, labels in split.chunks(CHUNK)), split)
 
@@ -119,8 +119,8 @@ def pgd_verdicts(
     seed: int | None,
     loss: Loss = cross_entropy,
 ) -> Verdicts:
-    """Verdicts under PGD from one random start drawn from `seed`; None starts at the image (so that one step of
-    size eps is FGSM). Under another loss it has another name: CW-20, LSA-20.
+    """Return the verdicts under PGD from one random start, drawn from `seed`; None starts at the image, and one step of
+    size eps is then FGSM. Another loss gives another attack: CW-20, LSA-20.
     """
     generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
 
@@ -145,18 +145,21 @@ def pgd_verdicts(
 def standing_verdicts(
     model: nn.Module, split: Split, losses: Mapping[str, Loss], *, eps: float, step_size: float, steps: int, seed: int
 ) -> dict[str, Verdicts]:
-    """Verdicts on the images as they are, then under PGD on one loss after another, each on what is still right.
+    """Return the verdicts on clean images, then under PGD on each loss in turn, attacking only what is still right.
 
-    The last ones are the worst case, image by image. All attacks begin at the same random start, drawn from `seed`.
+    The last verdicts are the worst case, image by image. All attacks start at the same random point, drawn from `seed`.
 
     Args:
         model: [B, C, H, W] in [0, 1] -> logits [B, num_classes].
-        losses: what each attack maximises, by the name of its verdicts, in order.
-        eps: radius; step_size: length of a step; both in units of the image range [0, 1].
+        split: images and labels, on the model's device.
+        losses: what each attack maximises, by name, in order.
+        eps: radius, in units of the image range [0, 1].
+        step_size: length of a step, in the same units.
         steps: gradient steps of each attack.
+        seed: of the random start.
 
     Returns:
-        By `clean`, and then by the name of the loss: which images are right there and under all before.
+        Verdicts by `clean` and by the names of the losses: right there and under every attack before.
     """
     generator = torch.Generator(split.rows.device).manual_seed(seed)
     judged: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ("clean", *losses)}
@@ -187,11 +190,11 @@ def standing_verdicts(
 
 
 def unanswered(verdicts: Iterable[Verdicts], images: str) -> str:
-    """How many of the images that verdicts are of, under whatever attack, the model answers NaN or infinity to, in
-    words; "" where it answers numbers to all.
+    """Describe how many images have NaN or infinity in an answer, under any of the attacks; "" for none.
 
     Args:
-        images: what they are called, such as "test images".
+        verdicts: of the same images, an attack each.
+        images: the name of the images, such as "test images".
     """
     found = list(verdicts)
     positions = frozenset[int]().union(*(one.unanswered for one in found))
@@ -201,7 +204,7 @@ def unanswered(verdicts: Iterable[Verdicts], images: str) -> str:
 
 
 def validation_metrics(prefix: str, clean: Accuracy, robust: Accuracy) -> dict[str, float]:
-    """The metrics of a split by the project's names, fractions in [0, 1]; of two classes none is medium."""
+    """Return the metrics of a split, fractions in [0, 1]; with two classes there is no medium group."""
     return {
         f"{prefix}/clean_acc": clean.balanced,
         f"{prefix}/tail_clean_acc": clean.group("tail"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluate import Verdicts
+from ltsd.evaluation.evaluate import Verdicts
 from ltsd.files import publishing
 
 LABEL = "label"

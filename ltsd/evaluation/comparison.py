@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ltsd.errors import UserError
-from ltsd.evaluate import Verdicts
+from ltsd.evaluation.evaluate import Verdicts
 
 RESAMPLES = 10_000
 

@@ -15,7 +15,7 @@ from PIL.Image import Resampling
 from torch import Tensor, nn
 
 from ltsd.data.batches import Split
-from ltsd.evaluate import CHUNK, Verdicts, eval_mode
+from ltsd.evaluation.evaluate import CHUNK, Verdicts, eval_mode
 
 Corruption = Callable[[Tensor, float, torch.Generator], Tensor]
 

@@ -16,7 +16,8 @@ from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluate import (
+from ltsd.evaluation.corruptions import VARIANTS, corruption_verdicts
+from ltsd.evaluation.evaluate import (
     CHUNK,
     Accuracy,
     Verdicts,
@@ -26,9 +27,8 @@ from ltsd.evaluate import (
     unanswered,
     validation_metrics,
 )
-from ltsd.exam.corruptions import VARIANTS, corruption_verdicts
-from ltsd.exam.doubts import Signs, doubts, signs_of
-from ltsd.exam.verdicts import fingerprint_of, verdicts_kept, write_verdicts
+from ltsd.evaluation.gradient_masking import Signs, doubts, signs_of
+from ltsd.evaluation.verdicts import fingerprint_of, verdicts_kept, write_verdicts
 from ltsd.models.frozen import frozen
 
 PGD_STEPS = 20

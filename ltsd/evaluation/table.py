@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from ltsd.data.names import padded, told_apart
-from ltsd.exam import TITLES, ExamResult
+from ltsd.evaluation.exam import TITLES, ExamResult
 
 LISTED = 100
 WORST = 10

@@ -12,7 +12,7 @@ from torch import nn
 
 from ltsd.attacks.losses import cross_entropy
 from ltsd.data.batches import Split
-from ltsd.evaluate import eval_mode, pgd_verdicts
+from ltsd.evaluation.evaluate import eval_mode, pgd_verdicts
 
 IMAGES = 500
 HALF_THE_RANGE = 0.5
