@@ -12,6 +12,7 @@ from ltsd.data import load_splits
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
 from sweeps.settings.groups import groups_named
+from sweeps.settings.objectives import Objectives
 from sweeps.study.database import StudyStorage
 from sweeps.study.space import search_space
 from sweeps.study.stored import StoredStudy
@@ -60,7 +61,7 @@ def of_study(place: StudyStorage, running: int) -> dict[str, float]:
         trial = study.ask(dict(space))
         if number < OVER:
             study.tell(trial, number / OVER)
-    stored = StoredStudy(place, print)
+    stored = StoredStudy(place, Objectives.named("robust"), print)
     stored.bring(study.get_trials(deepcopy=False))
     asked: list[optuna.Trial] = []
 
@@ -77,7 +78,7 @@ def of_study(place: StudyStorage, running: int) -> dict[str, float]:
 def of_mlflow(uri: str, folder: Path) -> dict[str, float]:
     """Writes a second: runs begun, reports, runs ended with their pictures; and bytes a second of a large file."""
     logged, record = 20, Record.open(folder)
-    view = MlflowView(uri, folder.name, "", BASE, load_splits(BASE.data), ["distill.temperature"])
+    view = MlflowView(uri, folder.name, "", BASE, load_splits(BASE.data), {"": ["distill.temperature"]})
     view.open()
     jobs = [Job("trial", f"trial-{number:04d}", BASE, "train", str(folder)) for number in range(logged)]
     for job in jobs:

@@ -53,7 +53,9 @@ def test_the_exam_tells_every_attack_by_class_and_group(splits: Splits, teacher:
     assert (done, result.images) == ("corruptions", len(splits.test))
     expected = {"clean": Accuracy.of(clean_verdicts(model, splits.test), counts)}
     for name, loss in (("pgd20", cross_entropy), ("cw20", cw_margin), ("ls20", scaled_cross_entropy)):
-        verdicts = pgd_verdicts(model, splits.test, eps=0.05, step_size=ATTACK.resolved_step_size, steps=20, seed=0, loss=loss)
+        verdicts = pgd_verdicts(
+            model, splits.test, eps=0.05, step_size=ATTACK.resolved_step_size, steps=20, seed=0, loss=loss
+        )
         expected[name] = Accuracy.of(verdicts, counts)
     everything = result.as_json()
     means = {name: sum(levels) / 5 for name, levels in everything["corruptions"].items()}

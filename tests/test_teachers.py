@@ -14,6 +14,7 @@ from ltsd.knobs import Value
 from sweeps.journal.exchange import SharedFolder
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Outcome, Record
+from sweeps.worker.stage_code import stage_sources
 from sweeps.worker.teachers import TeacherStore, is_trained, settle_teachers
 
 
@@ -84,6 +85,14 @@ def test_what_shapes_the_student_alone_shares_a_teacher(
 )
 def test_what_shapes_the_teacher_makes_another_one(small: Config, splits: Splits, name: str, value: Value) -> None:
     assert teacher_of(small.override({name: value}), splits) != teacher_of(small, splits)
+
+
+def test_the_code_that_shapes_a_teacher_is_what_its_training_imports() -> None:
+    sources = stage_sources()
+    shaping = {"step", "state", "answers", "precision", "cuda_graphs", "attacks.pgd", "models.frozen", "data.longtail"}
+    assert {f"ltsd.{module}" for module in shaping} <= sources.keys()
+    others = {"config", "methods.ltsd", "methods.trades", "evaluation.exam", "data.tables", "attacks.autoattack"}
+    assert not {f"ltsd.{module}" for module in others} & sources.keys()
 
 
 def test_other_images_make_another_teacher(small: Config, splits: Splits) -> None:

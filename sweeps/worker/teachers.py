@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-import ltsd
 from ltsd.checkpoint import CheckpointError, load_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
@@ -16,23 +15,7 @@ from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job, Part
 from sweeps.journal.record import Record, fill_from_checkpoint
 from sweeps.settings.sweep import TEACHERS
-
-STAGE_SOURCES = (
-    "precision.py",
-    "cuda_graphs.py",
-    "state.py",
-    "step.py",
-    "train.py",
-    "teacher.py",
-    "attacks/*.py",
-    "data/augment.py",
-    "data/batches.py",
-    "data/longtail.py",
-    "methods/at.py",
-    "methods/method.py",
-    "methods/natural.py",
-    "models/*.py",
-)
+from sweeps.worker.stage_code import stage_code
 
 
 class TeacherStore:
@@ -41,7 +24,6 @@ class TeacherStore:
     def __init__(self, storage: Path, splits: Splits) -> None:
         self._folder = storage.absolute() / TEACHERS
         self._splits = splits
-        self._code = _stage_code()
 
     def job(self, student: Config, part: Part, folder: Path) -> Job:
         """The job that makes the teacher of a student; equal teachers give equal jobs."""
@@ -55,7 +37,7 @@ class TeacherStore:
         shaping = config.flatten() | {
             "data.source": self._splits.fingerprint,
             "rows": hashlib.sha256(rows.numpy().tobytes()).hexdigest(),
-            "code": self._code,
+            "code": stage_code(),
             "torch": torch.__version__,
         }
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
@@ -89,13 +71,3 @@ def training_lock(path: Path) -> FileLock:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_suffix(".lock"))
-
-
-def _stage_code() -> str:
-    """The version of the code that shapes a teacher: the SHA-256 of its source files."""
-    package = Path(ltsd.__file__).parent
-    digest = hashlib.sha256()
-    for pattern in STAGE_SOURCES:
-        for path in sorted(package.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
