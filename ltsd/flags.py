@@ -1,4 +1,4 @@
-"""Command-line flags made from the config dataclasses: typed, with their help, and only those set are returned."""
+"""Command-line flags made from the config dataclasses: typed, with help; only the flags that are set are returned."""
 
 import argparse
 import sys
@@ -17,6 +17,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str = "") -> None:
         super().__init__(
             prog=prog,
+            usage=f"{prog} [flags]",
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,18 +63,17 @@ def add_flags(
         group = groups.setdefault(above, parser.add_argument_group(above))
         flags = [f"--{alias}" for alias, target in (aliases or {}).items() if target == name]
         spelled = f"--{name.replace('_', '-')}"
-        underscored = [f"--{name}"] if "_" in name else []
         kinds = get_args(hint) or (hint,)
         facts = "; ".join(_facts(value, item, {case: known[name] for case, known in special.items()}))
         choices = item.metadata["choices"]
+        reads = {"dest": name, "default": argparse.SUPPRESS, "type": _converter(name, hint, item, kinds[0])}
+        if "_" in name:
+            group.add_argument(f"--{name}", help=argparse.SUPPRESS, **reads)
         group.add_argument(
             *flags,
             spelled,
-            *underscored,
-            dest=name,
-            default=argparse.SUPPRESS,
             metavar="|".join(choices or filter(None, (_METAVARS[kinds[0]], item.metadata["word"]))),
-            type=_converter(name, hint, item, kinds[0]),
+            **reads,
             help=f"{item.metadata['help']}{facts and f' ({facts})'}".replace("%", "%%"),
         )
 
@@ -112,7 +112,8 @@ def _converter(name: str, hint: Any, item: Any, kind: type) -> Callable[[str], A
             value = _READERS[kind](text)
         except (ValueError, ZeroDivisionError, KeyError, OverflowError):
             word = item.metadata["word"]
-            raise UserError(f"--{name} {text}: expected {_EXPECTED[kind]}{f', or {word}' if word else ''}") from None
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} {text}: expected {_EXPECTED[kind]}{f', or {word}' if word else ''}") from None
         return checked(name, value, hint, item)
 
     return convert

@@ -1,14 +1,13 @@
 """The main command: search, retrain the best, compare, record.
 
-    python sweeps/search.py                                      # the embedded digits, some minutes
-    python sweeps/search.py --data PATH --data.imbalance-ratio 50 --trials 32
-    python sweeps/search.py --name NAME --resume                 # go on after Ctrl-C or a kill
-    python sweeps/search.py --trials 0 --references all          # no search: every method, compared
+    python sweeps/search.py                                           # the embedded digits, some minutes
+    python sweeps/search.py --data PATH --data.imbalance-ratio 50     # your own images
+    python sweeps/search.py --name NAME --resume                      # continue after Ctrl-C or a kill
+    python sweeps/search.py --compare tuned --references at-bsl       # a rival tuned with the same budget
+    python sweeps/search.py --trials 0 --references all               # no search: compare every method
 
-    python sweeps/search.py --search distill,balance,teacher     # which groups of knobs are searched
-
-Every flag that names a knob of the configuration (`--distill.temperature 2`) fixes it; what is left of the
-groups that are searched is tried.
+A flag that names a knob of the configuration (`--distill.temperature 2`) fixes it. The sweep searches the other
+knobs of the groups in --search.
 """
 
 import dataclasses
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def read_flags(arguments: Sequence[str] | None) -> Sweep:
     """The sweep that the flags ask for, a new one or, with --resume, the one in that folder."""
     parser = Parser("python sweeps/search.py", __doc__ or "")
-    parser.add_argument("--resume", action="store_true", help="go on with the sweep of that --name")
+    parser.add_argument("--resume", action="store_true", help="continue the sweep of that --name")
     add_flags(parser, Settings(), title="sweep")
     add_flags(parser, Config(), aliases=ALIASES, presets=Config.presets())
     parsed = parser.parse_known(arguments)

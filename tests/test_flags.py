@@ -34,6 +34,14 @@ def test_fractions_are_read_exactly(fraction: tuple[int, int]) -> None:
     assert read("--attack.eps", f"{above}/{below}") == {"attack.eps": above / below}
 
 
+def test_help_spells_every_flag_one_way() -> None:
+    parser = Parser("test")
+    add_flags(parser, Config())
+    told = parser.format_help()
+    assert "--optim.weight-decay" in told
+    assert "--optim.weight_decay" not in told
+
+
 @pytest.mark.parametrize("flag", ["--distill.kl-weight", "--distill.kl_weight"])
 def test_hyphen_and_underscore_name_the_same_knob(flag: str) -> None:
     assert read(flag, "0.5") == {"distill.kl_weight": 0.5}

@@ -19,89 +19,90 @@ class Settings:
 
     name: str | None = knob(None, "name of the sweep", unset="data set, method and time")
     trials: int = knob(
-        24, "configurations that are tried; 0: none, the --references alone are trained and compared", at_least=0
+        24, "configurations to try; 0: no search, only the --references are trained and compared", at_least=0
     )
     search: str | None = knob(
         None,
-        "groups of knobs that are searched, comma-separated: the method's own (distill for ltsd), balance (RobustLT's "
-        "budgets among it), optim (learning rate, weight decay, batch size, EMA), teacher (its epochs), plugins (AWP)",
+        "groups of knobs to search, comma-separated: the method's own (distill for ltsd), balance (with RobustLT's "
+        "budgets), optim (learning rate, weight decay, batch size, EMA), teacher (its epochs), plugins (AWP)",
         unset="the method's own, balance and optim",
     )
     trial_steps: int | None = knob(
         None,
-        "PGD steps with which trials are trained, and trained again where the best are confirmed; the finalist and the "
-        "references are trained with --attack.steps",
+        "PGD steps in the training of trials and confirmations; final runs use --attack.steps",
         at_least=1,
-        unset="two fifths of --attack.steps, which rank configurations as well in half the time",
+        unset="two fifths of --attack.steps; they rank configurations as well, in half the time",
     )
     start_from: str | None = knob(
         None,
-        "earlier sweeps in --storage, by name, and files of points (.json), comma-separated, whose best points are "
-        "tried first",
-        unset="none, the defaults alone are",
+        "earlier sweeps in --storage, by name, or files of points (.json), comma-separated: their best points are "
+        "tried first, after the defaults",
+        unset="none",
     )
     objectives: str = knob(
         "robust,tail",
-        "what is maximised on validation, comma-separated: robust (the worst case over three attacks, all classes), "
-        "tail (the same, rare classes), clean, tail-clean, worst-class; of several the front is searched",
+        "what to maximise on validation, comma-separated: robust (the worst case of three attacks, all classes), tail "
+        "(the same, rare classes), clean, tail-clean, worst-class; with several, the front is searched",
     )
     prefer: str | None = knob(
         None,
-        "which point of the front becomes the finalist: bounds and weights, as in 'tail>=0.6' or 'robust+2*tail'",
-        unset="three times the first objective and once each other, and none below the defaults by more than its error",
+        "which point of the front becomes the finalist: bounds and weights, such as 'tail>=0.6' or 'robust+2*tail'",
+        unset="weight 3 for the first objective, 1 for each other; nothing below the defaults by more than the error",
     )
     concurrency: int | None = knob(
         None,
         "trials at a time",
         at_least=1,
-        unset="as many as the processors, or the GPUs by --gpus-per-trial, carry",
+        unset="as many as there are processors, or as the GPUs carry with --gpus-per-trial",
     )
     gpus_per_trial: float | str | None = knob(
         None,
-        "share of a GPU for each trial; 0: none; auto: the share with which a GPU trains most, tried out with 1, 2, 4 "
-        "and 8 trials before the sweep begins",
+        "share of a GPU for each trial; 0: none; auto: measure 1, 2, 4 and 8 trials before the sweep starts and take "
+        "the share that trains most",
         at_least=0,
         unset="1 where there is a GPU, else 0",
         word=AUTO,
     )
     ray_address: str | None = knob(
         None,
-        "the Ray cluster to run on; auto: the one that this machine belongs to",
+        "Ray cluster to run on; auto: the one that this machine belongs to",
         unset="none, this machine alone",
     )
-    storage: str = knob("runs", "folder of all sweeps; all of a sweep but MLflow's records lies in <storage>/<name>")
+    storage: str = knob(
+        "runs", "folder of all sweeps; <storage>/<name> holds everything of a sweep but MLflow's records"
+    )
     shared: str | None = knob(
         None,
-        "s3://bucket/folder by which nodes exchange checkpoints, teachers and verdicts where they do not all see "
-        "--storage, which is then the driver's alone",
+        "s3://bucket/folder through which nodes exchange files if they do not all see --storage, which then belongs to "
+        "the driver alone",
     )
     tracking_uri: str = knob(
         "sqlite:///mlflow.db",
-        "where MLflow keeps its records: the address of its server, or of a database, such as "
+        "where MLflow keeps its records: the address of a server, or of a database such as "
         "postgresql://USER:PASSWORD@HOST/DATABASE",
     )
     study_uri: str | None = knob(
         None,
-        "PostgreSQL database of the Optuna study, postgresql://USER:PASSWORD@HOST/DATABASE, which sweeps may share; "
-        "users and passwords are written down nowhere, so give the flag again with --resume",
+        "PostgreSQL database of the Optuna study, postgresql://USER:PASSWORD@HOST/DATABASE; sweeps may share it. "
+        "Logins are not stored: give the flag again with --resume",
         unset="'', the file study.db in the sweep's folder",
     )
     confirm: int = knob(
         6,
-        "best trials that are scored again on more images, with the defaults; the better half of them is trained on a "
-        "second seed, the better half of these on a third, to choose the finalist",
+        "best trials to score again on more images, with the defaults; the better half is trained on a second seed, "
+        "the better half of those on a third, to choose the finalist",
         at_least=1,
     )
-    final_seeds: int = knob(3, "seeds on which the best configuration and the references are retrained", at_least=1)
+    final_seeds: int = knob(3, "seeds of the final runs, for the finalist and each reference", at_least=1)
     references: str = knob(
         "ltsd,at-bsl,at",
-        "rows beside the finalist, comma-separated: methods with their defaults, but for the knobs that are fixed, "
+        "rows beside the finalist, comma-separated: methods with their defaults and your fixed knobs, "
         f"alone or with plug-ins, such as ltsd+robustlt ({', '.join(PLUGINS)}); all: every method and some variants",
     )
     compare: str = knob(
         "untuned",
-        "how the references are compared: untuned, with their defaults; tuned: beside that, each one but the method "
-        "that is searched gets a search of its own, with as many trials, the same race and the same final attack",
+        "untuned: references have their defaults; tuned: beside that, each reference other than the searched method "
+        "gets its own search, with as many trials, the same race and the same final attack",
         choices=("untuned", TUNED),
     )
     final_attack: str = knob(
