@@ -4,6 +4,7 @@ python -m ltsd data PATH                                   # what would be read 
 python -m ltsd train --method ltsd --epochs 40 --out runs/one.pt
 python -m ltsd train --out runs/one.pt --resume            # go on after an interruption
 python -m ltsd evaluate runs/one.pt --attack standard --json out.json --picture out.png
+python -m ltsd predict runs/one.pt PATH --attack --out answers.csv   # classes and probabilities of your own images
 """
 
 import argparse
@@ -12,11 +13,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import torch
 
-from ltsd.config import Config, DataConfig
+from ltsd.config import AttackConfig, Config, DataConfig
 from ltsd.data import Splits, description, load_splits
 from ltsd.data.sources import load_source
 from ltsd.errors import UserError
@@ -28,6 +30,7 @@ from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
 from ltsd.pictures import class_bars, image_grid
 from ltsd.precision import device_of
+from ltsd.predict import predict, write_csv, write_json
 from ltsd.runs import Run, check_same_images, load_model, open_run
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
@@ -37,7 +40,7 @@ ALIASES = {"data": "data.source"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags and run a command; returns the exit code."""
     parser = Parser("python -m ltsd", __doc__ or "")
-    commands = parser.add_subparsers(required=True, metavar="data|train|evaluate", dest="command")
+    commands = parser.add_subparsers(required=True, metavar="data|train|evaluate|predict", dest="command")
     data_parser = commands.add_parser("data", help="tell what a source holds, and what of it would serve for what")
     data_parser.add_argument("source", metavar="PATH", help="as --data.source")
     data_parser.add_argument(
@@ -70,6 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--verdicts", type=Path, help="write the verdicts image by image here, as Parquet; go on with what it has"
     )
     evaluate_parser.set_defaults(run=evaluate_command)
+    predict_parser = commands.add_parser("predict", help="classify images, and see which answers survive attacks")
+    predict_parser.add_argument("checkpoint", type=Path, help="made by train, or the final model of a sweep")
+    predict_parser.add_argument(
+        "images", nargs="+", metavar="PATH", help="image files, folders, Parquet or Arrow files"
+    )
+    predict_parser.add_argument(
+        "--attack", action="store_true", help="tell which answers survive PGD-20, CW-20 and LSA-20 within eps"
+    )
+    predict_parser.add_argument("--eps", type=_eps, help="radius of the attacks (default: that of the training)")
+    predict_parser.add_argument("--out", type=Path, help="CSV or .json file to write (default: CSV to the terminal)")
+    predict_parser.set_defaults(run=predict_command)
     parsed = parser.parse_known(arguments)
     code: int = parsed.run(parsed)
     return code
@@ -179,6 +193,33 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
         with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
             figure.savefig(file, format="png")
     return 0
+
+
+def predict_command(parsed: argparse.Namespace) -> int:
+    """`python -m ltsd predict`."""
+    model, about = load_model(parsed.checkpoint, device_of(gpu=torch.cuda.is_available()))
+    trained = Config().override(about["config"]).attack
+    attack = None
+    if parsed.attack:
+        attack = trained if parsed.eps is None else AttackConfig(eps=parsed.eps)
+    elif parsed.eps is not None:
+        raise UserError("--eps is the radius of the attacks; add --attack, or leave it out")
+    if parsed.out is not None:
+        _check_writable(parsed.out)
+    names = about["class_names"]
+    predictions = predict(model, about["shape"], names, parsed.images, attack=attack)
+    if parsed.out is None:
+        write_csv(predictions, names, sys.stdout)
+        return 0
+    write = write_json if parsed.out.suffix == ".json" else write_csv
+    with publishing(parsed.out) as temporary, temporary.open("w", encoding="utf-8") as file:
+        write(predictions, names, file)
+    print(f"saved {parsed.out}")
+    return 0
+
+
+def _eps(text: str) -> float:
+    return float(Config().override({"attack.eps": float(Fraction(text))}).attack.eps)
 
 
 def _check_writable(path: Path) -> None:

@@ -88,6 +88,27 @@ class Table:
             )
         return image, label
 
+    def images(self) -> Iterator[tuple[str, bytes]]:
+        """Yield (place, encoded bytes) of every row, whatever its label.
+
+        Raises:
+            UserError: no column holds images, a row has none, or the file is damaged.
+        """
+        names = self.schema().names
+        column = next((name for name in IMAGE_COLUMNS if name in names), None)
+        if column is None:
+            raise UserError(f"{self.name} has no column {' or '.join(IMAGE_COLUMNS)}; it has {', '.join(names)}")
+        row = 0
+        try:
+            for batch in self.batches([column]):
+                for image in batch[column].to_pylist():
+                    if not isinstance(image, dict) or not image.get("bytes"):
+                        raise UserError(f"{self.name} row {row}: has no image bytes")
+                    yield f"{self.name} row {row}", image["bytes"]
+                    row += 1
+        except UNREADABLE as error:
+            raise UserError(f"{self.name} cannot be read after row {row} ({error})") from error
+
     def _opened(self) -> tuple[pa.NativeFile, bytes]:
         """The file at its beginning, and its first four bytes."""
         source = self.place.filesystem.open_input_file(self.file.path)
