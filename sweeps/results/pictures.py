@@ -17,7 +17,7 @@ from sweeps.results.finals import Results, summary
 from sweeps.settings.rows import title_of
 from sweeps.study.searcher import Study
 
-DPI = 80
+DPI = 160
 SLANT = 20
 GAP = (np.nan, np.nan)
 MARKERS = "osD^v*P"
@@ -73,23 +73,23 @@ def front(study: Study, choice: Choice) -> Figure:
     objective against each of the others.
     """
     names = study.objectives.names
-    figure = Figure(figsize=(5.5 * (len(names) - 1), 4.5), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(5.5 * (len(names) - 1) + 2, 4.2), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(names) - 1, squeeze=False)[0]
     for other, axes in enumerate(panels, 1):
         _show_search(axes, study, other)
         _show_confirmed(axes, choice, other)
-        axes.set(xlabel=f"{names[0]}, percent", ylabel=f"{names[other]}, percent", title="the front of the search")
+        axes.set(xlabel=f"{names[0]} accuracy, percent", ylabel=f"{names[other]} accuracy, percent")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small", frameon=False)
     return figure
 
 
 def _show_search(axes: Any, study: Study, other: int) -> None:
     complete = study.trials(TrialState.COMPLETE)
     points = 100 * np.array([(trial.values[0], trial.values[other]) for trial in complete])
-    axes.scatter(points[:, 0], points[:, 1], s=16, color="#bbbbbb", label="trial, on validation")
+    axes.scatter(points[:, 0], points[:, 1], s=16, color="#bbbbbb", label="trial\n(validation)")
     edge = 100 * np.array(sorted((trial.values[0], trial.values[other]) for trial in study.front()))
-    axes.plot(edge[:, 0], edge[:, 1], marker="o", ms=4, color="#3c93c2", drawstyle="steps-pre", label="front")
+    axes.plot(edge[:, 0], edge[:, 1], marker="o", ms=4, color="#3c93c2", drawstyle="steps-pre", label="front of the trials")
 
 
 def _show_confirmed(axes: Any, choice: Choice, other: int) -> None:
@@ -97,7 +97,7 @@ def _show_confirmed(axes: Any, choice: Choice, other: int) -> None:
     look: dict[str, Any] = {"fmt": "o", "ms": 4, "color": "#d9822b", "capsize": 2, "elinewidth": 0.8}
     for index, (number, scores) in enumerate(choice.found.items()):
         x, y = ([100 * of_seed[k] for of_seed in scores] for k in (0, other))
-        label = "" if index else "confirmed, with standard error"
+        label = "" if index else "confirmed trial,\nstandard error\n(more images, seeds)"
         axes.errorbar(np.mean(x), np.mean(y), xerr=_error(x), yerr=_error(y), label=label, **look)
         axes.annotate(str(number), (np.mean(x), np.mean(y)), xytext=(4, 4), textcoords="offset points", fontsize=8)
     for special, marker, label in ((DEFAULTS, "D", "defaults"), (choice.finalist, "*", "finalist")):
@@ -144,7 +144,7 @@ def final_bars(results: Results) -> Figure:
         axes.bar(places, [v[0] for v in values], width, yerr=[v[1] or 0.0 for v in values], label=title, capsize=3)
     axes.set_xticks(range(len(results)), [title_of(row) for row in results], rotation=SLANT)
     axes.set(ylim=(0, 1), ylabel="class-balanced accuracy", title="test set")
-    axes.legend(loc="lower left", fontsize="small")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize="small", frameon=False)
     return figure
 
 
