@@ -20,7 +20,7 @@ Differences = Mapping[str, Sequence[str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Audit a sweep that nobody works on; returns 0 where all agree, 1 where they differ."""
+    """Audit a sweep that no process works on; return 0 if all records agree, 1 if they differ."""
     flags = read_flags(arguments)
     given = {name: value for name, value in vars(flags).items() if name != "repair" and value is not None}
     sweep = Sweep.resumed(given, {}, remedy="give the name of one that was started, and its --storage")
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The name of the sweep, where it and its MLflow lie, and whether to repair."""
+    """Return the name of the sweep, its places, and whether to repair."""
     parser = Parser("python sweeps/audit.py", __doc__ or "")
     parser.add_argument("name", help="name of the sweep")
     parser.add_argument("--storage", default=Settings().storage, help="folder of all sweeps (default: runs)")
@@ -48,7 +48,7 @@ def read_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def tell(jobs: Sequence[str], found: Differences) -> None:
-    """Say of every job whether all agree on it, and where they do not."""
+    """Print for every job whether all records agree on it, or how they differ."""
     width = max(map(len, [*jobs, *found]), default=0)
     for key in [*jobs, *(key for key in found if key not in jobs)]:
         lines = found.get(key, ["agreed"])

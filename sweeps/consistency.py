@@ -1,4 +1,4 @@
-"""The views of a sweep's record, held against it and made again from it: Optuna's study, checkpoints, MLflow."""
+"""Compare the views of a sweep's record with it, and make them again from it: Optuna's study, checkpoints, MLflow."""
 
 import json
 import time
@@ -21,7 +21,7 @@ from sweeps.tracking.view import MlflowView
 
 
 class Views:
-    """A sweep that nobody works on: its record, and all that should agree with it."""
+    """The record of a sweep that no process works on, and everything that should agree with it."""
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep, base = sweep, sweep.base
@@ -41,7 +41,7 @@ class Views:
         self._exchange.begin(sweep.settings, is_new=False)
 
     def differences(self) -> dict[str, list[str]]:
-        """What the views have otherwise than the record, by job, or by file where it concerns no single job."""
+        """Return how the views differ from the record, by job, or by file if no single job is concerned."""
         found: dict[str, list[str]] = {}
         if self.record.damaged:
             lines = ", ".join(map(str, self.record.damaged))
@@ -59,7 +59,7 @@ class Views:
         return found
 
     def repair(self) -> Iterator[str]:
-        """Bring study and MLflow in line with the record; says what was done."""
+        """Bring the studies and MLflow in line with the record; yield what was done."""
         self.record, mended = open_mended(self._folder, self._exchange)
         yield mended or "the journal is whole"
         for row, stored in self._stored.items():
@@ -91,7 +91,7 @@ class Views:
 
 
 def differences_of_checkpoints(record: Record, exchange: Exchange) -> dict[str, list[str]]:
-    """Jobs whose newest whole checkpoint has other epochs, or other values, than the record."""
+    """Return the jobs whose newest whole checkpoint has other epochs, or other values, than the record."""
     found = {key: list(_told(known, exchange)) for key, known in record.jobs.items()}
     return {key: told for key, told in found.items() if told}
 

@@ -1,4 +1,4 @@
-"""A sweep from its settings to its table: the order in which everything happens."""
+"""A sweep from its settings to its table, in order."""
 
 import contextlib
 import signal
@@ -35,10 +35,13 @@ PATIENCE_INTERRUPTED_S = 4.0
 
 
 def run_sweep(sweep: Sweep) -> int:
-    """Run or resume a sweep; returns its exit code: 0 done, 1 it failed, 130 interrupted, 141 nobody reads its output.
+    """Run or resume a sweep.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 130 interrupted, 141 nobody reads the output.
 
     Raises:
-        UserError: what was asked for cannot be; nothing is left behind of a new sweep.
+        UserError: the request cannot be met; nothing of a new sweep is left behind.
     """
     torch.set_num_threads(1)
     check_stores(sweep.settings)
@@ -57,7 +60,7 @@ def run_sweep(sweep: Sweep) -> int:
 
 
 def run(parts: Parts) -> int:
-    """Run the jobs of a sweep and conclude it, unless a signal ends it; returns its exit code."""
+    """Run the jobs of a sweep and conclude it, unless a signal ends it; return the exit code."""
     sweep, machines, exchange, tracker = parts.sweep, parts.machines, parts.exchange, parts.tracker
     record, export, progress = parts.record, parts.export, parts.progress
     safes = [Safe(exchange, sweep.settings.folder, progress.say)] if sweep.settings.shared else []
@@ -88,7 +91,7 @@ def run(parts: Parts) -> int:
 
 
 def plan_of(parts: Parts) -> Plan:
-    """The jobs that the sweep's settings ask for, less those that are on record."""
+    """Plan the jobs that the settings ask for, without those on record."""
     settings = parts.sweep.settings
     return Plan(
         parts.sweep.base,
@@ -106,14 +109,14 @@ def plan_of(parts: Parts) -> Plan:
 
 
 def interrupted(progress: Progress, told: str) -> int:
-    """Tell that a signal ended the sweep; returns its exit code, that of a closed output where this was the signal."""
+    """Report that a signal ended the sweep; return its exit code, or CLOSED if the signal was a closed output."""
     code = CLOSED if progress.asked[:1] == [signal.SIGPIPE] else INTERRUPTED
     progress.say(told)
     return code
 
 
 def halted(sweep: Sweep, why: str, progress: Progress) -> int:
-    """Tell why the sweep cannot go on as it is; returns 1, or 0 where there is no reason."""
+    """Report why the sweep cannot continue as it is; return 1, or 0 if there is no reason."""
     if why:
         progress.say(f"halted: {why}\neverything acknowledged is saved. Mend that, then go on with:")
         progress.say(f"  {report.resume_command(sweep)}")
@@ -121,7 +124,7 @@ def halted(sweep: Sweep, why: str, progress: Progress) -> int:
 
 
 def conclude(parts: Parts) -> int:
-    """The table, the pictures and the way into MLflow; returns 1 where there is no finalist to show."""
+    """Show the table, the pictures and the way to MLflow; return 1 if there is no finalist."""
     sweep, record, studies = parts.sweep, parts.record, [search.study for search in parts.searches]
     settings, folder = sweep.settings, sweep.settings.folder
     choices = [Choice.of(record, study.objectives, settings.preference, study.row) for study in studies]
@@ -141,10 +144,10 @@ def conclude(parts: Parts) -> int:
 
 @contextlib.contextmanager
 def interrupted_by_signals(came: list[int]) -> Iterator[None]:
-    """Inside, SIGTERM interrupts as Ctrl-C does; a second signal of either kind ends the process at once.
+    """Let SIGTERM interrupt as Ctrl-C does; a second signal of either kind ends the process at once.
 
     Args:
-        came: gets the signals: an interrupt that is raised in the middle of a library's callback may be lost there.
+        came: receives the signals; an interrupt raised inside a library's callback may be lost there.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:

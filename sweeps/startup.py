@@ -1,4 +1,4 @@
-"""What a sweep works with: opened and in agreement before its first job, or refused, and nothing left behind."""
+"""Open everything that a sweep works with and bring it in agreement, or refuse and leave nothing behind."""
 
 import contextlib
 import shutil
@@ -37,7 +37,7 @@ from sweeps.worker.teachers import settle_teachers
 
 @dataclass(frozen=True)
 class Parts:
-    """What a sweep works with, opened and in agreement."""
+    """Everything that a sweep works with, open and in agreement."""
 
     sweep: Sweep
     splits: Splits
@@ -51,7 +51,7 @@ class Parts:
 
 
 def check_attacks(settings: Settings, num_classes: int) -> None:
-    """See before anything is trained that the final attacks can be run on so many classes.
+    """Check, before anything is trained, that the final attacks can run on so many classes.
 
     Raises:
         UserError: one cannot.
@@ -66,10 +66,10 @@ def check_attacks(settings: Settings, num_classes: int) -> None:
 
 
 def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange, progress: Progress) -> Parts:
-    """Tell what is about to happen, and open all that it happens with.
+    """Tell what is about to happen, and open everything that it needs.
 
     Raises:
-        UserError: something cannot be opened; nothing is left behind of a new sweep.
+        UserError: something cannot be opened; nothing of a new sweep is left behind.
     """
     with leaving_nothing(sweep):
         ratio = splits.imbalance_ratio
@@ -102,7 +102,7 @@ def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange,
 
 @contextlib.contextmanager
 def leaving_nothing(sweep: Sweep) -> Iterator[None]:
-    """Inside a new sweep may be refused, or interrupted: then nothing of it is left behind."""
+    """Clean up if startup of a new sweep fails or is interrupted."""
     try:
         try:
             yield
@@ -117,14 +117,16 @@ def leaving_nothing(sweep: Sweep) -> Iterator[None]:
 
 
 def remove(sweep: Sweep) -> None:
-    """Take away the folder and the study of a sweep that never began."""
+    """Remove the folder and the studies of a sweep that never started."""
     for row in sweep.searched:
         study_storage_of(sweep, row).remove()
     shutil.rmtree(sweep.settings.folder, ignore_errors=True)
 
 
 def withdraw(sweep: Sweep) -> None:
-    """Leave nothing of a new sweep whose process died before its first job, and no run of another that runs."""
+    """Clean up after the process of a new sweep died before its first job; of a resumed one end the runs that still
+    run.
+    """
     view = MlflowView.of(sweep, load_splits(sweep.base.data), {})
     with contextlib.suppress(UserError):
         view.reach()
@@ -136,8 +138,8 @@ def withdraw(sweep: Sweep) -> None:
 def search_of(
     sweep: Sweep, row: str, record: Record, space: Mapping[str, BaseDistribution], imbalance_ratio: float
 ) -> Search:
-    """The search of a row as the record has it; its first trial is the defaults, and of the sweep's own search the next
-    are the points known before.
+    """Open the search of a row from the record. Its first trial is the defaults; in the sweep's own search the points
+    known before come next.
     """
     base = sweep.base_of(row)
     study = Study(record, base.seed, space, sweep.settings.maximised, sweep.settings.preference, row)
@@ -148,7 +150,7 @@ def search_of(
 
 
 def start_machines(sweep: Sweep, machines: Machines, splits: Splits, exchange: Exchange, progress: Progress) -> None:
-    """Make the machines ready, and share out their GPUs where that is to be tried out."""
+    """Start the machines, and measure how many trials share a GPU if that is asked for."""
     machines.start(sweep.settings.folder, splits, exchange)
     if sweep.settings.gpus_per_trial == AUTO and machines.gpus_per_trial:
         share_out(machines, sweep.base, progress.say)
@@ -158,7 +160,7 @@ def start_machines(sweep: Sweep, machines: Machines, splits: Splits, exchange: E
 def starting(
     sweep: Sweep, tracker: Tracker, record: Record, machines: Machines, start: Callable[[], None]
 ) -> Iterator[None]:
-    """Start MLflow and the machines beside what is done inside; where that fails, leave them as they were."""
+    """Start MLflow and the machines while the body runs; if anything fails, leave them as they were."""
     try:
         with ThreadPoolExecutor(2) as pool:
             answered = pool.submit(tracker.open, record)

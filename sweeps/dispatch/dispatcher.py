@@ -1,4 +1,4 @@
-"""Ray asks for work here, and tells here what became of it: first it is put on record, then others hear of it."""
+"""Give Ray the jobs of a plan and settle them: an event goes on record first, then listeners hear of it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -17,22 +17,23 @@ from sweeps.study.searcher import STATES, Study, is_scored, trial_number
 
 
 class Listener(Protocol):
-    """Somebody who is told what happens to jobs, once it is on record: the live view, the MLflow side."""
+    """Hears of jobs after each event is on record: the live view, the MLflow side."""
 
     def started(self, known: JobRecord) -> None:
-        """A worker took up a job."""
+        """A worker started or continued a job."""
 
     def reported(self, known: JobRecord, report: Report) -> None:
         """A worker reported."""
 
     def ended(self, known: JobRecord) -> None:
-        """A job is over."""
+        """A job ended."""
 
 
 class Dispatcher(Searcher):
-    """Gives Ray the jobs of a plan, and settles them. `rungs` are the epochs at which a trial is compared with others.
+    """Gives Ray the jobs of a plan and settles them.
 
-    `halted` tells why the sweep cannot go on as it is; "" while it can.
+    `rungs` are the epochs at which trials are compared. `halted` is the reason why the sweep cannot continue; "" if
+    there is none.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Dispatcher(Searcher):
         self.halted = ""
 
     def suggest(self, trial_id: str) -> Any:
-        """The next job for Ray: its parameters, None while there is none, FINISHED after the last."""
+        """Return the next job's parameters for Ray; None if there is none yet, FINISHED after the last."""
         if self.halted:
             return str(Searcher.FINISHED)
         if len(self._running) > self._machines.carries():
@@ -67,9 +68,9 @@ class Dispatcher(Searcher):
         return str(Searcher.FINISHED)
 
     def reported(self, trial_id: str, report: Report) -> bool:
-        """Keep what a worker reported; returns whether the job goes on.
+        """Record what a worker reported; return whether the job continues.
 
-        What cannot be kept is not acknowledged: where the disk is full or gone, the sweep halts as it is.
+        A report that cannot be recorded is not acknowledged: if the disk is full or gone, the sweep halts.
         """
         running = self._running[trial_id]
         if report.halts:
@@ -79,28 +80,28 @@ class Dispatcher(Searcher):
         return False
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Settle a job that Ray says is over."""
+        """Settle a job that ended in Ray."""
         running = self._running.pop(trial_id)
         with self._halting():
             if not self.halted:
                 self._settle(running, *running.outcome())
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: `reported` has heard of it already."""
+        """Do nothing: `reported` knows it already."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles its arguments into a snapshot that is never read."""
+        """Return nothing: Ray pickles its arguments into a snapshot that is never read."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study and the sweep's folder are the record, not Ray's snapshot."""
+        """Do nothing: the journal is the record, not Ray's snapshot."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: see `save`."""
+        """Do nothing, see `save`."""
 
     @contextlib.contextmanager
     def _halting(self) -> Iterator[None]:
-        """Inside, what cannot be written halts the sweep: it ends as it is, and can be resumed."""
+        """Halt the sweep if something cannot be written; it can be resumed."""
         try:
             yield
         except OSError as error:
@@ -142,7 +143,7 @@ class Dispatcher(Searcher):
                 listener.started(self._record.jobs[running.job.key])
 
     def _keep(self, running: Running, report: Report) -> None:
-        """Have the report on the disk first, then tell those who act on it."""
+        """Put the report on disk first, then tell the listeners."""
         job = running.job
         news = self._record.reported(job, report)
         if news and job.kind == "trial" and is_scored(report):
@@ -152,7 +153,7 @@ class Dispatcher(Searcher):
                 listener.reported(self._record.jobs[job.key], report)
 
     def _may_begin(self, running: Running, host: str, known: int) -> bool:
-        """Whether a worker may take up a job: not after others died over the same epoch of it, on hosts that live."""
+        """Return whether a worker may start a job: not after several died in the same epoch, on hosts that live."""
         if running.begun_after != known:
             running.deaths = 0
         elif self._machines.has(running.host):

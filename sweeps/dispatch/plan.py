@@ -1,4 +1,4 @@
-"""Which job runs next, of those that a sweep needs and that are not on record yet."""
+"""Choose the next job among those that a sweep needs and that are not on record."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ from sweeps.worker.teachers import TeacherStore
 
 
 class Plan:
-    """The jobs of a sweep: its searches, and the references.
+    """The jobs of a sweep: its searches and the references.
 
-    A worker that is idle between two stages of a search goes on with the next search; references need nothing of any
-    search and come last.
+    A worker that is idle between two stages of a search continues with the next search. References depend on no search
+    and come last.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class Plan:
 
     @property
     def final_runs(self) -> int:
-        """How many final runs this process has to make, as far as is known."""
+        """Number of final runs that this process has to make, as far as known."""
         return self._plain_runs + sum(search.final_runs for search in self._searches)
 
     @property
     def waits(self) -> bool:
-        """Whether there are jobs that cannot start before others are over."""
+        """Whether some jobs cannot start before others end."""
         return any(search.waiting for search in self._searches)
 
     def next(self, running: Collection[Job]) -> Job | None:
-        """The next job beside those that run; None while there is none, or no more."""
+        """Return the next job beside the running ones; None if there is none now, or no more."""
         for search in self._searches:
             job = search.next(running)
             if job is not None:
@@ -85,7 +85,7 @@ class Plan:
         return self._teaching.take(self._references, running)
 
     def strike(self, teacher: str) -> list[Job]:
-        """Take the students of a teacher off the plan; returns them."""
+        """Remove the students of a teacher from the plan; return them."""
         queues = [self._references, *(search.waiting for search in self._searches)]
         struck = [job for queue in queues for job in queue if job.teacher == teacher]
         for queue in queues:

@@ -1,4 +1,4 @@
-"""A job that Ray has: what its workers said so far, and what that makes of it."""
+"""A job that Ray runs: what its workers reported, and what follows from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ LAST_PHASES: Mapping[Kind, tuple[str, ...]] = {
 
 @dataclass
 class Running:
-    """A job that Ray has, and what its workers said so far.
+    """A job that Ray runs, and what its workers reported.
 
-    `deaths` counts the workers in a row that died over it without a new epoch; `begun_after` is the epoch from which
-    the last one went on, `host` the machine it is on.
+    `deaths` counts consecutive workers that died in it without a new epoch; `begun_after` is the epoch from which the
+    last one continued, `host` its machine.
     """
 
     job: Job
@@ -33,7 +33,7 @@ class Running:
     host: str = ""
 
     def outcome(self) -> tuple[Outcome, str]:
-        """How the job ended, and why where it failed."""
+        """Return how the job ended, and the reason if it failed."""
         if self.is_poor:
             return "pruned", ""
         if self.last.failure:

@@ -21,9 +21,11 @@ from sweeps.study.searcher import Proposal
 
 
 class Stages:
-    """What a search still needs. `untuned` are final runs of the same row with its defaults: the finalist may turn out
-    to be these, so that both are not run; they come to `references` when it is known. `final_runs` is how many final
-    runs this process has to make for the search, as far as is known.
+    """The jobs that a search still needs.
+
+    `untuned` are final runs of the same row with its defaults. If the finalist turns out to be the defaults, they are
+    not run twice; otherwise they join `references` when the finalist is known. `final_runs` is the number of final runs
+    that this process has to make for the search, as far as known.
     """
 
     def __init__(
@@ -54,11 +56,11 @@ class Stages:
 
     @property
     def is_searching(self) -> bool:
-        """Whether trials are still to be proposed."""
+        """Whether trials remain to be proposed."""
         return self._study.asked < self._trials
 
     def next(self, running: Collection[Job]) -> Job | None:
-        """The next job beside those that run; None while there is none, or no more."""
+        """Return the next job beside the running ones; None if there is none now, or no more."""
         while True:
             job = self._teaching.take(self.waiting, running)
             if job is not None:

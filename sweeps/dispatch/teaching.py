@@ -1,4 +1,4 @@
-"""Which jobs can start: a student waits here for its teacher, not in a worker, while the teacher and others run."""
+"""Decide which jobs can start: a student waits for its teacher here, not in a worker."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -11,14 +11,14 @@ from sweeps.worker.teachers import TeacherStore, is_trained
 
 
 class Teaching:
-    """What students are told of their teachers, and which teachers are trained."""
+    """The teachers of students, and which of them are trained."""
 
     def __init__(self, store: TeacherStore, folder: Path, exchange: Exchange) -> None:
         self._store, self._folder, self._exchange = store, folder, exchange
         self._trained: set[str] = set()
 
     def taught(self, job: Job) -> Job:
-        """The job with the path of its teacher, and with the teacher's gamma in its configuration."""
+        """Return the job with the path of its teacher, and with the teacher's gamma in its configuration."""
         if not METHODS[job.config.method].needs_teacher:
             return job
         teacher = self._teacher_job(job)
@@ -26,8 +26,8 @@ class Teaching:
         return replace(job, teacher=teacher.teacher, config=job.config.override({"balance.teacher_gamma": gamma}))
 
     def take(self, queue: list[Job], running: Collection[Job]) -> Job | None:
-        """Take the first job of a queue that can start, or the teacher that it waits for where nobody trains it yet;
-        None where there is neither.
+        """Take the first job of a queue that can start. If it waits for a teacher that nobody trains, return the
+        teacher's job; None if there is neither.
         """
         in_training = {job.teacher for job in running if job.kind == "teacher"}
         for job in queue:

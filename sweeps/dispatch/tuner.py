@@ -1,4 +1,4 @@
-"""Ray Tune: given the jobs of a sweep, and watched."""
+"""Run the jobs of a sweep with Ray Tune, and watch it."""
 
 import logging
 import tempfile
@@ -22,10 +22,10 @@ LOOK_AT_RAY_EVERY_S = 5.0
 
 
 def run_jobs(dispatcher: Dispatcher, machines: Machines, exchange: Exchange, signals: Sequence[int]) -> None:
-    """Have Ray Tune run what the dispatcher gives until it gives no more, or one of `signals` comes.
+    """Let Ray Tune run the dispatcher's jobs until there are no more, or one of `signals` comes.
 
-    Nothing of Ray's own files is kept: the sweep's journal and checkpoints are the record. A worker that dies is
-    replaced; the dispatcher counts how often.
+    No file of Ray is kept: the journal and the checkpoints are the record. A worker that dies is replaced; the
+    dispatcher counts how often.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     gpus = machines.gpus_per_trial
@@ -52,9 +52,9 @@ def run_jobs(dispatcher: Dispatcher, machines: Machines, exchange: Exchange, sig
 
 
 class Watch(TrialProgressCallback):
-    """Sees that Ray still has a node: without one Tune would wait for ever for another. And that no signal was lost.
+    """Checks that Ray still has a node, since Tune would wait for another one forever, and that no signal was lost.
 
-    It stands in the place of what prints a line for each job that is over, however quiet Tune is told to be.
+    It replaces the reporter that prints a line for each finished job, however quiet Tune is told to be.
     """
 
     def __init__(self, signals: Sequence[int]) -> None:
@@ -63,13 +63,13 @@ class Watch(TrialProgressCallback):
         self._looked = time.monotonic()
 
     def on_trial_result(self, *args: Any, **info: Any) -> None:
-        """Nothing: the sweep's own view shows it."""
+        """Do nothing: the live view shows it."""
 
     def on_trial_error(self, *args: Any, **info: Any) -> None:
-        """Nothing: the dispatcher counts it."""
+        """Do nothing: the dispatcher counts it."""
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Called by Ray Tune when a job is over, of which it keeps to the end what nobody reads again."""
+        """Drop what Ray Tune keeps of a finished job and nobody reads."""
         run = trial.run_metadata
         for kept in (trial.config, trial.evaluated_params, run.metric_analysis, run.metric_n_steps, run.last_result):
             kept.clear()
@@ -77,7 +77,7 @@ class Watch(TrialProgressCallback):
         trial.experiment_tag = ""
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Called by Ray Tune in each turn of its loop.
+        """Check node and signals in each turn of Tune's loop.
 
         Raises:
             KeyboardInterrupt: a signal came.

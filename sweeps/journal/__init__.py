@@ -1,1 +1,1 @@
-"""The one truth: jobs, what is on record of them, and their files, from node to node."""
+"""The one truth: jobs, their record, and their files from node to node."""

@@ -1,7 +1,7 @@
-"""A folder of a bucket of S3, whose files are series of objects: whole or not at all, and never set back.
+"""An S3 folder whose files are series of objects: whole or not at all, and never set back.
 
-What a worker writes of `name.pt` after epoch 7 is the object `name/000007.pt`, and the two that came farthest stay. So
-a worker that was given up for lost, and lives, does not hide what its successor did since.
+The state of `name.pt` after epoch 7 is the object `name/000007.pt`; the two latest states stay. So a worker that was
+given up for lost, but lives, does not hide what its successor has done since.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ Answer = TypeVar("Answer")
 
 
 class UnreachableError(OSError):
-    """The bucket did not answer, or said no, however often it was asked."""
+    """The bucket did not answer, or refused, however often it was asked."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """What lies below `s3://bucket/folder`; its login is read from the environment, its server from the URI's query.
+    """The content of `s3://bucket/folder`. The login comes from the environment, the server from the URI's query.
 
-    Every method but `check` asks again for a minute before it raises UnreachableError.
+    Every method but `check` retries for a minute before it raises UnreachableError.
     """
 
     uri: str
@@ -45,7 +45,7 @@ class Bucket:
         """Write an object, list it, read it and delete it.
 
         Raises:
-            UserError: one of these cannot be done.
+            UserError: one of these fails.
         """
         filesystem, root = _opened(self.uri)
         name, content = f"{root}/probe-{uuid.uuid4().hex}", b"ltsd"
@@ -62,12 +62,12 @@ class Bucket:
             raise unusable(self.uri, FLAG, error) from error
 
     def put(self, name: str, rank: int, content: bytes) -> None:
-        """Write a file as it is after `rank` steps, and remove what is older than the state before."""
+        """Write a file in its state after `rank` steps; remove what is older than the state before."""
         self._insist(lambda filesystem, root: _write(filesystem, f"{root}/{_object(name, rank)}", content))
         self.trim(name, KEPT)
 
     def newest(self, name: str) -> Iterator[bytes]:
-        """The states of a file, the newest first; none where there is no such file."""
+        """Return the states of a file, newest first; none if the file does not exist."""
         for path in self._series(name):
             yield self._insist(lambda filesystem, root, path=path: _read(filesystem, f"{root}/{path}"))
 
@@ -77,15 +77,15 @@ class Bucket:
             self._insist(lambda filesystem, root, path=path: _delete(filesystem, f"{root}/{path}"))
 
     def folders(self, folder: str) -> list[str]:
-        """The names of the folders in a folder: of the series that are there."""
+        """Return the names of the folders in a folder."""
         return self._insist(lambda filesystem, root: _listed(filesystem, f"{root}/{folder}", FileType.Directory))
 
     def remove(self, folder: str) -> None:
-        """Remove a folder with all that is below it."""
+        """Remove a folder with everything below it."""
         self._insist(lambda filesystem, root: filesystem.delete_dir(f"{root}/{folder}"))
 
     def _series(self, name: str) -> list[str]:
-        """The paths of the states of a file, the newest first."""
+        """Return the paths of a file's states, newest first."""
         path = PurePosixPath(name)
         folder = path.with_suffix("").as_posix()
         names = self._insist(lambda filesystem, root: _listed(filesystem, f"{root}/{folder}", FileType.File))
@@ -93,7 +93,7 @@ class Bucket:
         return [_object(name, rank) for rank in sorted(ranks, reverse=True)]
 
     def _insist(self, ask: Callable[..., Answer]) -> Answer:
-        """Ask until there is an answer, for so long at most; `ask` is given the file system and the root on it."""
+        """Retry until there is an answer, for a limited time; `ask` receives the file system and the root on it."""
         deadline, pause = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
         while True:
             try:
@@ -107,7 +107,7 @@ class Bucket:
 
 @functools.cache
 def _opened(uri: str) -> tuple[FileSystem, str]:
-    """The file system and the root on it; once a process."""
+    """Return the file system and the root on it; once a process."""
     if not uri.startswith("s3://"):
         raise UserError(
             f"{FLAG} {uri}: is no bucket of S3; give s3://bucket/folder, or leave the flag out where all nodes see the "

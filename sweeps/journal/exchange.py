@@ -1,7 +1,7 @@
-"""What the machines of a sweep exchange: checkpoints, teachers, verdicts and pictures, in a folder or in a bucket.
+"""How the machines of a sweep exchange checkpoints, teachers, verdicts and pictures: by a folder or by a bucket.
 
-Everybody works on files of the own disk. Where that disk is no folder that all see, a file is published after it was
-written and brought before it is read, under its path below the storage.
+Every machine works on files of its own disk. If that disk is no shared folder, a file is published after it was written
+and brought before it is read, under its path below the storage.
 """
 
 import contextlib
@@ -25,43 +25,43 @@ from sweeps.settings.sweep import SETTINGS_FILE
 
 
 class Exchange(Protocol):
-    """Between the machines of a sweep. What cannot be exchanged raises OSError, and halts the sweep."""
+    """Exchanges files between the machines of a sweep. A failure raises OSError, and halts the sweep."""
 
     def begin(self, settings: Settings, *, is_new: bool) -> None:
-        """Look, on the driver's machine, whether a sweep can be begun or gone on with.
+        """Check, on the driver's machine, whether a sweep can start or continue.
 
         Raises:
             UserError: it cannot.
         """
 
     def lacks(self, folder: Path) -> str:
-        """What this machine lacks to take part in the sweep in a folder, in a sentence; "" for nothing."""
+        """Return a sentence about what this machine lacks to take part in the sweep in a folder; "" for nothing."""
 
     def at_hand(self, job: Job) -> AbstractContextManager[tuple[Job, "Exchange"]]:
-        """Inside, a job whose checkpoints lie where its paths say, and the exchange for its files."""
+        """Yield a job whose checkpoints are where its paths say, and the exchange for its files."""
 
     def publish(self, path: Path, rank: int) -> None:
-        """Have others see a file, as it is after so many steps: epochs, or parts of an exam."""
+        """Publish a file in its state after so many steps: epochs, or parts of an exam."""
 
     def bring(self, path: Path) -> bool:
-        """Have the file that others see at `path`; returns False where they see none, whatever lies there."""
+        """Bring the published file to `path`; return False if there is none, whatever is at `path`."""
 
     def bring_checkpoint(self, job: Job) -> None:
-        """Have a job's latest checkpoint and the one before."""
+        """Bring a job's latest checkpoint and the one before."""
 
     def gather(self, job: Job) -> None:
-        """Have in the sweep's folder what is shown of a job that is over, and the model of a final run."""
+        """Bring what is shown of a finished job into the sweep's folder, and the model of a final run."""
 
     def settle(self, job: Job) -> None:
-        """Have others no longer see the spare checkpoint of a job that is over."""
+        """Withdraw the spare checkpoint of a finished job."""
 
 
 @dataclass(frozen=True)
 class SharedFolder:
-    """An `Exchange` by a folder that all see: what is written there is exchanged."""
+    """An `Exchange` by a folder that all machines see: what is written there is exchanged."""
 
     def begin(self, settings: Settings, *, is_new: bool) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def lacks(self, folder: Path) -> str:
         """See `Exchange`."""
@@ -78,25 +78,25 @@ class SharedFolder:
         yield job, self
 
     def publish(self, path: Path, rank: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def bring(self, path: Path) -> bool:
         """See `Exchange`."""
         return path.exists()
 
     def bring_checkpoint(self, job: Job) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def gather(self, job: Job) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def settle(self, job: Job) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
 class SharedBucket:
-    """An `Exchange` by a bucket; `root` is the folder of this machine that has what the bucket has."""
+    """An `Exchange` by a bucket; `root` is this machine's folder that mirrors it."""
 
     bucket: Bucket
     root: Path
@@ -158,7 +158,7 @@ class SharedBucket:
         self.bucket.trim(self._name(job.checkpoint), 1)
 
     def forget_others(self, sweep: str, jobs: Collection[str]) -> None:
-        """Remove what the bucket has of jobs of a sweep that are not among these."""
+        """Remove what the bucket has of a sweep's jobs other than these."""
         for kind in self.bucket.folders(sweep):
             if kind in FOLDERS:
                 for job in self.bucket.folders(f"{sweep}/{kind}"):
@@ -166,7 +166,7 @@ class SharedBucket:
                         self.bucket.remove(f"{sweep}/{kind}/{job}")
 
     def _bring(self, path: Path, states: list[Path]) -> bool:
-        """Write the newest states of a file to `states`, as many as there are; returns whether there are any."""
+        """Write the newest states of a file to `states`, as many as there are; return whether there are any."""
         found = False
         for state, content in zip(states, self.bucket.newest(self._name(path)), strict=False):
             with publishing(state) as temporary:
@@ -175,7 +175,7 @@ class SharedBucket:
         return found
 
     def _is_shared(self, path: Path) -> bool:
-        """Not so of what was put on record before the storage was moved."""
+        """Return False for what went on record before the storage was moved."""
         return path.is_relative_to(self.root)
 
     def _name(self, path: Path) -> str:
@@ -184,7 +184,7 @@ class SharedBucket:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder of this process alone, removed afterwards; what killed processes left here is removed first."""
+    """Yield a folder of this process, removed at the end; first remove what killed processes left here."""
     base = cache_folder() / "jobs"
     base.mkdir(parents=True, exist_ok=True)
     with FileLock(base / "lock"):
@@ -202,7 +202,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def exchange_of(settings: Settings) -> Exchange:
-    """What the machines of a sweep exchange files by."""
+    """Return the exchange that the settings ask for."""
     if settings.shared is None:
         return SharedFolder()
     return SharedBucket(Bucket(settings.shared), Path(settings.storage).absolute())

@@ -1,8 +1,8 @@
-"""The journal in the bucket, from which a sweep goes on whose leader's disk is lost.
+"""The journal in the bucket, from which a sweep continues if the head node's disk is lost.
 
-It lies there as it was when a job last began or ended, moments later, and as it is when the driver leaves. What a lost
-leader had on record since is made again: jobs that the journal knows go on from their checkpoints, which are ahead of
-it then; jobs that it does not know are forgotten, and begin again.
+It is published moments after a job starts or ends, and when the driver leaves. What went on record since then is made
+again: jobs that the journal knows continue from their checkpoints, which are ahead of it then; jobs that it does not
+know are forgotten, and start again.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,14 +35,14 @@ class Safe:
         self._outbox.put(JOURNAL_FILE, self._publish)
 
     def reported(self, known: JobRecord, report: Report) -> None:
-        """Nothing: its checkpoint is in the bucket."""
+        """Do nothing: the checkpoint is in the bucket."""
 
     def ended(self, known: JobRecord) -> None:
         """See `Listener`."""
         self._outbox.put(JOURNAL_FILE, self._publish)
 
     def close(self, patience_s: float) -> None:
-        """Publish the journal as it is, if that takes no longer."""
+        """Publish the journal as it is, unless that takes longer than `patience_s`."""
         self._outbox.put(JOURNAL_FILE, self._publish)
         if self._outbox.close(patience_s):
             self._say("the bucket lacks the end of the journal; the sweep's folder has it, and a resume publishes it")
@@ -61,9 +61,9 @@ class Safe:
 
 
 def fetch(given: Mapping[str, Any]) -> None:
-    """Where this machine has nothing of a sweep that is exchanged by a bucket, make its folder from there.
+    """Make the folder of a sweep from its bucket if this machine has nothing of it.
 
-    A process of its own does it: what pyarrow starts for S3 does not survive the fork that a sweep begins with.
+    A separate process does it: what pyarrow starts for S3 does not survive the fork at a sweep's start.
 
     Raises:
         UserError: the bucket cannot be used, or has no such sweep.

@@ -1,4 +1,4 @@
-"""What is written to places that may be away: in order, from a thread of its own, and again until it succeeds."""
+"""Writes to places that may be down: in order, in a separate thread, and again until they succeed."""
 
 import threading
 import time
@@ -10,9 +10,9 @@ LONGEST_PAUSE_S = 10.0
 
 
 class Outbox:
-    """Writes that wait, by what they are about. Each must be such that doing it twice is doing it once.
+    """Waiting writes, by subject. Each must be idempotent.
 
-    `is_outage` tells the errors that pass from those that stay: what it says no to is said aloud and left out.
+    `is_outage` tells errors that pass from errors that stay; a write with an error that stays is reported and dropped.
     """
 
     def __init__(self, name: str, is_outage: Callable[[Exception], bool], say: Callable[[str], None]) -> None:
@@ -23,17 +23,17 @@ class Outbox:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin to write what was put, and what will be."""
+        """Start to write what was put, and what will be."""
         self._thread.start()
 
     def put(self, about: str, write: Callable[[], None]) -> None:
-        """Have this written after all that was put before, or in the place of what waits about the same."""
+        """Queue a write after all others, or in the place of the waiting write about the same subject."""
         with self._changed:
             self._waiting[about] = write
             self._changed.notify()
 
     def close(self, patience_s: float) -> int:
-        """Write what is left, for so long at most; returns how many writes were not done."""
+        """Write the rest, for at most `patience_s`; return how many writes were not done."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -47,14 +47,14 @@ class Outbox:
                 return
 
     def _gather(self) -> list[str]:
-        """What there is to write, the oldest first, a moment after the first of it came; nothing where no more will."""
+        """Wait for writes, and return their subjects, oldest first; none if no more will come."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             self._changed.wait_for(lambda: self._closing, GATHERED_S)
             return list(self._waiting)
 
     def _insist(self, about: str) -> bool:
-        """Do a write, however often it takes; returns False where the process left before it was done."""
+        """Do a write, however often it takes; return False if the process left first."""
         pause, since = FIRST_PAUSE_S, time.monotonic()
         while not self._write(about):
             if pause == FIRST_PAUSE_S:
@@ -67,7 +67,7 @@ class Outbox:
         return True
 
     def _write(self, about: str) -> bool:
-        """Try to write what waits about something; returns False where it has to be tried again."""
+        """Try to write what waits about a subject; return False if it has to be tried again."""
         write = self._waiting[about]
         try:
             write()

@@ -1,7 +1,7 @@
-"""The record of a sweep: what was proposed, taken up, measured and decided, in the order it happened.
+"""The record of a sweep: what was proposed, started, measured and decided, in order.
 
-The journal in the sweep's folder is the one truth. Each event is a line that lies on the disk before anybody acts on
-it; Optuna's study, MLflow's runs, the table and the pictures are views, made again from it where they are lost.
+The journal in the sweep's folder is the one truth. Each event is a line that is on disk before anything acts on it.
+Optuna's study, MLflow's runs, the table and the pictures are views, made again from it if they are lost.
 """
 
 import dataclasses
@@ -28,11 +28,10 @@ Outcome = Literal["done", "reused", "pruned", "failed"]
 
 @dataclass
 class JobRecord:
-    """All that is known of a job. Times are milliseconds since 1970; `outcome` is None while the job is not over.
+    """Everything on record of a job. Times are milliseconds since 1970; `outcome` is None while the job is not over.
 
-    `epochs` are its training reports by epoch, `result` the confirmation or exam that it ended with, `redone` counts
-    the epochs that were on record already when a worker took it up before them, `hosts` are the addresses of the
-    machines that took it up, in turn.
+    `epochs` are its training reports by epoch, `result` is the confirmation or exam at its end. `redone` counts the
+    epochs that a worker repeated, `hosts` are the addresses of the machines that worked on it, in turn.
     """
 
     job: Job
@@ -48,18 +47,18 @@ class JobRecord:
     ended: int = 0
 
     def copy(self) -> Self:
-        """What is known now, for another thread to read."""
+        """Return a snapshot for another thread."""
         return dataclasses.replace(self, hosts=[*self.hosts], epochs=dict(self.epochs), reported=dict(self.reported))
 
     @property
     def last_epoch(self) -> int:
-        """The latest epoch that was reported; 0 for none."""
+        """The latest reported epoch; 0 for none."""
         return max(self.epochs, default=0)
 
     @property
     def warning(self) -> str:
-        """What is doubtful about its numbers: the first epoch of catastrophic overfitting, or the doubts of its
-        exam; "" for nothing.
+        """What makes its numbers doubtful: the first epoch of catastrophic overfitting, or the doubts of its exam; ""
+        for nothing.
         """
         for epoch, report in self.epochs.items():
             fgsm, pgd = (report.values.get(f"val/{name}_acc", 0.0) for name in ("fgsm", "pgd"))
@@ -72,8 +71,8 @@ class JobRecord:
 class Record:
     """A sweep's journal and what follows from it.
 
-    `damaged` are the numbers of lines whose checksum does not match. A line that a kill cut short is none: nobody had
-    acted on it.
+    `damaged` are the numbers of lines whose checksum does not match. A line that a kill cut short does not count:
+    nothing had acted on it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,12 +87,12 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The record as its file has it now; another process may be writing on."""
+        """Read the record as its file is now; another process may be writing."""
         return cls(folder / JOURNAL_FILE)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """The record, for this process alone to write on; a damaged journal is kept beside one of its whole lines."""
+        """Open the record for this process to write; keep a damaged journal beside one of its whole lines."""
         path = folder / JOURNAL_FILE
         record = cls(path)
         content = path.read_bytes() if path.exists() else b""
@@ -108,20 +107,20 @@ class Record:
         return record
 
     def proposals(self, row: str = "") -> dict[int, dict[str, Value]]:
-        """The points that Optuna proposed in the search of a row, by the number of the trial."""
+        """Return the points that Optuna proposed in the search of a row, by trial number."""
         return self._proposals.get(row, {})
 
     def proposed(self, number: int, params: Mapping[str, Value], row: str = "") -> None:
-        """Optuna proposed a trial in the search of a row."""
+        """Record that Optuna proposed a trial in the search of a row."""
         if number not in self.proposals(row):
             self._append({"what": "proposed", "row": row, "trial": number, "params": dict(params)})
 
     def started(self, job: Job, after: int, host: str = "") -> None:
-        """A worker on a host took up a job, from its beginning or after an epoch."""
+        """Record that a worker on a host started a job, from its beginning or after an epoch."""
         self._append({"what": "started", "job": job.key, "after": after, "host": host, "params": job.params()})
 
     def reported(self, job: Job, report: Report) -> bool:
-        """A worker measured something; returns whether it was news, which an epoch that was run again is not."""
+        """Record a measurement; return whether it was new. A repeated epoch is not."""
         known = self.jobs[job.key]
         if not report.values or report == known.result or (report.phase == "train" and report.epoch in known.epochs):
             return False
@@ -129,15 +128,15 @@ class Record:
         return True
 
     def ended(self, job: Job, outcome: Outcome, reason: str) -> None:
-        """A job is over."""
+        """Record the end of a job."""
         self._append({"what": "ended", "job": job.key, "outcome": outcome, "reason": reason})
 
     def of_kind(self, kind: str, row: str | None = None) -> Iterator[JobRecord]:
-        """The jobs of a kind, of a row's search or of all, in the order in which they were taken up first."""
+        """Return the jobs of a kind, of one row's search or of all, in the order in which they started."""
         return (k for k in self.jobs.values() if k.job.kind == kind and row in (None, k.job.row))
 
     def is_done(self, job: Job) -> bool:
-        """Whether a job ended as it should, with the result that it was run for, and need not run again."""
+        """Return whether a job ended well, with its result, and need not run again."""
         known = self.jobs.get(job.key)
         if known is None or known.outcome not in ("done", "reused"):
             return False
@@ -182,10 +181,10 @@ class Record:
 
 
 def open_mended(folder: Path, exchange: Exchange) -> tuple[Record, str]:
-    """The record, to be written on; what a damaged journal lost is taken from the checkpoints that have it.
+    """Open the record for writing; take what a damaged journal lost from the checkpoints.
 
     Returns:
-        The record, and what was mended; "" where nothing was.
+        The record, and what was mended; "" for nothing.
     """
     record = Record.open(folder)
     if not record.damaged:
@@ -198,13 +197,13 @@ def open_mended(folder: Path, exchange: Exchange) -> tuple[Record, str]:
 
 
 def fill_from_checkpoint(record: Record, job: Job, exchange: Exchange) -> None:
-    """Put on record the epochs of a job that its newest checkpoint has and the record lacks."""
+    """Put on record the epochs that a job's newest checkpoint has and the record lacks."""
     for report in epochs_kept(job, exchange):
         record.reported(job, report)
 
 
 def epochs_kept(job: Job, exchange: Exchange) -> list[Report]:
-    """The epochs that the newest whole checkpoint of a job has; none where there is none."""
+    """Return the epochs of a job's newest whole checkpoint; none without one."""
     with exchange.at_hand(job) as (here, _):
         path = newest_checkpoint(here)
         return list(history(load_checkpoint(path))) if path else []
@@ -216,7 +215,7 @@ def _encode(event: Mapping[str, Any]) -> bytes:
 
 
 def _decode(line: bytes) -> dict[str, Any] | None:
-    """The event of a line; None where its checksum does not match."""
+    """Return the event of a line; None if its checksum does not match."""
     checksum, _, text = line.partition(b" ")
     if checksum != b"%08x" % zlib.crc32(text):
         return None

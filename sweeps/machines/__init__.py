@@ -1,1 +1,1 @@
-"""Where a sweep runs: on one machine or a cluster, how many trials a GPU carries, what begins it again."""
+"""Where a sweep runs: one machine or a cluster, how many trials a GPU carries, what restarts it."""

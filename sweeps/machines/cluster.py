@@ -1,4 +1,4 @@
-"""A Ray cluster that others started: joined, looked over, and refused where a sweep would fail half-way."""
+"""A Ray cluster that others started: join it, inspect it, refuse it if a sweep would fail half-way."""
 
 import shutil
 import socket
@@ -24,10 +24,10 @@ SCRATCH = "ray"
 
 
 class Cluster:
-    """`Machines` that are the nodes of a Ray cluster, as many as there are at a time.
+    """`Machines` that are the current nodes of a Ray cluster.
 
     Raises:
-        UserError: no cluster answers, or not to us; more of a GPU is asked for than any of its nodes has.
+        UserError: no cluster answers, or it refuses us; no node has the share of a GPU that is asked for.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -57,7 +57,7 @@ class Cluster:
             ray.init(address=address, **QUIET)
 
     def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
-        """Pack what jobs take along, and have every node look whether it has the rest."""
+        """Pack what jobs bring along, and let every node check that it has the rest."""
         environment.hide(joins=True)
         self.scratch = folder.absolute() / SCRATCH
         shutil.rmtree(self.scratch, ignore_errors=True)
@@ -72,7 +72,9 @@ class Cluster:
         ray.shutdown()
 
     def carries(self) -> int:
-        """What is asked for, else what the nodes that are there carry; one at least, for an autoscaler to see."""
+        """Return the concurrency asked for, or else what the current nodes carry; at least one, for an autoscaler to
+        see.
+        """
         if self._asked is not None:
             return self._asked
         self._look()
@@ -102,19 +104,19 @@ class Cluster:
 
 
 def alive_nodes() -> list[dict[str, Any]]:
-    """The nodes that are there, as Ray describes them."""
+    """Return the current nodes, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def resources_to_come() -> list[dict[str, float]]:
-    """What the kinds of node have that the cluster's autoscaler may start; nothing where it tells nothing."""
+    """Return the resources of node types that the cluster's autoscaler may start; nothing if it reports none."""
     groups = getattr(ray._private.state.state.get_cluster_config(), "node_group_configs", ())
     return [dict(group.resources) for group in groups]
 
 
 def look_over(nodes: list[dict[str, Any]], shipment: Shipment) -> list[tuple[dict[str, Any], str]]:
-    """Ask every node what it lacks for the jobs of a sweep; "" for nothing. One that is gone meanwhile is left out: Ray
-    notices a lost node late, and lists it until then.
+    """Ask every node what it lacks for the jobs of a sweep; "" for nothing. A node that disappears meanwhile is left
+    out: Ray notices a lost node late, and lists it until then.
     """
     ask = ray.remote(num_cpus=0, max_retries=0)(lacks_of_this_node)
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]

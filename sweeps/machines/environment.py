@@ -1,6 +1,6 @@
-"""The environment that a sweep runs in: what of it is obeyed, what is overridden, and where Ray's own files lie.
+"""The environment of a sweep: which variables are obeyed or overridden, and where Ray's own files are.
 
-Imported before anything of Ray, which reads its environment when it is imported.
+Import this before anything of Ray, which reads its environment when it is imported.
 """
 
 import os
@@ -69,10 +69,10 @@ WAS_CLIENT = os.environ.pop("RAY_CLIENT_MODE", "0") != "0"
 
 
 def told(*, joins: bool) -> Iterator[str]:
-    """What is obeyed or overridden of the variables that are set, a sentence each; without values, which may be secret.
+    """Return a sentence for each variable that is set and obeyed or overridden; without values, since some are secret.
 
     Args:
-        joins: a cluster, instead of starting a Ray.
+        joins: whether the sweep joins a cluster instead of starting Ray.
     """
     if WAS_CLIENT:
         yield "RAY_CLIENT_MODE is overridden: a sweep speaks to Ray itself"
@@ -92,7 +92,7 @@ def told(*, joins: bool) -> Iterator[str]:
 
 
 def overridden(*, joins: bool) -> dict[str, str]:
-    """The variables that are set and that Ray does not get to see, with the reason."""
+    """Return the variables that are set and hidden from Ray, with the reason."""
     others = [name for name in os.environ if name.startswith("TUNE_") and name not in QUIET]
     hidden = TUNE | {name: TUNE.get(name, ITS_OWN) for name in others}
     hidden |= {} if joins else STARTED
@@ -104,22 +104,22 @@ def overridden(*, joins: bool) -> dict[str, str]:
 
 
 def obeyed_by_ray() -> list[str]:
-    """What is set of Ray's other variables."""
+    """Return Ray's other variables that are set."""
     known = QUIET | STARTED | TUNE | JOINED
     return sorted(name for name in GIVEN if name.startswith("RAY_") and name not in known and name not in NAMED)
 
 
 def quiet() -> None:
-    """Leave the warnings of libraries out, whatever PYTHONWARNINGS says.
+    """Silence the warnings of libraries, whatever PYTHONWARNINGS says.
 
-    Called before the first thread: one that is inside `warnings.catch_warnings` then would undo it.
+    Call this before the first thread: a thread inside `warnings.catch_warnings` would undo it.
     """
     if "PYTHONWARNINGS" in os.environ:
         warnings.simplefilter("ignore")
 
 
 def hide(*, joins: bool) -> None:
-    """Take away what is overridden; a Ray that is started gets a token of its own."""
+    """Remove the overridden variables; a Ray that is started gets its own token."""
     for name in overridden(joins=joins):
         del os.environ[name]
     if not joins:
@@ -128,7 +128,7 @@ def hide(*, joins: bool) -> None:
 
 
 def remedy() -> str:
-    """What may help where a Ray does not start."""
+    """Return what may help if Ray does not start."""
     others = obeyed_by_ray()
     unset = f"unset {', '.join(others)}, which Ray obeys; " if others else ""
     return (
@@ -139,7 +139,7 @@ def remedy() -> str:
 
 @cache
 def _own_token() -> str:
-    """One for the whole process: Ray keeps the first that it reads."""
+    """Return one token for the whole process: Ray keeps the first that it reads."""
     return secrets.token_hex(32)
 
 
@@ -147,7 +147,7 @@ def make_scratch() -> Path:
     """Make the folder for the files of a Ray that is started, with a path short enough for its sockets.
 
     Raises:
-        UserError: none of the places can be written.
+        UserError: no place can be written.
     """
     reasons = []
     for place in _places():

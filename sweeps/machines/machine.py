@@ -1,4 +1,4 @@
-"""The machine that a sweep is started on: what it carries, checked first; Ray, started on it for one sweep."""
+"""The machine on which a sweep is started: check what it carries, and start Ray on it for one sweep."""
 
 import contextlib
 import logging
@@ -34,14 +34,14 @@ class Machines(Protocol):
 
     @property
     def shipment(self) -> Shipment | None:
-        """What jobs take along, if anything."""
+        """What jobs bring along, if anything."""
 
     @property
     def scratch(self) -> Path | None:
         """The folder for Ray's own files, which nobody reads again; None for one of the system's."""
 
     def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
-        """Make ready for the jobs of the sweep in a folder.
+        """Prepare for the jobs of the sweep in a folder.
 
         Raises:
             UserError: the sweep would fail half-way.
@@ -51,24 +51,24 @@ class Machines(Protocol):
         """Leave."""
 
     def carries(self) -> int:
-        """How many jobs run at a time, now."""
+        """Return how many jobs run at a time, now."""
 
     @property
     def workers_kept(self) -> int:
-        """How many workers are kept while there is nothing for them to do."""
+        """Return how many idle workers are kept."""
 
     def processors_per_gpu(self) -> int:
-        """How many trials at a time the processors carry for each GPU."""
+        """Return how many trials at a time the processors carry for each GPU."""
 
     def has(self, host: str) -> bool:
-        """Whether a host is there still."""
+        """Return whether a host is still there."""
 
 
 class OwnMachine:
-    """`Machines` that are the one the sweep is started on. Only who knows this Ray's token may talk to it.
+    """`Machines` that are the one on which the sweep is started. Ray answers only to its token.
 
     Raises:
-        UserError: more is asked for than there is; what there is is said.
+        UserError: the request exceeds the available resources; the message names them.
     """
 
     shipment: Shipment | None = None
@@ -90,7 +90,7 @@ class OwnMachine:
         self._gpus, self._concurrency = gpus, concurrency
 
     def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
-        """Start Ray with room for as many jobs as run at a time: the dispatcher keeps one more ready."""
+        """Start Ray with room for the concurrent jobs and one more, which the dispatcher keeps ready."""
         self.scratch = environment.make_scratch()
         environment.hide(joins=False)
         with starting_ray("Ray does not start on this machine", environment.remedy()):
@@ -122,10 +122,10 @@ class OwnMachine:
 
 @contextlib.contextmanager
 def starting_ray(failed: str, remedy: str) -> Iterator[None]:
-    """Inside, Ray is started or joined, or what keeps it from that is told, once; a Ray that hangs ends the process.
+    """Start or join Ray in the body, and explain a failure once; a Ray that hangs ends the process.
 
     Raises:
-        UserError: it raised something.
+        UserError: Ray raised an error.
     """
     signal.alarm(START_WITHIN_S)
     try:
@@ -139,14 +139,14 @@ def starting_ray(failed: str, remedy: str) -> Iterator[None]:
 
 
 def share_asked(settings: Settings, most: float) -> float:
-    """The share of a GPU that is asked for, of machines with up to so many; a whole one before it is tried out."""
+    """Return the share of a GPU that is asked for, on machines with up to `gpus`; a whole one before it is measured."""
     share = settings.gpus_per_trial
     return (1.0 if most else 0.0) if share is None or isinstance(share, str) else share
 
 
 def carried(cpus: float, gpus: float, share: float) -> int:
-    """How many jobs of one processor and a share of a GPU, or of whole ones, a machine carries. A job's share is of one
-    GPU: what is left of two makes no third.
+    """Return how many jobs of one processor and a share of a GPU, or of whole GPUs, a machine carries. A share is of
+    one GPU: the rests of two make no third.
     """
     if not share:
         return int(cpus)

@@ -1,4 +1,4 @@
-"""How many trials a GPU carries best: tried out, before a sweep begins, with workers that train as its trials do."""
+"""Measure how many trials a GPU carries best, before a sweep starts, with workers that train as its trials do."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,8 +33,8 @@ PLACED_WITHIN_S = 900.0
 
 @dataclass(frozen=True)
 class Load:
-    """So many trials on one GPU: the images a second that all of them train, and the share of its memory that the
-    largest of them takes.
+    """A number of trials on one GPU: the images a second that they train together, and the largest share of memory that
+    one takes.
     """
 
     trials: int
@@ -43,16 +43,16 @@ class Load:
 
 
 def tried_out(config: Config, shipment: Shipment | None, *, most: int, gpus: int = 1) -> Iterator[Load]:
-    """Put more and more trials on one GPU, as long as that trains more, its memory holds them and `most` allows it.
+    """Put more and more trials on one GPU while that trains more, its memory holds them and `most` allows it.
 
     Args:
-        config: of a trial of the sweep; an untrained network stands in for its teacher.
-        shipment: what workers take along to the nodes of a cluster.
-        most: as many trials at a time as there are processors for.
-        gpus: 1; or 0 for the same on the processors.
+        config: of a trial of the sweep; an untrained network replaces its teacher.
+        shipment: what workers bring to the nodes of a cluster.
+        most: trials at a time for which there are processors.
+        gpus: 1; or 0 for the same on processors.
 
     Raises:
-        UserError: not even one trial could be.
+        UserError: not even one trial could run.
     """
     loads: list[Load] = []
     for trials in TRIALS:
@@ -69,17 +69,17 @@ def tried_out(config: Config, shipment: Shipment | None, *, most: int, gpus: int
 
 
 def pays(loads: Sequence[Load]) -> bool:
-    """Whether the last of some loads trains as much more than the one before as makes it worth the memory."""
+    """Return whether the last load trains so much more than the one before that it is worth the memory."""
     return len(loads) < 2 or loads[-1].images_per_s >= WORTH * loads[-2].images_per_s
 
 
 def best(loads: Sequence[Load]) -> Load:
-    """The load to run a sweep with: the last that pays."""
+    """Return the load for the sweep: the last that pays."""
     return loads[-1] if pays(loads) else loads[-2]
 
 
 def share_out(machines: Machines, config: Config, say: Callable[[str], None]) -> None:
-    """Give each trial the share of a GPU with which one trains most, and tell how much that is."""
+    """Give each trial the share of a GPU with which the GPU trains most, and report the rate."""
     say(f"trying out how many trials a GPU carries best: {SECONDS:g} s each for up to {TRIALS[-1]}, and their start")
     loads: list[Load] = []
     for load in tried_out(config, machines.shipment, most=machines.processors_per_gpu()):
@@ -111,22 +111,22 @@ class Probe:
             steps += self._epoch() // config.optim.batch_size + 1
 
     def memory(self) -> float:
-        """The share of the GPU's memory that this process takes."""
+        """Return the share of the GPU's memory that this process takes."""
         if self._device.type == "cpu":
             return 0.0
         total: int = torch.cuda.get_device_properties(self._device).total_memory
         return float(torch.cuda.max_memory_reserved() + CONTEXT_BYTES) / total
 
     def images_per_s(self, seconds: float) -> float:
-        """Train whole epochs, for so long at least."""
+        """Train whole epochs, for at least so long."""
         started, images = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
             images += self._epoch()
         return images / (time.perf_counter() - started)
 
     def _examine(self, data: Split) -> None:
-        """A step of an attack on as many images as validations and exams attack at a time, in float32: where training
-        is in bf16 on smaller batches, these take the most memory.
+        """Run an attack step in float32 on as many images as validations and exams attack at a time: where training is
+        in bf16 on smaller batches, this takes the most memory.
         """
         part, attack = data.select(data.rows[:CHUNK]).to(self._device), self._config.attack
         pgd_verdicts(
@@ -140,10 +140,10 @@ class Probe:
 
 
 def load_of(config: Config, shipment: Shipment | None, trials: int, gpus: int) -> Load:
-    """Put so many trials on one GPU, or with `gpus` 0 on the processors, and see what they train.
+    """Put so many trials on one GPU, or with `gpus` 0 on the processors, and measure what they train.
 
     Raises:
-        RayError: they cannot be put there: no machine is large enough, or a worker fails.
+        RayError: no machine is large enough, or a worker fails.
     """
     group = placement_group([{"CPU": trials, "GPU": gpus} if gpus else {"CPU": trials}])
     try:

@@ -1,7 +1,7 @@
-"""Keeps a sweep going when the process that drives it is brought down: by the kernel for want of memory, by Ray's end.
+"""Restart a sweep whose driver process was brought down, by the kernel for want of memory or by Ray.
 
-Ray ends the process that started it where one of its own processes dies. Here that process is a child, which is begun
-again and goes on from the record.
+Ray ends the process that started it if one of its own processes dies. So that process is a child here. It is started
+again and continues from the record.
 """
 
 import contextlib
@@ -22,23 +22,24 @@ ASKED_TO_LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class BeginAgainError(Exception):
-    """Raised by work that can only go on in a process of its own."""
+    """Raised by work that can only continue in another process."""
 
 
 class StillbornError(Exception):
-    """The work's process died before anything was on record; its text says of what."""
+    """The work's process died before anything was on record; the text says of what."""
 
 
 def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
-    """Run `work` in a child process until it ends by itself; returns its exit code.
+    """Run `work` in a child process until it ends by itself; return its exit code.
 
-    A child that dies otherwise is begun again, unless a signal asked it to leave, nothing is on record, or `FRUITLESS`
-    in a row brought no `progress`, a number that grows with what is on record. The first signal that asks to leave is
-    passed on (a terminal that closes counts as SIGTERM), a second one ends everything at once. On other systems than
-    Linux `work` runs as it is.
+    A child that dies otherwise is started again, unless a signal asked it to leave, nothing is on record, or
+    `FRUITLESS` deaths in a row brought no `progress`, a number that grows with the record. The first signal that asks
+    to leave is passed on (a terminal that closes counts as SIGTERM); a second one ends everything at once. On systems
+    other than Linux, `work` runs in this process.
 
     Args:
-        work: is told whether it goes on after a death.
+        work: receives whether it continues after a death.
+        progress: returns how much is on record.
 
     Raises:
         StillbornError: it died, and nothing is on record.
@@ -68,8 +69,8 @@ def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
 
 
 def _run_child(work: Callable[[bool], int], again: bool) -> tuple[int | None, int]:
-    """Run `work` in a child of its own process group; returns the code it ended with, None where it did not, and the
-    signal that ended it or asked it to.
+    """Run `work` in a child with its own process group; return the exit code (None if it has none), and the signal that
+    ended it or asked it to leave.
     """
     reading, writing = os.pipe2(os.O_NONBLOCK)
     sys.stdout.flush()
@@ -99,10 +100,10 @@ def _run_child(work: Callable[[bool], int], again: bool) -> tuple[int | None, in
 
 
 def _passing_on(child: int) -> list[int]:
-    """Pass the first signal that asks to leave on to the child, and have a second one end everything.
+    """Pass the first signal that asks to leave to the child; let a second one end everything.
 
     Returns:
-        The signals that came, as they come.
+        The signals, as they come.
     """
     came: list[int] = []
 
@@ -118,7 +119,7 @@ def _passing_on(child: int) -> list[int]:
 
 
 def _end_descendants() -> None:
-    """Kill what the child left, Ray's processes and workers, which were given to this process when it died."""
+    """Kill what the child left: Ray's processes and workers, which this process inherited when the child died."""
     while children := _children():
         for child in children:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):

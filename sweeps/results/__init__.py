@@ -1,1 +1,1 @@
-"""What comes of a sweep: the finalist, the final table, and how it is told, live, in words and in pictures."""
+"""Results of a sweep: the finalist, the final table, and how they are shown: live, in words, in pictures."""

@@ -1,8 +1,8 @@
-"""Which of the best trials becomes the finalist: they are trained again on other seeds and scored on more images.
+"""Choose the finalist: train the best trials again on other seeds, and score them on more images.
 
-One score of one seed on a small validation set mostly ranks luck. The confirmation reads the reserve, which has up to
-five times as many images, and is a race: all candidates are scored there with the trial's own seed, the better half
-of them earns a second seed, the better half of these a third. The defaults run along to the end.
+One score of one seed on a small validation set mostly ranks luck. The confirmation is a race on the reserve, which has
+up to five times as many images. All candidates are scored there with the trial's own seed, the better half is trained
+on a second seed, the better half of those on a third. The defaults take part to the end.
 """
 
 import math
@@ -31,11 +31,15 @@ Found = Mapping[int, Sequence[Scores]]
 def contenders(
     complete: Sequence[FrozenTrial], found: Found, count: int, turn: int, preference: Preference
 ) -> list[FrozenTrial]:
-    """The trials that are scored on seed number `turn`: of the `count` best the better half, `turn` times; and the
-    defaults, where they were completed.
+    """Return the trials to score on seed number `turn`: the best `count`, halved `turn` times, and the defaults if they
+    completed.
 
     Args:
+        complete: the completed trials.
         found: the scores of the turns before.
+        count: trials in the first turn.
+        turn: number of the seed, from 0.
+        preference: orders the trials.
     """
     untuned = [trial for trial in complete if trial.number == DEFAULTS]
     usual = untuned[0].values if untuned else ()
@@ -51,8 +55,8 @@ def contenders(
 def confirmation_jobs(
     row: str, base: Config, trials: Sequence[FrozenTrial], turn: int, folder: Path, exchange: Exchange
 ) -> list[Job]:
-    """Each trial of a row's search on seed number `turn`; on the trial's own, the first, its last checkpoint is only
-    scored again.
+    """Return a job for each trial of a row's search on seed number `turn`; on the first, the trial's own, its last
+    checkpoint is only scored again.
     """
     jobs = []
     for trial in trials:
@@ -69,12 +73,12 @@ def confirmation_jobs(
 
 
 def trial_of(job: Job) -> int:
-    """The number of the trial that a confirmation belongs to."""
+    """Return the trial number of a confirmation."""
     return int(job.key.split("-")[-2])
 
 
 def scores(record: Record, objectives: Objectives, row: str = "") -> dict[int, list[Scores]]:
-    """The scores of a row's trials on the reserve so far; those that are no numbers are none."""
+    """Return the scores of a row's trials on the reserve so far, without those that are not finite."""
     by_seed: dict[int, dict[int, Scores]] = {}
     for known in record.of_kind("confirm", row):
         told = objectives.of(known.result.values, PREFIX) if known.result is not None else None
@@ -84,12 +88,12 @@ def scores(record: Record, objectives: Objectives, row: str = "") -> dict[int, l
 
 
 def chosen(found: Found, preference: Preference) -> int | None:
-    """The trial that becomes the finalist, of those that were scored on all seeds where there are some.
+    """Return the trial that becomes the finalist, among those scored on all seeds if there are any.
 
-    The order is that of `Preference.key`. Where no preference is stated, a trial has to lead the defaults in some
-    objective by more than the standard error of that lead, and not to fall behind them in any by more than it; where
-    one is, to lead them in the weighted mean, or to reach bounds that they do not. Else the defaults, trial 0, are the
-    finalist.
+    Trials are ordered by `Preference.key`. Without a stated preference, the finalist must lead the defaults in one
+    objective by more than the standard error of the lead, and fall behind them in none by more than it. With one, it
+    must lead the defaults in the weighted mean, or reach bounds that they do not reach. Otherwise the defaults, trial
+    0, are the finalist.
     """
     whole = confirmed(found)
     if not whole:
@@ -103,7 +107,7 @@ def chosen(found: Found, preference: Preference) -> int | None:
 
 
 def confirmed(found: Found) -> Found:
-    """The trials that were scored on all seeds; all of them where none was."""
+    """Return the trials scored on all seeds; all trials if none was."""
     return {number: of_trial for number, of_trial in found.items() if len(of_trial) == SEEDS} or found
 
 
@@ -124,13 +128,13 @@ def _beats_defaults(number: int, found: Found, preference: Preference) -> bool:
 
 
 def lead_error(found: Found, one: int, other: int) -> Scores:
-    """The standard error of a trial's lead over another, objective by objective."""
+    """Return the standard error of a trial's lead over another, by objective."""
     parts = 1 / len(found[one]) + 1 / len(found[other])
     return tuple(math.sqrt(variance * parts) for variance in seed_variance(found))
 
 
 def seed_variance(found: Found) -> Scores:
-    """The variance between the seeds of a trial, pooled over trials, by objective; inf where no trial has several."""
+    """Return the variance between a trial's seeds, pooled over trials, by objective; inf if none has several seeds."""
     several = [of_trial for of_trial in found.values() if len(of_trial) > 1]
     freedom = sum(len(of_trial) - 1 for of_trial in several)
     width = len(next(iter(found.values()))[0])
@@ -143,14 +147,14 @@ def seed_variance(found: Found) -> Scores:
 
 
 def mean(of_trial: Sequence[Scores]) -> Scores:
-    """The mean over seeds, objective by objective; () of none."""
+    """Return the mean over seeds, by objective; () of none."""
     return tuple(statistics.fmean(column) for column in zip(*of_trial, strict=True))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the confirmation of a row's search decided: the finalist, None before any trial was confirmed, and the ends
-    of the front; with the scores that it was made from.
+    """The result of a race: the finalist (None before any trial was confirmed), the ends of the front, and the scores
+    behind them. `row` is the row whose search it was.
     """
 
     finalist: int | None
@@ -161,15 +165,15 @@ class Choice:
 
     @classmethod
     def of(cls, record: Record, objectives: Objectives, preference: Preference, row: str = "") -> Self:
-        """From what is on record."""
+        """Read the choice from the record."""
         found = scores(record, objectives, row)
         finalist = chosen(found, preference)
         return cls(finalist, ends(found, finalist, objectives), found, preference, row)
 
 
 def ends(found: Found, finalist: int | None, objectives: Objectives) -> dict[str, int]:
-    """The ends of the front: of every objective the confirmed trial that has most of it, by the objective's name, where
-    it leads the finalist by more than the error and is not the defaults.
+    """Return the ends of the front by objective: the confirmed trial with the highest score, if it leads the finalist
+    by more than the error and is not the defaults.
     """
     if finalist is None:
         return {}

@@ -1,4 +1,4 @@
-"""What is compared at the end of a sweep, on which seeds, and the table that comes of it."""
+"""The final comparison: which rows, on which seeds, and the table."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class Exams:
-    """Which ensemble the finalist and the references are examined with, on how many seeds; which references."""
+    """The AutoAttack ensembles of the finalist and of the references, the number of seeds, and the reference rows."""
 
     seeds: int
     finalist: str
@@ -47,7 +47,7 @@ class Exams:
 
 
 def chosen_rows(choice: Choice) -> dict[str, int]:
-    """The rows of the table that a search gives, with their trials: its finalist, and of the sweep's own search the
+    """Return the table rows that a search gives, with their trials: its finalist and, for the sweep's own search, the
     ends of the front.
     """
     finalist = {} if choice.finalist is None else {f"{TUNED}{choice.row}" if choice.row else FINALIST: choice.finalist}
@@ -55,8 +55,8 @@ def chosen_rows(choice: Choice) -> dict[str, int]:
 
 
 def jobs_of_trial(row: str, trial: int, config: Config, exams: Exams, folder: Path) -> list[Job]:
-    """The configuration of a trial, trained on the complete training set, once a seed; the ends of the front have the
-    exam of a reference.
+    """Return the final runs of a trial's configuration, one a seed, on the complete training set; ends of the front get
+    the exam of a reference.
     """
     exam = exams.references if row.startswith(END) else exams.finalist
     of_search = row.removeprefix(TUNED) if row.startswith(TUNED) else ""
@@ -64,13 +64,13 @@ def jobs_of_trial(row: str, trial: int, config: Config, exams: Exams, folder: Pa
 
 
 def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
-    """The rows on the same splits and seeds, a seed of all before the next."""
+    """Return the final runs of the reference rows on the same splits and seeds, seed by seed."""
     by_row = [_jobs(row, base.override(overrides(row)), exams.seeds, exams.references, folder) for row in exams.rows]
     return [job for of_seed in zip(*by_row, strict=True) for job in of_seed]
 
 
 def is_of_row(reference: Job, row: str) -> bool:
-    """Whether a reference is a run of a row."""
+    """Return whether a reference is a run of a row."""
     return reference.key.startswith(f"final-{row}-s")
 
 
@@ -91,7 +91,7 @@ def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path, of_sear
 
 @dataclass(frozen=True)
 class Examined:
-    """A final run of one seed: what its exam said, and where the verdicts lie that it is made of."""
+    """A final run of one seed: the numbers of its exam, and the file of verdicts behind them."""
 
     seed: int
     exam: Mapping[str, Any]
@@ -102,10 +102,11 @@ Results = dict[str, list[Examined]]
 
 
 def results(record: Record, choices: Sequence[Choice], rows: Sequence[str]) -> Results:
-    """The exams so far by row, in the order of the table; of the finalists only those of the trials that were chosen.
+    """Return the exams so far by row, in table order; of the finalists only those of the chosen trials.
 
     Args:
-        choices: of the sweep's searches, its own first.
+        record: of the sweep.
+        choices: of its searches, its own first.
         rows: the references.
     """
     keys = {f"{row}-{trial:04d}": row for choice in choices for row, trial in chosen_rows(choice).items()}
@@ -119,19 +120,19 @@ def results(record: Record, choices: Sequence[Choice], rows: Sequence[str]) -> R
 
 
 def are_in(results: Results, trials: int) -> bool:
-    """Whether there is what the sweep was for: a finalist or, where nothing was searched, rows to compare."""
+    """Return whether the sweep has its result: a finalist or, if nothing was searched, rows to compare."""
     return FINALIST in results if trials else bool(results)
 
 
 def finalist_model(record: Record, choice: Choice) -> Job | None:
-    """The finalist's run of the first seed, whose model is the sweep's; None where it is not done."""
+    """Return the finalist's run of the first seed, whose model is registered; None if it is not done."""
     runs = [known.job for known in record.of_kind("final") if known.outcome == "done" and choice.finalist is not None]
     return next((job for job in runs if job.key.startswith(f"final-{FINALIST}-{choice.finalist:04d}-s")), None)
 
 
 def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float | None] | None:
-    """Mean and standard deviation over seeds of a test metric, without the latter where there is one seed; None where
-    it was not measured.
+    """Return mean and standard deviation of a test metric over seeds; no deviation for one seed, None if it was not
+    measured.
     """
     values = [run.exam["metrics"][metric] for run in runs if metric in run.exam["metrics"]]
     if not values:
@@ -140,7 +141,7 @@ def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float | None]
 
 
 def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
-    """Header and rows as text, percent, mean ± standard deviation over seeds; columns nobody has are left out. A row
+    """Return header and rows as text: percent, mean ± standard deviation over seeds. Empty columns are left out; a row
     that lacks seeds says so.
     """
     seeds = max((len(runs) for runs in results.values()), default=0)
@@ -157,7 +158,7 @@ def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
 
 
 def cell(found: tuple[float, float | None] | None) -> str:
-    """Mean and standard deviation in percent."""
+    """Format mean and standard deviation in percent."""
     if found is None:
         return "–"
     mean, deviation = found
@@ -165,7 +166,7 @@ def cell(found: tuple[float, float | None] | None) -> str:
 
 
 def write_table(parts: Sequence[str], folder: Path) -> Path:
-    """Keep tables and what there is to note of them as Markdown in the sweep's folder."""
+    """Write the parts as Markdown into the sweep's folder; return the path."""
     path = folder / "table.md"
     with publishing(path) as temporary:
         temporary.write_text("\n".join(parts), encoding="utf-8")
@@ -173,7 +174,7 @@ def write_table(parts: Sequence[str], folder: Path) -> Path:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, its columns aligned."""
+    """Format a Markdown table with aligned columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")

@@ -1,4 +1,4 @@
-"""What is known from before: the best points of earlier sweeps and of files, as points of a new sweep's space."""
+"""Points known before a sweep starts: the best of earlier sweeps and of files, moved into the new space."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,13 +23,13 @@ Point = Mapping[str, Value]
 
 
 def points_known(sweep: Sweep, space: Mapping[str, BaseDistribution], defaults: Point) -> list[dict[str, Value]]:
-    """The points that `--start-from` names, moved into the space.
+    """Return the points that `--start-from` names, moved into the space.
 
-    A knob whose range is relative keeps its ratio to the defaults, which other data may have others of; the rest keep
-    their values. What lies outside goes to the nearest value that is tried, what a point does not tell is the default.
+    A knob with a relative range keeps its ratio to the defaults, which may differ on other data; other knobs keep their
+    values. Values outside the range move to the nearest one inside. Missing knobs get the defaults.
 
     Raises:
-        UserError: a sweep or file that is not there, has no points, or none of the knobs that are searched now.
+        UserError: a sweep or file does not exist, has no points, or has none of the knobs that are searched now.
     """
     found = []
     for source in filter(None, map(str.strip, (sweep.settings.start_from or "").split(","))):
@@ -46,7 +46,7 @@ def points_known(sweep: Sweep, space: Mapping[str, BaseDistribution], defaults: 
 
 
 def _points_of(sweep: Sweep, source: str) -> Iterator[tuple[Point, Point]]:
-    """The points of a source, each with the defaults that it is relative to."""
+    """Yield the points of a source, each with the defaults that it is relative to."""
     if source.endswith(".json"):
         for point in _points_in(Path(source)):
             yield point, {}
@@ -82,7 +82,7 @@ def _points_in(path: Path) -> list[Point]:
 
 
 def _moved(name: str, value: Value, old: Value, new: Value) -> Value:
-    """A value that was found beside an old default, beside a new one."""
+    """Scale a value from an old default to a new one, if the knob is relative."""
     if name in RELATIVE and isinstance(value, int | float) and isinstance(old, int | float) and old:
         assert isinstance(new, int | float)
         return value / old * new
@@ -90,7 +90,7 @@ def _moved(name: str, value: Value, old: Value, new: Value) -> Value:
 
 
 def _inside(among: BaseDistribution, value: Value) -> Value:
-    """The value of a distribution that is nearest to one."""
+    """Return the nearest value of a distribution."""
     if not isinstance(value, int | float):
         raise UserError(f"--start-from: {value!r} is no number, as every knob that is searched is")
     if isinstance(among, CategoricalDistribution):

@@ -1,4 +1,4 @@
-"""The description of a sweep in MLflow: what was asked for, how to do it again, what came of it."""
+"""The description of a sweep in MLflow: what was asked, the command that does it again, the tables."""
 
 import dataclasses
 import shlex
@@ -14,10 +14,11 @@ PLACES = (*("name", "storage", "shared", "tracking_uri", "study_uri", "ray_addre
 
 
 def note(sweep: Sweep, table: str = "") -> str:
-    """The description in Markdown, at most `LIMIT` characters; without a table that of a sweep that runs.
+    """Return the description in Markdown, at most `LIMIT` characters; without a table, that of a running sweep.
 
     Args:
-        table: the text of the sweep's `table.md`; paragraphs that do not fit are left out.
+        sweep: the sweep.
+        table: the text of its `table.md`; paragraphs that do not fit are left out.
     """
     text = f"{_asked(sweep)}\n\nMade by\n\n```\n{command(sweep)}\n```\n"
     if not table:
@@ -32,7 +33,7 @@ def note(sweep: Sweep, table: str = "") -> str:
 
 
 def command(sweep: Sweep) -> str:
-    """The command that finds the same again: every setting that is not its default, and every knob that was fixed."""
+    """Return the command that finds the same again: every setting other than its default, and every fixed knob."""
     settings, defaults = dataclasses.asdict(sweep.settings), dataclasses.asdict(Settings())
     given = {name: value for name, value in settings.items() if name not in PLACES and value != defaults[name]}
     flags = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in (given | sweep.fixed).items()]

@@ -1,4 +1,4 @@
-"""Rows against a baseline, image by image and seed by seed: how much better, and how sure that is."""
+"""Leads of rows over a baseline, image by image and seed by seed, with intervals."""
 
 from collections.abc import Sequence
 
@@ -21,10 +21,10 @@ SEED = 0
 
 
 def differences(results: Results, baseline: str) -> list[list[str]]:
-    """Header and rows as text: row minus baseline in points, with its 95% interval from a paired bootstrap.
+    """Return header and rows as text: row minus baseline in points, with its 95% interval from a paired bootstrap.
 
-    Columns that the baseline was not examined for are left out, and so are rows without a seed of the baseline's;
-    nothing where there is no baseline.
+    Columns for which the baseline was not examined are left out, and so are rows that share no seed with it. Without a
+    baseline there is no row.
 
     Raises:
         UserError: a file of verdicts is missing or damaged.

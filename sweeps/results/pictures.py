@@ -1,4 +1,4 @@
-"""The pictures of a sweep: its scores, what mattered, the final comparison."""
+"""The pictures of a sweep: scores, front, importances, the final comparison."""
 
 import warnings
 from collections.abc import Callable
@@ -30,7 +30,7 @@ BARS = {"clean": "test/clean_acc", "PGD-20": "test/pgd20_acc", "tail PGD-20": "t
 
 
 def draw_sweep(study: Study, choice: Choice, results: Results, folder: Path) -> list[Path]:
-    """Write the pictures that the study and the finals can give; returns their paths."""
+    """Write the pictures that the study and the finals allow; return their paths."""
     matplotlib.use("Agg")
     complete, searched = study.trials(TrialState.COMPLETE), study.optuna
     drawn: dict[str, Callable[[], Figure]] = {}
@@ -69,8 +69,8 @@ def _of_optuna(plot: Callable[..., Any], study: optuna.Study, **how: Any) -> Fig
 
 
 def front(study: Study, choice: Choice) -> Figure:
-    """Every complete trial, the front, the confirmed trials with their error, the finalist and the defaults: the first
-    objective against each of the others.
+    """Draw the first objective against each of the others: all complete trials, the front, confirmed trials with
+    standard errors, the finalist and the defaults.
     """
     names = study.objectives.names
     figure = Figure(figsize=(5.5 * (len(names) - 1) + 2, 4.2), dpi=DPI, layout="constrained")
@@ -89,11 +89,13 @@ def _show_search(axes: Any, study: Study, other: int) -> None:
     points = 100 * np.array([(trial.values[0], trial.values[other]) for trial in complete])
     axes.scatter(points[:, 0], points[:, 1], s=16, color="#bbbbbb", label="trial\n(validation)")
     edge = 100 * np.array(sorted((trial.values[0], trial.values[other]) for trial in study.front()))
-    axes.plot(edge[:, 0], edge[:, 1], marker="o", ms=4, color="#3c93c2", drawstyle="steps-pre", label="front of the trials")
+    axes.plot(
+        edge[:, 0], edge[:, 1], marker="o", ms=4, color="#3c93c2", drawstyle="steps-pre", label="front of the trials"
+    )
 
 
 def _show_confirmed(axes: Any, choice: Choice, other: int) -> None:
-    """The mean of every confirmed trial with its standard error, and which are the defaults and the finalist."""
+    """Draw the mean of every confirmed trial with its standard error; mark the defaults and the finalist."""
     look: dict[str, Any] = {"fmt": "o", "ms": 4, "color": "#d9822b", "capsize": 2, "elinewidth": 0.8}
     for index, (number, scores) in enumerate(choice.found.items()):
         x, y = ([100 * of_seed[k] for of_seed in scores] for k in (0, other))
@@ -107,14 +109,12 @@ def _show_confirmed(axes: Any, choice: Choice, other: int) -> None:
 
 
 def _error(values: list[float]) -> float | None:
-    """The standard error of a mean over seeds; None of one seed."""
+    """Return the standard error of a mean over seeds; None for one seed."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
 def scores_over_time(study: Study) -> Figure:
-    """The first objective of every trial at every validated epoch, and at the end; trials stopped early end where they
-    did.
-    """
+    """Draw the first objective of every trial, by epoch and at the end; trials stopped early end where they stopped."""
     figure = Figure(figsize=(10, 4), dpi=DPI, layout="constrained")
     left, right = figure.subplots(1, 2)
     trials = [trial for trial in study.trials() if trial.intermediate_values]
@@ -134,7 +134,7 @@ def scores_over_time(study: Study) -> Figure:
 
 
 def final_bars(results: Results) -> Figure:
-    """Clean, PGD-20 and tail accuracy on the test set, mean over seeds with standard deviation."""
+    """Draw clean, PGD-20 and tail PGD-20 accuracy on the test set: mean over seeds with standard deviation."""
     figure = Figure(figsize=(9, 4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(BARS)
@@ -149,7 +149,7 @@ def final_bars(results: Results) -> Figure:
 
 
 def trade_off(results: Results) -> Figure:
-    """Robust against clean accuracy, all classes and tail classes: mean over seeds, and the standard deviation."""
+    """Draw robust against clean accuracy, for all classes and tail classes: mean over seeds with standard deviation."""
     figure = Figure(figsize=(12, 5), dpi=DPI, layout="constrained")
     for axes, (title, (clean, attacks)) in zip(figure.subplots(1, 2), TRADED.items(), strict=True):
         robust = next(name for name in attacks if all(summary(runs, f"test/{name}") for runs in results.values()))

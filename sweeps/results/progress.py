@@ -1,4 +1,4 @@
-"""The live view: which jobs run, at which epoch, the best so far, the time left."""
+"""The live view of a sweep: running jobs, their epochs, the best scores so far, the time left."""
 
 import signal
 import time
@@ -27,12 +27,12 @@ SHOWN = (
 
 
 class Shown(Console):
-    """A console that Rich writes to; once nobody reads it any more it shows nothing, and `asked` gets a SIGPIPE."""
+    """A Rich console. When nobody reads it any more, it shows nothing, and `asked` gets a SIGPIPE."""
 
     asked: list[int]
 
     def on_broken_pipe(self) -> None:
-        """Called by Rich, in whichever thread wrote."""
+        """Called by Rich, in the thread that wrote."""
         self.asked.append(signal.SIGPIPE)
         discard_output()
 
@@ -40,8 +40,8 @@ class Shown(Console):
 class Progress:
     """A `Listener` that shows a sweep: a table that redraws itself in a terminal, lines of text in a file.
 
-    The time left is estimated from what jobs of each kind took so far. `asked` has the signals that asked the sweep to
-    end; that nobody reads its output any more is one.
+    The time left is estimated from the durations of finished jobs. `asked` collects the signals that ask the sweep to
+    end; a closed output is one.
     """
 
     def __init__(self) -> None:
@@ -70,13 +70,13 @@ class Progress:
             self._live.stop()
 
     def expect(self, trials: int, final_runs: Callable[[], int], studies: Sequence[Study]) -> None:
-        """What is to come: so many trials of each study, which has some already, and so many final runs."""
+        """Set what is to come: so many trials of each study, which may have some already, and so many final runs."""
         self._trials, self._final_runs = trials * len(studies), final_runs
         self._study, self._starting = studies[0], None
         self._ended["trial"] = sum(len(study.finished()) for study in studies)
 
     def say(self, text: str) -> None:
-        """A line of its own, above the table in a terminal, with the time since the start in a file."""
+        """Print a line above the table in a terminal; in a file, with the time since the start."""
         self._spoke = time.monotonic()
         stamp = "" if self.console.is_terminal else f"[{_clock(self._spoke - self._started)}] "
         self.console.print(stamp + text, markup=False)
@@ -127,7 +127,7 @@ class Progress:
         return max(0.0, work - running) / max(1, len(self._running))
 
     def _at_work(self) -> list[tuple[Job, Report | None, float]]:
-        """A copy, since a terminal is drawn by a thread of its own."""
+        """Return a copy: a thread draws the terminal."""
         return list(self._running.values())
 
     def _view(self) -> Group:

@@ -1,4 +1,4 @@
-"""What a sweep says in words: at its start, and at its end."""
+"""Results in words, at the start and at the end of a sweep."""
 
 import shlex
 import statistics
@@ -28,7 +28,7 @@ from sweeps.study.searcher import Study
 def introduction(
     sweep: Sweep, splits: Splits, machines: Machines, searched: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
-    """What is about to happen, on what data, with what of the machine; `searched` are the knobs of each row."""
+    """Yield what is about to happen: the work, the data, the machine. `searched` are the knobs of each row."""
     settings, base = sweep.settings, sweep.base
     work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(settings.rows)} compared"
     shared = f", shared by {settings.shared}" if settings.shared else ""
@@ -42,7 +42,7 @@ def introduction(
     yield f"machine: {machines.carries()} trial(s) at a time, one thread each{share}, training in {kind}"
     if settings.trials:
         for row, knobs in searched.items():
-            of_row = f" of {title_of(row)}, in a search of its own" if row else ""
+            of_row = f" of {title_of(row)}, in its own search" if row else ""
             yield f"searched{of_row}: {', '.join(knobs) or 'nothing, every knob is fixed'}"
         tried = sweep.tried_of("")
         if tried != base:
@@ -50,7 +50,7 @@ def introduction(
 
 
 def metrics(record: Record, study: Study, choice: Choice, results: Results) -> dict[str, float]:
-    """The numbers of the whole sweep: how its trials ended, its best, its finalist on the test set."""
+    """Return the numbers of the whole sweep: how trials ended, the best scores, the finalist on the test set."""
     values = {f"trials/{name}": float(count) for name, count in _states(study).items()}
     values |= {f"teachers/{name}": float(count) for name, count in _teachers(record).items()}
     names = study.objectives.names
@@ -71,7 +71,7 @@ def metrics(record: Record, study: Study, choice: Choice, results: Results) -> d
 
 
 def accuracies(sweep: Sweep, results: Results, titles: Iterable[str], finalists: str) -> list[str]:
-    """What was found on the test set, in Markdown, in the columns of those titles; `finalists` as `Splits` has it."""
+    """Return the test results in Markdown, in the columns `titles`; `finalists` as in `Splits`."""
     if not results:
         return []
     runs = [run for row in results.values() for run in row]
@@ -89,7 +89,7 @@ def accuracies(sweep: Sweep, results: Results, titles: Iterable[str], finalists:
 
 
 def leads(results: Results) -> list[str]:
-    """The lead of every row over AT-BSL, tuned where it is, in Markdown; nothing where it is not among the rows."""
+    """Return every row's lead over AT-BSL in Markdown, over the tuned one if there is one; nothing without AT-BSL."""
     tuned = f"{TUNED}{BASELINE}"
     try:
         rows = differences(results, tuned if tuned in results else BASELINE)
@@ -113,7 +113,7 @@ def conclusion(
     told: Sequence[str],
     paths: Sequence[Path],
 ) -> Iterator[str]:
-    """How it ended: the tables, what failed, where the pictures are, how to open MLflow."""
+    """Yield how the sweep ended: the tables, what failed, where the pictures are."""
     if sweep.settings.trials:
         for study in studies:
             states = ", ".join(f"{count} {name}" for name, count in _states(study).items())
@@ -136,7 +136,7 @@ def conclusion(
 
 
 def _found(sweep: Sweep, study: Study, choice: Choice) -> Iterator[str]:
-    """What the search found: the highest scores, the finalist and its scores."""
+    """Yield what a search found: the highest scores, the finalist and its scores."""
     best, of_row = study.leaders_told(), _of(study.row)
     if not best:
         yield f"no trial{of_row} was completed, so there is no finalist; the reasons stand above"
@@ -155,7 +155,7 @@ def _found(sweep: Sweep, study: Study, choice: Choice) -> Iterator[str]:
 
 
 def unmet(choice: Choice, study: Study) -> str:
-    """That no confirmed trial reaches the bounds of the preference; "" where one does."""
+    """Return a sentence if no confirmed trial reaches the bounds of the preference; else ""."""
     means = [confirm.mean(scores) for scores in confirm.confirmed(choice.found).values()]
     if any(map(choice.preference.is_met, means)):
         return ""
@@ -165,23 +165,23 @@ def unmet(choice: Choice, study: Study) -> str:
 
 
 def chosen(choice: Choice) -> str:
-    """Which trial is the finalist, and that it is the defaults where it is."""
+    """Name the finalist, and say if it is the defaults."""
     of_row = _of(choice.row)
     if choice.finalist is None:
         return f"no trial{of_row} was confirmed on other seeds, so there is no finalist"
     if choice.finalist == confirm.DEFAULTS:
-        why = "which nothing led beyond the error without falling behind elsewhere"
-        return f"finalist{of_row}: trial 0, the defaults, {why}"
+        why = "no trial led them by more than the error without falling behind in another objective"
+        return f"finalist{of_row}: trial 0, the defaults: {why}"
     return f"finalist{of_row}: trial {choice.finalist}"
 
 
 def fronts(studies: Sequence[Study], choices: Sequence[Choice]) -> list[str]:
-    """The front of every search, in Markdown."""
+    """Return the front of every search in Markdown."""
     return [part for study, choice in zip(studies, choices, strict=True) for part in front(study, choice)]
 
 
 def front(study: Study, choice: Choice) -> list[str]:
-    """The front of a search, in Markdown: its trials, those that were confirmed, and the defaults."""
+    """Return the front of a search in Markdown: its trials, the confirmed trials, the defaults."""
     on_front = {trial.number for trial in study.front()}
     names = study.objectives.names
     header = ["trial", *names, *(f"{name}, confirmed" for name in names), "seeds", ""]
@@ -221,7 +221,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def way_to_mlflow(sweep: Sweep, page: str) -> str:
-    """How to open the page of the sweep's run in MLflow; `page` is what follows the server's address."""
+    """Return how to open the sweep's page in MLflow; `page` follows the server's address."""
     uri = without_password(sweep.settings.tracking_uri)
     if uri.startswith("http"):
         return f"browse it: {uri.rstrip('/')}/{page}"
@@ -230,7 +230,7 @@ def way_to_mlflow(sweep: Sweep, page: str) -> str:
 
 
 def resume_command(sweep: Sweep) -> str:
-    """The command that goes on with this sweep."""
+    """Return the command that continues this sweep."""
     settings = sweep.settings
     storage = "" if settings.storage == "runs" else f" --storage {shlex.quote(settings.storage)}"
     logins = "".join(given_again(flag_of(name), uri) for name, uri in settings.stores.items())

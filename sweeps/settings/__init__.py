@@ -1,1 +1,1 @@
-"""A sweep as it is asked for: its flags, its folder, the rows of its comparison, the addresses of its stores."""
+"""A sweep as requested: its flags, its folder, the rows of its comparison, the addresses of its stores."""

@@ -1,4 +1,4 @@
-"""Addresses of the stores that a sweep writes to, which may hold a login: shown and written down without it."""
+"""Addresses of the stores that a sweep writes to. They may hold a login, and are shown and stored without it."""
 
 import shlex
 from urllib.parse import unquote, unquote_plus
@@ -7,7 +7,7 @@ LOGIN = "USER:PASSWORD@"
 
 
 def without_password(uri: str) -> str:
-    """The URI as it may be shown: without user and password, be they before the host or among the options."""
+    """Return the URI to show: without user and password, whether before the host or among the options."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return uri
@@ -17,7 +17,7 @@ def without_password(uri: str) -> str:
 
 
 def without_secret(text: str, uri: str) -> str:
-    """The first line of a message, without the user and password of a URI."""
+    """Return the first line of a message, without the user and password of a URI."""
     line = (text.splitlines() or [""])[0]
     for secret in sorted(_secrets(uri), key=len, reverse=True):
         line = line.replace(secret, "…")
@@ -25,20 +25,20 @@ def without_secret(text: str, uri: str) -> str:
 
 
 def given_again(flag: str, uri: str) -> str:
-    """A flag as a command has to repeat it that goes on with a sweep: where the URI holds a login, with a place for it,
-    since it is written down nowhere; else "", since it is known.
+    """Return the flag that a command must repeat to continue a sweep: with a placeholder for the login, if the URI
+    holds one, since logins are not stored; otherwise "".
     """
     shown = without_password(uri)
     return "" if shown == uri else f" {flag} {shlex.quote(shown.replace('://', f'://{LOGIN}', 1))}"
 
 
 def flag_of(name: str) -> str:
-    """The flag of a setting."""
+    """Return the flag of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
 def _after_login(rest: str) -> str:
-    """What follows the last @; a path, which may have one too, holds no login."""
+    """Return what follows the last @; a path, which may also have one, holds no login."""
     return rest if rest.startswith("/") else rest.rpartition("@")[2]
 
 
@@ -48,7 +48,7 @@ def _is_login(option: str) -> bool:
 
 
 def _secrets(uri: str) -> set[str]:
-    """Login and password of a URI as they may be found in a message: as they are written, and decoded."""
+    """Return login and password of a URI as a message may contain them: as written, and decoded."""
     rest = uri.partition("://")[2]
     login = "" if rest.startswith("/") else rest.rpartition("@")[0]
     _, _, password = login.partition(":")

@@ -1,4 +1,4 @@
-"""The settings of a sweep: the flags that are not of the configuration of its runs."""
+"""The settings of a sweep: its flags beside the configuration of its runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ ENSEMBLES = ("standard", "apgd-ce+t", "none")
 
 @dataclass(frozen=True)
 class Settings:
-    """The flags of `sweeps/search.py` that are not the configuration of a run."""
+    """The flags of `sweeps/search.py` beside the configuration of a run."""
 
     name: str | None = knob(None, "name of the sweep", unset="data set, method and time")
     trials: int = knob(
@@ -119,21 +119,21 @@ class Settings:
 
     @property
     def stores(self) -> dict[str, str]:
-        """The addresses of what is written to, which may hold logins, by the names of their settings."""
+        """Addresses of the stores, which may hold logins, by the names of their settings."""
         named = {"tracking_uri": self.tracking_uri, "study_uri": self.study_uri}
         return {name: uri for name, uri in named.items() if uri}
 
     def groups(self, method: str) -> tuple[str, ...]:
-        """The groups of knobs that are searched of a method.
+        """Return the searched groups of knobs of a method.
 
         Raises:
-            UserError: one of them is none.
+            UserError: a group does not exist.
         """
         return groups_named(self.search, method)
 
     @property
     def tunes_references(self) -> bool:
-        """Whether references get searches of their own."""
+        """Whether references get their own searches."""
         return self.compare == TUNED
 
     @property
@@ -141,7 +141,7 @@ class Settings:
         """The objectives.
 
         Raises:
-            UserError: one of them is none.
+            UserError: an objective does not exist.
         """
         return Objectives.named(self.objectives)
 
@@ -150,7 +150,7 @@ class Settings:
         """Which point of the front is wanted.
 
         Raises:
-            UserError: it cannot be read, or is of something that is not maximised.
+            UserError: it cannot be read, or names something that is not maximised.
         """
         return Preference.read(self.prefer, self.maximised)
 
@@ -159,6 +159,6 @@ class Settings:
         """The reference rows.
 
         Raises:
-            UserError: one of them is none.
+            UserError: a row does not exist.
         """
         return rows_named(self.references)

@@ -1,4 +1,4 @@
-"""What can be searched: the knobs that have a range, in groups."""
+"""What can be searched: the knobs with a range, in groups."""
 
 from collections.abc import Collection
 
@@ -20,17 +20,17 @@ SEARCHED = ("balance", "optim")
 
 
 def groups_of(method: str) -> tuple[str, ...]:
-    """The groups that a method has knobs in."""
+    """Return the groups in which a method has knobs."""
     own = METHODS[method].knobs
     found = (*([own[0]] if own else []), *SHARED)
     return tuple(group for group in found if searched_knobs(method, (group,)))
 
 
 def groups_named(text: str | None, method: str) -> tuple[str, ...]:
-    """The groups of a comma-separated list that a method has; without a list its own, and the usual shared ones.
+    """Return the groups of a comma-separated list that a method has; without a list, its own and the usual shared ones.
 
     Raises:
-        UserError: a group that there is not.
+        UserError: a group does not exist.
     """
     known = groups_of(method)
     if text is None:
@@ -46,20 +46,20 @@ def groups_named(text: str | None, method: str) -> tuple[str, ...]:
 
 
 def group_of(name: str) -> str:
-    """The group of a knob by its dotted name."""
+    """Return the group of a knob by its dotted name."""
     prefix = name.partition(".")[0]
     return MEMBERS.get(prefix, prefix)
 
 
 def searched_knobs(method: str, groups: Collection[str]) -> tuple[str, ...]:
-    """The knobs of some groups that have a range and that a method reads, group by group."""
+    """Return the knobs of some groups that have a range and that a method reads, group by group."""
     ranged = [name for name, _, _, item in walk(Config()) if item.metadata["search"] or name == TEACHER_GAMMA]
     names = [name for name in ranged if group_of(name) in groups and reads(METHODS[method], name)]
     return tuple(sorted(names, key=lambda name: GROUPS.index(group_of(name))))
 
 
 def reads(method: Method, name: str) -> bool:
-    """Whether a knob makes a difference to a method."""
+    """Return whether a knob affects a method."""
     group = name.partition(".")[0]
     if group in OWN:
         return method.knobs is not None and method.knobs[0] == group

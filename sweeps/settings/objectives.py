@@ -1,4 +1,4 @@
-"""What a sweep maximises, and what its user prefers among points of which none is best in everything."""
+"""What a sweep maximises, and which point of the front its user prefers."""
 
 import math
 import re
@@ -31,10 +31,10 @@ class Objectives:
 
     @classmethod
     def named(cls, text: str) -> Self:
-        """The objectives of a comma-separated list.
+        """Read a comma-separated list of objectives.
 
         Raises:
-            UserError: there is none, one is not measured, or one is named twice.
+            UserError: the list is empty, or one is unknown or repeated.
         """
         names = tuple(part.strip() for part in text.split(",") if part.strip())
         for name in names:
@@ -46,21 +46,22 @@ class Objectives:
         return cls(names)
 
     def of(self, values: Mapping[str, float], prefix: str = "val") -> Scores | None:
-        """The scores among the metrics `<prefix>/*`; None where one is missing or no number."""
+        """Return the scores among the metrics `<prefix>/*`; None if one is missing or not finite."""
         scores = tuple(values.get(f"{prefix}/{MEASURED[name]}", math.nan) for name in self.names)
         return scores if all(map(math.isfinite, scores)) else None
 
     def told(self, scores: Sequence[float]) -> str:
-        """Scores in words."""
+        """Return scores in words."""
         return ", ".join(f"{name} {100 * score:.1f}%" for name, score in zip(self.names, scores, strict=True))
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Which of several points its user wants: of those that reach all `bounds` the one of the highest weighted sum.
+    """Which of several points the user wants: among those that reach all `bounds`, the one with the highest weighted
+    sum.
 
-    `bounds` and `weights` have a number for each objective, a bound of -inf where there is none. `is_stated` tells
-    whether the user said so.
+    `bounds` and `weights` have a number for each objective; a bound of -inf is none. `is_stated` tells whether the user
+    stated it.
     """
 
     bounds: Scores
@@ -69,13 +70,13 @@ class Preference:
 
     @classmethod
     def read(cls, text: str | None, objectives: Objectives) -> Self:
-        """From bounds, such as `tail>=0.6`, and weights, such as `robust+2*tail`, separated by commas.
+        """Read bounds, such as `tail>=0.6`, and weights, such as `robust+2*tail`, separated by commas.
 
-        Without weights the first objective has the weight `FIRST` and each other one 1: the accuracy of a few rare
+        Without weights, the first objective has the weight `FIRST` and each other one 1: the accuracy of a few rare
         classes varies more, and would outweigh that of all classes.
 
         Raises:
-            UserError: it cannot be read, or names what is not maximised.
+            UserError: it cannot be read, or names something that is not maximised.
         """
         bounds, weights = dict.fromkeys(objectives.names, -math.inf), dict[str, float]()
         for part in filter(None, map(str.strip, (text or "").split(","))):
@@ -93,13 +94,13 @@ class Preference:
         return cls(tuple(bounds[name] for name in objectives.names), weighed, bool(text))
 
     def worth(self, scores: Sequence[float]) -> float:
-        """The weighted mean of scores."""
+        """Return the weighted mean of scores."""
         total = sum(weight * score for weight, score in zip(self.weights, scores, strict=True))
         return total / sum(self.weights)
 
     def key(self, scores: Sequence[float], defaults: Sequence[float]) -> tuple[bool, float]:
-        """What points are ordered by: first those that reach the bounds or, where no preference is stated, are nowhere
-        below the defaults; then by weighted mean. Points without scores come last; () are defaults that are unknown.
+        """Return the sort key of a point: first whether it reaches the bounds or, without a stated preference, is
+        nowhere below the defaults; then the weighted mean. Points without scores come last; () are unknown defaults.
         """
         if not scores:
             return False, -math.inf
@@ -107,15 +108,15 @@ class Preference:
         return is_safe and self.is_met(scores), self.worth(scores)
 
     def floors(self, defaults: Sequence[float]) -> Scores | None:
-        """What a point should reach in each objective: the bounds, or where no preference is stated the scores of the
-        defaults, () where they are unknown; None where there is nothing to reach.
+        """Return what a point should reach in each objective: the bounds or, without a stated preference, the scores of
+        the defaults, () if unknown; None if there is nothing to reach.
         """
         if not self.is_stated:
             return tuple(defaults) or None
         return self.bounds if any(map(math.isfinite, self.bounds)) else None
 
     def is_met(self, scores: Sequence[float]) -> bool:
-        """Whether scores reach all bounds."""
+        """Return whether scores reach all bounds."""
         return all(score >= bound for score, bound in zip(scores, self.bounds, strict=True))
 
 

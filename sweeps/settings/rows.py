@@ -1,4 +1,4 @@
-"""What is compared: a row is a method, plain or with plug-ins, such as `ltsd+robustlt`."""
+"""The rows of a comparison: a row is a method, plain or with plug-ins, such as `ltsd+robustlt`."""
 
 from collections.abc import Mapping
 
@@ -29,10 +29,10 @@ VARIANTS = ("at+awp", "at-bsl+robustlt", "ltsd+clean-teacher", "ltsd+robustlt")
 
 
 def rows_named(text: str) -> tuple[str, ...]:
-    """The rows of a comma-separated list; `all` stands for every method and the usual variants.
+    """Read a comma-separated list of rows; `all` stands for every method and the usual variants.
 
     Raises:
-        UserError: a method or plug-in that there is not.
+        UserError: a method or plug-in does not exist, or a plug-in does not affect its method.
     """
     rows: list[str] = []
     for name in filter(None, (part.strip() for part in text.split(","))):
@@ -53,7 +53,7 @@ def rows_named(text: str) -> tuple[str, ...]:
 
 
 def overrides(row: str) -> dict[str, Value]:
-    """What a row sets of the configuration, by dotted name."""
+    """Return what a row sets in the configuration, by dotted name."""
     method, *plugins = row.split("+")
     values: dict[str, Value] = {"method": method}
     for plugin in plugins:
@@ -62,7 +62,7 @@ def overrides(row: str) -> dict[str, Value]:
 
 
 def title_of(row: str) -> str:
-    """How a table calls a row."""
+    """Return a row's name in tables."""
     if row == FINALIST:
         return FINALIST
     if row.startswith(END):

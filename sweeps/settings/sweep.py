@@ -1,4 +1,4 @@
-"""What a sweep is: its settings, and the knobs that are fixed; kept in its folder, so that it can be resumed."""
+"""A sweep: its settings and fixed knobs, kept in its folder so that it can be resumed."""
 
 import contextlib
 import dataclasses
@@ -57,12 +57,11 @@ CHANGEABLE = (
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as it was asked for: settings, and the knobs that the user fixed by dotted name.
+    """A sweep as requested: its settings, and the knobs that the user fixed by dotted name.
 
-    `identity` is drawn when it begins and tells it from sweeps of the same name in other folders, which may write to
-    the same databases; "" of one that began before there were any. `images` is the fingerprint of those that it began
-    with; "" before they are known. `score` is what its trials are compared by. `points` are tried first, after the
-    defaults.
+    `identity` is drawn at the start and distinguishes sweeps of the same name in other folders, which may write to the
+    same databases; "" for a sweep from before identities. `images` is the fingerprint of its images; "" before they are
+    known. `score` is what its trials are compared by. `points` are tried first, after the defaults.
     """
 
     settings: Settings
@@ -80,17 +79,17 @@ class Sweep:
 
     @property
     def searched(self) -> tuple[str, ...]:
-        """The rows that are tuned: "", the sweep's own method, and by `--compare tuned` the other references."""
+        """The rows that are tuned: "", the sweep's own method, and with `--compare tuned` the other references."""
         rivals = self.settings.rows if self.settings.tunes_references and self.settings.trials else ()
         return ("", *(row for row in rivals if row != self.base.method))
 
     def base_of(self, row: str) -> Config:
-        """The configuration of a row's runs before anything is searched."""
+        """Return the configuration of a row's runs before anything is searched."""
         return self.base.override(overrides(row)) if row else self.base
 
     def tried_of(self, row: str) -> Config:
-        """The configuration of a row's trials and confirmations before anything is searched: `base_of` with
-        `--trial-steps` PGD steps, at most as many as it has, of a size with which they reach `REACH * eps` together.
+        """Return the configuration of a row's trials and confirmations before anything is searched: `base_of` with
+        `--trial-steps` PGD steps, at most as many as it has, long enough to reach `REACH * eps` together.
         """
         base = self.base_of(row)
         attack = base.attack
@@ -105,14 +104,14 @@ class Sweep:
         )
 
     def fixed_in(self, row: str) -> frozenset[str]:
-        """The knobs that are not searched of a row: those that the user or the row itself sets."""
+        """Return the knobs that are not searched in a row: those that the user or the row itself sets."""
         return frozenset([*self.fixed, *(overrides(row) if row else ())])
 
     def on(self, images: str) -> Self:
-        """The sweep on the images of a fingerprint.
+        """Return the sweep with the fingerprint of its images.
 
         Raises:
-            UserError: it began with others, or with another score than this version has.
+            UserError: it started with other images, or with another score than this version's.
         """
         score = self.base.evaluate.score
         if not self.is_new and self.score != score:
@@ -128,15 +127,15 @@ class Sweep:
         return dataclasses.replace(self, images=images)
 
     def on_record(self) -> int:
-        """How much is on record, in bytes of the journal."""
+        """Return the size of the journal in bytes."""
         journal = self.settings.folder / JOURNAL_FILE
         return journal.stat().st_size if journal.exists() else 0
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Inside, no other process works on this sweep; its folder is made where it is new.
+        """Hold the sweep for this process; make its folder if it is new.
 
-        The lock is the operating system's and ends with the process that holds it, however that ends.
+        The lock is the operating system's and ends with the process, however that ends.
 
         Raises:
             UserError: another process works on it; the storage cannot be written.
@@ -168,7 +167,7 @@ class Sweep:
         return lock
 
     def keep(self) -> None:
-        """Write the settings into the sweep's folder; addresses without user and password.
+        """Write the settings into the sweep's folder, with addresses without logins.
 
         Raises:
             UserError: the storage cannot be written.
@@ -185,7 +184,7 @@ class Sweep:
 
     @classmethod
     def new(cls, given: dict[str, Any], fixed: dict[str, Value]) -> Self:
-        """A sweep whose folder does not exist yet; `claimed` makes it.
+        """Return a sweep whose folder does not exist yet; `claimed` makes it.
 
         Raises:
             UserError: the name is taken or is no plain folder name; a knob is out of range; there is nothing to do.
@@ -222,11 +221,11 @@ class Sweep:
 
     @classmethod
     def resumed(cls, given: dict[str, Any], fixed: dict[str, Value], *, remedy: str = ELSEWHERE) -> Self:
-        """A sweep as its folder tells it; of the flags given again only some may differ. `remedy` is what is said of a
-        sweep that does not exist.
+        """Return a sweep from its folder; of the flags given again only some may differ. `remedy` completes the message
+        about a sweep that does not exist.
 
         Raises:
-            UserError: there is no such sweep, a flag contradicts what it was started with, or cannot be read.
+            UserError: the sweep does not exist, cannot be read, or a flag contradicts what it started with.
         """
         asked = Settings(**given)
         rows_named(asked.references)
@@ -284,6 +283,6 @@ def _taken(settings: Settings) -> UserError:
 
 
 def data_name(source: str) -> str:
-    """A short name of a source, fit for experiments, models and filters, whatever the folder is called."""
+    """Return a short name of a source, fit for experiments, models and filters."""
     name = Path(source.partition("?")[0]).name.removesuffix(".parquet").removesuffix(".arrow")
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-._") or "data"

@@ -1,4 +1,4 @@
-"""Where a study lies: in a file of its sweep's folder, or in a PostgreSQL database that sweeps share."""
+"""The place of a study: a file in its sweep's folder, or a PostgreSQL database that sweeps share."""
 
 import contextlib
 import sqlite3
@@ -28,36 +28,36 @@ INSTALL = "pip install -c constraints.txt -e '.[postgres]'"
 
 
 class UnreachableError(UserError):
-    """A database does not let us in: it is away, or its address is wrong."""
+    """A database does not admit us: it is down, or its address is wrong."""
 
 
 class StudyStorage(Protocol):
-    """Where the study of a sweep lies; as text, how it is named in messages."""
+    """The place of a sweep's study; its text names it in messages."""
 
     @property
     def study(self) -> str:
         """The study's name there."""
 
     def storage(self) -> RDBStorage:
-        """What Optuna reads and writes it through.
+        """Return the storage through which Optuna reads and writes it.
 
         Raises:
-            UnreachableError: a database that sweeps share does not answer.
-            UserError: it keeps no studies.
+            UnreachableError: a shared database does not answer.
+            UserError: it cannot hold studies.
         """
 
     def check(self) -> None:
-        """Raise an error where what lies there is damaged, as far as that can be seen before it is read."""
+        """Raise an error if the content is damaged, as far as that shows before it is read."""
 
     def set_aside(self, error: Exception) -> None:
-        """Keep what cannot be read, or contradicts the journal, under another name.
+        """Rename what cannot be read, or contradicts the journal.
 
         Raises:
-            UserError: the place itself is at fault, not what lies there.
+            UserError: the place itself is at fault, not its content.
         """
 
     def remove(self) -> None:
-        """Take the study of a sweep away that never began."""
+        """Remove the study of a sweep that never started."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class StudyFile:
         return RDBStorage(f"sqlite:///{self.file}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT_S}})
 
     def check(self) -> None:
-        """Have sqlite check the structure of the file, where there is one.
+        """Let sqlite check the structure of the file, if there is one.
 
         Raises:
             sqlite3.DatabaseError: it is damaged.
@@ -99,7 +99,7 @@ class StudyFile:
                 path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
 
     def remove(self) -> None:
-        """Nothing: it goes with the folder."""
+        """Do nothing: it goes with the folder."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class StudyDatabase:
             raise self._unfit(error) from None
 
     def check(self) -> None:
-        """Nothing: PostgreSQL checks what it reads."""
+        """Do nothing: PostgreSQL checks what it reads."""
 
     def set_aside(self, error: Exception) -> None:
         """See `StudyStorage`."""
@@ -149,8 +149,8 @@ class StudyDatabase:
 
 
 def study_storage_of(sweep: Sweep, row: str = "") -> StudyStorage:
-    """Where the study of a row's search lies by the settings of a sweep. In a database it bears the sweep's name and
-    identity, since sweeps in other folders may bear the same name, and the row.
+    """Return the place of the study of a row's search. In a database its name has the sweep's name and identity, since
+    sweeps in other folders may have the same name, and the row.
     """
     uri = sweep.settings.study_uri
     if not uri:
@@ -159,11 +159,11 @@ def study_storage_of(sweep: Sweep, row: str = "") -> StudyStorage:
 
 
 def check_stores(settings: Settings) -> None:
-    """See that the databases can be what a sweep's settings name them for. MLflow's has to answer, since MLflow would
-    look for it for minutes; the study's may be away.
+    """Check that the databases can serve as the settings say. MLflow's has to answer now, since MLflow would wait for
+    it for minutes; the study's may be down.
 
     Raises:
-        UserError: MLflow's does not answer, or the study's is none that a study can lie in.
+        UserError: MLflow's does not answer, or the study's cannot hold a study.
     """
     study = settings.study_uri
     if study and not study.startswith(POSTGRES):
@@ -189,7 +189,7 @@ def check_address(flag: str, uri: str) -> None:
     """Connect to a PostgreSQL database once.
 
     Raises:
-        UnreachableError: the address cannot be read, or nothing there lets us in.
+        UnreachableError: the address cannot be read, or no server there admits us.
         UserError: its driver is not installed.
     """
     shown = f"{flag} {without_password(uri)}"

@@ -1,4 +1,4 @@
-"""What keeps the stored studies up to date while a sweep runs: its place may be away, and never holds up training."""
+"""Keep the stored studies up to date while a sweep runs; their place may be down, and never holds up training."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,16 +23,16 @@ class StudyExport:
         self._has_failed = False
 
     def begin(self) -> None:
-        """Make the places ready, for a sweep that may still be refused.
+        """Prepare the places, for a sweep that may still be refused.
 
         Raises:
-            UserError: a database does not answer, or keeps no studies.
+            UserError: a database does not answer, or cannot hold studies.
         """
         for _, stored in self._pairs:
             stored.bring([])
 
     def open(self) -> None:
-        """Bring them in line with the studies, and go on from there."""
+        """Bring the stored studies in line, and continue from there."""
         self._put()
         self._outbox.start()
 
@@ -61,7 +61,7 @@ class StudyExport:
             raise
 
     def close(self, patience_s: float) -> None:
-        """Write what is left, for so long at most."""
+        """Write the rest, for at most `patience_s`."""
         self._put()
         if self._outbox.close(patience_s) or self._has_failed:
             self._say(

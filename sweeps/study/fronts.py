@@ -1,4 +1,4 @@
-"""Points that are better in one number and worse in another: which dominate which."""
+"""Which of several points dominate which, if each is better in one number and worse in another."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from sweeps.settings.objectives import Scores
 
 
 def front_ranks(scores: Sequence[Scores]) -> list[int]:
-    """Non-dominated sorting (Deb et al. 2002): 0 for the scores that none dominates, 1 for those that only these
-    dominate, and so on. Higher is better; of one objective it is the order of the distinct scores.
+    """Sort scores into fronts (Deb et al. 2002): 0 for those that none dominates, 1 for those that only these dominate,
+    and so on. Higher is better; with one objective this ranks the distinct scores.
     """
     if not scores:
         return []
@@ -19,6 +19,6 @@ def front_ranks(scores: Sequence[Scores]) -> list[int]:
 
 
 def is_in_worse_half(own: Scores, others: Sequence[Scores]) -> bool:
-    """Whether scores lie on a later front than half of the others do; of one objective, below their median."""
+    """Return whether scores are on a later front than half of the others; with one objective, below their median."""
     ranks = front_ranks([own, *others])
     return bool(ranks[0] > np.median(ranks[1:]))

@@ -1,4 +1,4 @@
-"""What proposes the points: TPE that is told the space and what to reach, and looks at so many trials at most."""
+"""The sampler: TPE with a given space and floors, which sees a limited number of trials."""
 
 import copy
 import heapq
@@ -23,11 +23,11 @@ _OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class BoundedTPE(TPESampler):
-    """TPE that is told the space, which it would read off all earlier trials, and that sees `SEEN` finished trials at
-    most: a proposal costs as much after thousands of trials as after hundreds.
+    """TPE with a given space, which it would otherwise infer from all earlier trials. It sees at most `SEEN` finished
+    trials, so a proposal costs as much after thousands of trials as after hundreds.
 
-    With several objectives, points below one of the `floors` are worse than all others, the further the worse: a front
-    reaches far into what nobody wants.
+    With several objectives, points below one of the `floors` are worse than all others, by how far they are below: a
+    front reaches far into regions that nobody wants.
     """
 
     def __init__(self, space: Mapping[str, BaseDistribution], seed: int, floors: Scores | None = None) -> None:
@@ -36,21 +36,21 @@ class BoundedTPE(TPESampler):
         self._known = {name: among for name, among in sorted(space.items()) if not among.single()}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What the points are drawn in together: all that is searched."""
+        """Return what points are drawn in jointly: the whole space."""
         return self._known
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A point, from the trials that are seen."""
+        """Draw a point, from the trials that are seen."""
         return super().sample_relative(_Part(study, self._floors), trial, search_space)
 
 
 class _Part(optuna.Study):
-    """A study as the sampler is shown it, in the way in which Optuna's Hyperband shows its own a bracket.
+    """The part of a study that the sampler sees; Optuna's Hyperband shows its sampler a bracket in the same way.
 
-    With several objectives TPE cannot rank trials that were stopped early: they are shown as further below the floors
-    than any other.
+    With several objectives TPE cannot rank trials that were stopped early: they appear further below the floors than
+    any other.
     """
 
     def __init__(self, study: optuna.Study, floors: Scores | None) -> None:
@@ -66,8 +66,8 @@ class _Part(optuna.Study):
 
 
 def seen(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Of trials by number those that a proposal is made from: all that run, and of the finished ones the `BEST` best,
-    which are as many as TPE ever takes for the good ones, and the latest; `SEEN` together.
+    """Select the trials behind a proposal: all running ones and, of the finished ones, the `BEST` best, as many as TPE
+    ever takes for the good ones, and the latest; `SEEN` together.
     """
     over = [trial for trial in trials if trial.state != TrialState.RUNNING]
     if len(over) <= SEEN:
@@ -79,7 +79,7 @@ def seen(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _good(over: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The best finished trials, in TPE's order: complete ones by front, after them pruned ones that came further."""
+    """Return the best finished trials in TPE's order: complete ones by front, then pruned ones by how far they came."""
     complete = [trial for trial in over if trial.state == TrialState.COMPLETE]
     ranks = front_ranks([tuple(trial.values) for trial in complete])
     best = [trial for _, trial in heapq.nsmallest(BEST, zip(ranks, complete, strict=True), key=lambda pair: pair[0])]
@@ -95,7 +95,7 @@ def _last_score(trial: FrozenTrial) -> tuple[int, float]:
 
 
 def _constrained(trial: FrozenTrial, floors: Scores | None) -> FrozenTrial:
-    """A finished trial with how far it is below the floors, as Optuna's constraints."""
+    """Return a finished trial with its distance below the floors, as Optuna's constraints."""
     if trial.state not in _OVER:
         return trial
     shown = copy.copy(trial)

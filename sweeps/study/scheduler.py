@@ -1,4 +1,4 @@
-"""The rungs: at which epochs a trial is compared with the others, and what Ray is told of it."""
+"""The rungs: at which epochs a trial is compared with the others, and how Ray learns of it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ OVER = (Trial.TERMINATED, Trial.ERROR)
 
 
 def rungs(epochs: int, every: int) -> list[int]:
-    """The validated epochs nearest above the rung fractions, below the last epoch.
+    """Return the validated epochs nearest above the rung fractions, below the last epoch.
 
-    Early rungs are no preview: see benchmarks/results/rungs.md, which measures the rank correlation of the
-    score at each epoch with the final score.
+    Early rungs are no preview: benchmarks/results/rungs.md measures the rank correlation of the score at each epoch
+    with the final score.
     """
     validated = range(every, epochs, every)
     found = {next((e for e in validated if e >= part * epochs), 0) for part in RUNG_FRACTIONS}
@@ -24,10 +24,9 @@ def rungs(epochs: int, every: int) -> list[int]:
 
 
 class RungScheduler(FIFOScheduler):
-    """First come, first served; passes each report to `reported`, which says whether the trial goes on.
+    """First come, first served. Passes each report to `reported`, which decides whether the trial continues.
 
-    `kept` is how many workers are kept while they have nothing to do. Ray by itself keeps one, and a new one imports
-    for seconds.
+    `kept` is the number of idle workers to keep. Ray keeps one, and a new one imports for seconds.
     """
 
     def __init__(self, reported: Callable[[str, Report], bool], kept: int = 0) -> None:
@@ -36,17 +35,19 @@ class RungScheduler(FIFOScheduler):
         self._live: list[Trial] = []
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Called by Ray for a job that is to run, and again where its worker died."""
+        """Called by Ray for a new job, and again after its worker died."""
         if self._kept:
             tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self._kept)
             self._kept = 0
         self._live = [one for one in self._live if one is not trial and one.status not in OVER] + [trial]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Called by Ray at every event: what waited longest. Ray by itself looks through all jobs there ever were."""
+        """Called by Ray at every event: choose what waited longest. Ray's own scheduler looks through all jobs ever
+        made.
+        """
         return next((trial for trial in self._live if trial.status == Trial.PENDING), None)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Called by Ray for every report, before anything else hears of it."""
+        """Called by Ray for every report, before anything else."""
         goes_on = self._reported(trial.trial_id, result[REPORT])
         return self.CONTINUE if goes_on else self.STOP

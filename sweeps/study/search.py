@@ -1,4 +1,4 @@
-"""One search of a sweep: the row that it is made for, what its runs are made from, and the study that proposes."""
+"""A search of a sweep: its row, the configurations of its runs, and the study that proposes points."""
 
 from dataclasses import dataclass
 
@@ -16,5 +16,5 @@ class Search:
 
     @property
     def row(self) -> str:
-        """The row of the comparison that is tuned; "" the sweep's own method."""
+        """The row that is tuned; "" is the sweep's own method."""
         return self.study.row

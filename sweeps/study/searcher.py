@@ -1,4 +1,4 @@
-"""The search: a study in memory, made from the sweep's record, which proposes and stops early."""
+"""The search: a study in memory, made from the sweep's record, which proposes points and stops trials early."""
 
 import math
 from collections.abc import Mapping
@@ -29,19 +29,19 @@ STATES: Mapping[Outcome, TrialState] = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """A point that Optuna wants measured: its trial number and {dotted config name: value}."""
+    """A point that Optuna proposes: its trial number and {dotted config name: value}."""
 
     number: int
     params: dict[str, Value]
 
 
 class Study:
-    """The study of a row's search, "" the sweep's own. It is in memory alone: the record is what it is made from,
-    whenever a process begins.
+    """The study of a row's search; "" is the sweep's own. It is in memory only, and made from the record whenever a
+    process starts.
 
-    A finished trial is COMPLETE with its last scores, one that was stopped early PRUNED, one that diverged or crashed
-    FAIL. Telling the same trial twice changes nothing. `asked` counts the trials that were started, whatever became of
-    them. As intermediate values Optuna has the first objective alone, since it takes no more than one.
+    A finished trial is COMPLETE with its last scores, PRUNED if it was stopped early, FAIL if it diverged or crashed.
+    Telling the same trial twice changes nothing. `asked` counts the trials that were started. Optuna's intermediate
+    values are the first objective only: it takes no more than one.
 
     Raises:
         UserError: the record has points of another space.
@@ -74,12 +74,12 @@ class Study:
             self._adopt(number, proposals.get(number), jobs.get(number))
 
     def _params_of(self, job: Job) -> dict[str, Value]:
-        """The point of a trial by its job, for where the line of its proposal was lost."""
+        """Return the point of a trial from its job, for when the line of its proposal is lost."""
         flat = job.config.flatten()
         return {name: flat[name] for name in self._space}
 
     def _adopt(self, number: int, params: Mapping[str, Value] | None, known: JobRecord | None) -> None:
-        """Take a trial over from the record; one of which nothing is left there has failed."""
+        """Add a trial from the record; one of which nothing is left has failed."""
         if params is None:
             self.optuna.add_trial(create_trial(state=TrialState.FAIL))
         else:
@@ -109,11 +109,11 @@ class Study:
             ) from None
 
     def enqueue(self, params: Mapping[str, Value]) -> None:
-        """Have a point tried first, unless it is known already."""
+        """Queue a point to be tried first, unless it is known already."""
         self.optuna.enqueue_trial(dict(params), skip_if_exists=True)
 
     def ask(self) -> Proposal:
-        """A new point, which is on record. It depends on the seed, its number and what was told before alone."""
+        """Return a new point and put it on record. It depends only on the seed, its number and earlier results."""
         self.optuna.sampler = BoundedTPE(self._space, self._seed * 100_003 + self.asked, self._floors())
         trial = self.optuna.ask(self._space)
         self._record.proposed(trial.number, trial.params, self.row)
@@ -122,26 +122,28 @@ class Study:
         return Proposal(trial.number, dict(trial.params))
 
     def _floors(self) -> Scores | None:
-        """What a point should reach, by the preference and the scores of the defaults, the first trial."""
+        """Return the scores that a point should reach, by the preference and the scores of the defaults, the first
+        trial.
+        """
         first = self.trials()[:1]
         usual = first[0].values if first and first[0].state == TrialState.COMPLETE else ()
         return self._preference.floors(usual) if self._preference is not None else None
 
     def orphans(self) -> list[Proposal]:
-        """Trials that an earlier process left RUNNING, taken over by this one."""
+        """Take over the trials that an earlier process left RUNNING."""
         left = [trial for trial in self.trials(TrialState.RUNNING) if trial.number not in self._taken]
         self._taken.update(trial.number for trial in left)
         return [Proposal(trial.number, dict(trial.params)) for trial in left]
 
     def report(self, number: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Take the objectives among the metrics of a validated epoch."""
+        """Take the objectives from the metrics of a validated epoch."""
         scores = self.objectives.of(values)
         if scores is not None:
             self._curves.setdefault(number, {})[epoch] = scores
             self._memory.set_trial_intermediate_value(number, epoch, scores[0])
 
     def is_poor(self, number: int) -> bool:
-        """Whether a trial is in the worse half of those that came to the epoch that it reported last."""
+        """Return whether a trial is in the worse half of those that reached its last reported epoch."""
         if not self._curves.get(number):
             return False
         epoch, own = max(self._curves[number].items())
@@ -149,47 +151,47 @@ class Study:
         return len(others) >= WARM_TRIALS and is_in_worse_half(own, others)
 
     def finish(self, number: int, state: TrialState) -> None:
-        """Take how a trial ended; only a complete one has scores, those of its last epoch."""
+        """Record how a trial ended; only a complete one has scores, those of its last epoch."""
         if not self._memory.get_trial(number).state.is_finished():
             state, scores = _ended(state, self._curves.get(number, {}))
             self._memory.set_trial_state_values(number, state, scores)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The trials in some states, by number; without states all that are on record."""
+        """Return the trials in some states, by number; all without states."""
         found = self.optuna.get_trials(deepcopy=False, states=states or None)
         return [trial for trial in found if trial.number < self.asked]
 
     def finished(self) -> list[FrozenTrial]:
-        """The trials that are over."""
+        """Return the trials that are over."""
         return self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
     def leaders(self) -> list[FrozenTrial]:
-        """Of every objective the complete trial that has most of it; none while no trial is complete."""
+        """Return the complete trial with the highest score, for every objective; none before a trial is complete."""
         complete = self.trials(TrialState.COMPLETE)
         return [max(complete, key=lambda trial: trial.values[k]) for k in range(len(self.objectives.names)) if complete]
 
     def leaders_told(self) -> str:
-        """The leaders in words; "" while no trial is complete."""
+        """Return the leaders in words; "" before a trial is complete."""
         return ", ".join(
             f"{name} {100 * trial.values[k]:.1f}% (trial {trial.number})"
             for k, (name, trial) in enumerate(zip(self.objectives.names, self.leaders(), strict=False))
         )
 
     def front(self) -> list[FrozenTrial]:
-        """The complete trials that no other one dominates."""
+        """Return the complete trials that no other one dominates."""
         complete = self.trials(TrialState.COMPLETE)
         ranks = front_ranks([tuple(trial.values) for trial in complete])
         return [trial for trial, rank in zip(complete, ranks, strict=True) if rank == 0]
 
     def _scores_of(self, known: JobRecord) -> dict[int, Scores]:
-        """The objectives by epoch, where they were validated."""
+        """Return the objectives by epoch, where they were validated."""
         found = {epoch: self.objectives.of(one.values) for epoch, one in known.epochs.items()}
         return {epoch: scores for epoch, scores in found.items() if scores is not None}
 
 
 def _ended(state: TrialState, curve: Mapping[int, Scores]) -> tuple[TrialState, Scores | None]:
-    """The state of a trial and its scores, those of its last epoch, which only a complete trial has; one that was never
-    scored is none.
+    """Return the state of a trial and its scores, those of its last epoch. Only a complete trial has scores; one
+    without any has failed.
     """
     if state != TrialState.COMPLETE:
         return state, None
@@ -197,10 +199,10 @@ def _ended(state: TrialState, curve: Mapping[int, Scores]) -> tuple[TrialState, 
 
 
 def trial_number(job: Job) -> int:
-    """The Optuna number of a trial's job."""
+    """Return the Optuna number of a trial's job."""
     return int(job.key.rpartition("-")[2])
 
 
 def is_scored(report: Report) -> bool:
-    """Whether the epoch was validated, with a number."""
+    """Return whether the epoch was validated, with a finite score."""
     return math.isfinite(report.values.get(VALIDATED, math.nan))

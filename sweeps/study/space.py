@@ -1,4 +1,4 @@
-"""What is searched: {dotted config name: Optuna distribution}. Nothing here knows of Ray."""
+"""The search space: {dotted config name: Optuna distribution}. Nothing here knows Ray."""
 
 from collections.abc import Collection, Mapping
 
@@ -14,10 +14,9 @@ from sweeps.settings.sweep import Sweep
 def search_space(
     config: Config, imbalance_ratio: float, fixed: Collection[str], groups: Collection[str]
 ) -> dict[str, BaseDistribution]:
-    """The distributions of the method's knobs in some groups, without those that the user fixed.
+    """Return the distributions of a method's knobs in some groups, without the fixed ones.
 
-    What shapes a teacher lies on a grid (`balance.teacher_gamma`: 1, IR/4, IR/2, IR), so that trials meet
-    teachers that are trained already.
+    `balance.teacher_gamma` is on a grid (1, IR/4, IR/2, IR), so that trials share teachers.
     """
     tried = {name: item.metadata["search"] for name, _, _, item in walk(config)}
     defaults = Config.preset(config.data.source).flatten()
@@ -34,7 +33,7 @@ def search_space(
 
 
 def sweep_space(sweep: Sweep, imbalance_ratio: float, row: str = "") -> dict[str, BaseDistribution]:
-    """What a sweep searches of a row, by its settings.
+    """Return the space of a row's search, by the settings of a sweep.
 
     Raises:
         UserError: it is a single point, since every knob is fixed.
@@ -52,7 +51,7 @@ def sweep_space(sweep: Sweep, imbalance_ratio: float, row: str = "") -> dict[str
 def published_defaults(
     config: Config, imbalance_ratio: float, space: Mapping[str, BaseDistribution]
 ) -> dict[str, Value]:
-    """The point of the space that is the method's published default; the first trial."""
+    """Return the point with the method's published defaults, the first trial."""
     known = config.flatten() | {TEACHER_GAMMA: max(1.0, imbalance_ratio / 2)}
     return {name: known[name] for name in space}
 
@@ -66,7 +65,7 @@ def _distribution(tried: Range | Choices, default: Value) -> BaseDistribution:
 
 
 def _values(tried: Choices, default: float) -> list[int | float]:
-    """The values that are tried, the default among them."""
+    """Return the values to try, the default among them."""
     values = [value * default if tried.relative else value for value in tried.values]
     if isinstance(default, int):
         values = [max(2, round(value)) for value in values]

@@ -1,4 +1,4 @@
-"""A study as other programs read it, in a file or a database: written from that in memory, and compared with it."""
+"""A study as other programs read it, in a file or a database: written from memory, and compared with it."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +18,11 @@ STUDY = "study"
 
 
 class ContradictionError(ValueError):
-    """What lies in the place is not what was written there from this record."""
+    """The content of the place was not written from this record."""
 
 
 class StoredStudy:
-    """The study of a row's search in its place. What is there and should not be is kept, under another name."""
+    """The stored study of a row's search. Content that should not be there is kept under another name."""
 
     def __init__(self, place: StudyStorage, objectives: Objectives, say: Callable[[str], None], row: str = "") -> None:
         self._place, self._objectives, self._say, self._row = place, objectives, say, row
@@ -32,11 +32,11 @@ class StoredStudy:
         self._ids: dict[int, int] = {}
 
     def bring(self, trials: Sequence[FrozenTrial]) -> None:
-        """Write the trials, all of a study by number; doing it twice is doing it once.
+        """Write the trials, all trials of a study by number; idempotent.
 
         Raises:
-            UserError: the place keeps no studies.
-            Exception: for which `is_outage` holds: it may be done later.
+            UserError: the place cannot hold studies.
+            Exception: one for which `is_outage` holds: try again later.
         """
         try:
             self._bring(trials)
@@ -49,10 +49,10 @@ class StoredStudy:
             self._say(f"{self._place} is damaged ({first_line(error)}) and was made again from the journal")
 
     def differences(self, trials: Sequence[FrozenTrial]) -> dict[str, list[str]]:
-        """What the place has otherwise than the trials, by the key of a trial's job.
+        """Return how the place differs from the trials, by the key of a trial's job.
 
         Raises:
-            UserError: a database that sweeps share does not answer, or keeps no studies.
+            UserError: a shared database does not answer, or cannot hold studies.
         """
         try:
             self._place.check()
@@ -115,7 +115,7 @@ class StoredStudy:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether a place that raised an error may do later what was asked: it is away, busy, full, or read-only."""
+    """Return whether a failed call may succeed later: the place is down, busy, full, or read-only."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(cause, OperationalError | InterfaceError):
         return "no such" not in str(cause)
@@ -123,12 +123,12 @@ def is_outage(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line."""
+    """Return the first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _check_part(there: FrozenTrial, trials: Sequence[FrozenTrial]) -> None:
-    """See that a trial of the place is one of the study, as it is or was.
+    """Check that a stored trial is one of the study, as it is or was.
 
     Raises:
         ContradictionError: it is not.

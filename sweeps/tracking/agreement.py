@@ -1,4 +1,4 @@
-"""MLflow held against the record, run by run and point by point, and brought in line with it."""
+"""Compare MLflow with the record, run by run and point by point, and bring it in line."""
 
 from mlflow.entities import Run
 
@@ -9,12 +9,14 @@ from sweeps.tracking.view import PARENT, STATUS, MlflowView
 
 
 def differences(view: MlflowView, record: Record, model: Job | None = None) -> dict[str, list[str]]:
-    """What MLflow has otherwise than the record, by job; jobs that agree are left out.
+    """Return how MLflow differs from the record, by job; jobs that agree are left out.
 
-    A job that is not over should not be RUNNING: ask while no sweep runs.
+    A job that is not over should not be RUNNING: call this while no sweep runs.
 
     Args:
-        model: the job whose model is registered when the sweep is finished, if any.
+        view: of the sweep in MLflow.
+        record: of the sweep.
+        model: the job whose model should be registered when the sweep is finished, if any.
     """
     by_job: dict[str, list[Run]] = {}
     found: dict[str, list[str]] = {}
@@ -39,7 +41,7 @@ def differences(view: MlflowView, record: Record, model: Job | None = None) -> d
 
 
 def repair(view: MlflowView, record: Record) -> dict[str, list[str]]:
-    """Bring MLflow in line with the record; returns what `differences` found before."""
+    """Bring MLflow in line with the record; return what `differences` found before."""
     found = differences(view, record)
     found.pop(PARENT, None)
     runs = view.runs()

@@ -1,4 +1,4 @@
-"""The data sets that MLflow shows of a run."""
+"""The data sets that MLflow shows for a run."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ LISTED, ENDS, NAME_WIDTH = 100, 5, 60
 
 
 def dataset_input(source: str, splits: Splits, split: Split, context: str) -> DatasetInput:
-    """A split of the data of a source, by what it serves for, with its images counted by class."""
+    """Describe a split by its purpose, with the image counts of its classes."""
     # MLflow keeps one profile for a name and digest: the digest tells parts of the same images apart.
     digest = hashlib.sha256(splits.fingerprint.encode() + split.rows.numpy().tobytes())
     data = Dataset(
@@ -30,8 +30,8 @@ def dataset_input(source: str, splits: Splits, split: Split, context: str) -> Da
 
 
 def _counted(splits: Splits, split: Split) -> dict[str, Any]:
-    """The images of every class; of more than LISTED classes those of a few, since every answer to a search for runs
-    brings the profiles of all of them along.
+    """Count the images of every class; with more than LISTED classes, of a few: every answer to a search for runs
+    contains the profiles of all of them.
     """
     counts = dict(zip(told_apart(splits.class_names, NAME_WIDTH), split.class_counts(), strict=True))
     if len(counts) <= LISTED:

@@ -1,4 +1,4 @@
-"""MLflow's environment: what of it is obeyed, what is overridden."""
+"""MLflow's environment variables: which are obeyed, which are overridden."""
 
 import os
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ os.environ |= OWN | {name: value for name, value in UNLESS_SET.items() if name n
 
 
 def told() -> Iterator[str]:
-    """What is obeyed or overridden of the variables that are set, a sentence each; without values, some are secret."""
+    """Return a sentence for each variable that is set and obeyed or overridden, without values: some are secret."""
     for name, why in HIDDEN.items():
         if name in os.environ:
             yield f"{name} is overridden: {why}"
@@ -61,6 +61,6 @@ def told() -> Iterator[str]:
 
 
 def hide() -> None:
-    """Take away what is overridden."""
+    """Remove the overridden variables."""
     for name in HIDDEN:
         os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""What MLflow raises where its records cannot be kept, told with the remedy of that very fault."""
+"""MLflow's errors, translated into messages with their remedies."""
 
 import re
 import textwrap
@@ -69,7 +69,7 @@ FAULTS = (
 
 
 def fault(error: Exception, uri: str) -> UserError:
-    """The mistake that an error of MLflow's tells of, by the tracking URI."""
+    """Return the message for an error of MLflow, with the tracking URI."""
     text = f"{error}\n{error.__cause__ or ''}"
     if version := re.search(r"found version (\w+)", text):
         what, remedy = _schema(version[1], uri)
@@ -81,7 +81,7 @@ def fault(error: Exception, uri: str) -> UserError:
 
 
 def in_the_bin(experiment: str, number: str, uri: str) -> UserError:
-    """The mistake that the experiment of a sweep was deleted and not removed, which keeps its name."""
+    """Return the message for an experiment that was deleted but not removed; it still occupies its name."""
     shown = without_password(uri)
     return UserError(
         f"--tracking-uri {shown}: the experiment {experiment} is in MLflow's bin; bring it back with: "
@@ -90,7 +90,7 @@ def in_the_bin(experiment: str, number: str, uri: str) -> UserError:
 
 
 def _schema(version: str, uri: str) -> tuple[str, str]:
-    """Of a database whose tables are at another version than this MLflow's."""
+    """Return the remedy for a database whose tables have another version than this MLflow."""
     if any(Path(db_migrations.__file__).parent.glob(f"versions/{version}*.py")):
         upgrade = f"mlflow db upgrade {without_password(uri)}"
         return "the database is of an older MLflow", f"keep a copy of it, then run: {upgrade}"

@@ -1,4 +1,4 @@
-"""The model that MLflow keeps of a sweep: the finalist's, registered under a name."""
+"""The sweep's model in MLflow: the finalist's, registered under a name."""
 
 import contextlib
 import importlib.metadata
@@ -17,15 +17,19 @@ from sweeps.journal.jobs import Job
 
 
 def is_registered(client: MlflowClient, run: Run, name: str) -> bool:
-    """Whether a version under that name is of a run."""
+    """Return whether a version under that name belongs to a run."""
     return bool(client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"))
 
 
 def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
-    """Log the model of a final run, opened by `mlflow.pyfunc.load_model` anywhere, and register it; once.
+    """Log and register the model of a final run, once; `mlflow.pyfunc.load_model` opens it anywhere.
 
     Args:
-        inputs: N×C×H×W in [0, 1], the example of what it takes.
+        uri: of the tracking server and the registry.
+        run: of the job.
+        name: of the registered model.
+        job: the final run with the model.
+        inputs: example inputs [N, C, H, W] in [0, 1].
     """
     model, _ = load_model(job.checkpoint, torch.device("cpu"))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What is measured of a job, point by point: what MLflow should have of it, no more and no less."""
+"""The measurements of a job, point by point: exactly what MLflow should have."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ from sweeps.journal.record import JobRecord
 
 
 class Point(NamedTuple):
-    """A measurement: the metric, the epoch, the value, and when it was put on record, in milliseconds since 1970."""
+    """A measurement: metric, epoch, value, and the time it went on record, in milliseconds since 1970."""
 
     name: str
     step: int
@@ -19,12 +19,12 @@ class Point(NamedTuple):
 
 
 def points(values: Mapping[str, float], step: int, at: int) -> Iterator[Point]:
-    """The measurements of a step; what is not finite is none."""
+    """Return the measurements of a step, without values that are not finite."""
     return (Point(name, step, float(value), at) for name, value in values.items() if math.isfinite(value))
 
 
 def expected(known: JobRecord) -> Iterator[Point]:
-    """Every measurement that MLflow should have of a job."""
+    """Return every measurement that MLflow should have of a job."""
     for epoch, report in known.epochs.items():
         yield from points(report.values, epoch, known.reported[epoch])
     if known.result is not None:
@@ -34,12 +34,14 @@ def expected(known: JobRecord) -> Iterator[Point]:
 
 
 def wanted(known: JobRecord) -> Counter[tuple[str, int, float]]:
-    """What is expected of a job, as name, step and value."""
+    """Return the expected measurements of a job as name, step and value."""
     return Counter((point.name, point.step, point.value) for point in expected(known))
 
 
 def best_and_final(known: JobRecord) -> Iterator[Point]:
-    """`best/*`: the validation metrics of the epoch with the highest robust accuracy; `final/*`: of the last one."""
+    """Return `best/*`, the validation metrics of the epoch with the highest robust accuracy, and `final/*`, of the last
+    epoch.
+    """
     validated = {epoch: report.values for epoch, report in known.epochs.items() if "val/robust_acc" in report.values}
     if not validated or known.outcome == "failed":
         return

@@ -1,4 +1,4 @@
-"""What the tags of a run tell beside whose it is: which code ran, how its job ended."""
+"""Tags of a run: which code ran, and how its job ended."""
 
 import functools
 import importlib.metadata
@@ -11,7 +11,7 @@ VERSIONED = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "ltsd
 
 
 def ending(known: JobRecord) -> dict[str, str]:
-    """The tags that tell how a job ended."""
+    """Return the tags that tell how a job ended."""
     tags = {
         "ltsd.outcome": str(known.outcome),
         "ltsd.reason": known.reason,
@@ -23,7 +23,7 @@ def ending(known: JobRecord) -> dict[str, str]:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Tags that tell which code ran: the git commit where there is one, and the packages' versions."""
+    """Return the tags that tell which code ran: the git commit if there is one, and the versions of packages."""
     tags = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
     here = Path(__file__).parent
     commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)

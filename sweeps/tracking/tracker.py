@@ -1,4 +1,4 @@
-"""What MLflow is told while a sweep runs: it may be away, and never holds up training."""
+"""Keep MLflow up to date while a sweep runs; MLflow may be down, and never holds up training."""
 
 import contextlib
 import time
@@ -25,7 +25,7 @@ class Tracker:
         self._outbox = Outbox("MLflow", is_outage, self._say)
 
     def open(self, record: Record) -> None:
-        """Reach MLflow, bring it in line with what is on record already, and go on from there.
+        """Reach MLflow, bring it in line with the record, and continue from there.
 
         Raises:
             UserError: nothing usable answers at the tracking URI.
@@ -80,7 +80,7 @@ class Tracker:
                 self._view.close("KILLED")
 
     def close(self, status: str, patience_s: float) -> None:
-        """Write what is kept, for so long at most, and end the sweep's run with `status`."""
+        """Write the rest, within `patience_s`, and end the sweep's run with `status`."""
         self._outbox.put("the close", lambda: self._view.close(status))
         left = self._outbox.close(patience_s)
         if left:

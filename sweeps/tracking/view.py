@@ -1,8 +1,7 @@
-"""What MLflow has of a sweep: runs, metrics, pictures, the registered model.
+"""A sweep in MLflow: runs, metrics, pictures, the registered model.
 
-What MLflow holds is a view of the sweep's record. Runs are found by the tags `ltsd.sweep`, `ltsd.identity` and
-`ltsd.job`, and every point carries the time at which it was put on record, so that writing anything a second time
-changes nothing.
+MLflow is a view of the sweep's record. Runs are found by the tags `ltsd.sweep`, `ltsd.identity` and `ltsd.job`, and
+every point carries the time at which it went on record. So writing anything twice changes nothing.
 """
 
 import contextlib
@@ -49,7 +48,7 @@ STATUS: Mapping[Outcome | None, str] = {
 
 
 class MlflowView:
-    """One MLflow run per job under one parent run per sweep."""
+    """One MLflow run per job, under one parent run per sweep."""
 
     def __init__(
         self, uri: str, name: str, identity: str, base: Config, splits: Splits, searched: Mapping[str, Sequence[str]]
@@ -69,12 +68,12 @@ class MlflowView:
 
     @classmethod
     def of(cls, sweep: Sweep, splits: Splits, searched: Mapping[str, Sequence[str]]) -> Self:
-        """The view of a sweep at its tracking URI; `searched` are the knobs that are searched of each row."""
+        """Return the view of a sweep at its tracking URI; `searched` are the knobs searched of each row."""
         uri, name = sweep.settings.tracking_uri, str(sweep.settings.name)
         return cls(uri, name, sweep.identity, sweep.base, splits, searched)
 
     def reach(self) -> None:
-        """Find the experiment, where there is one, and change nothing.
+        """Find the experiment if it exists; change nothing.
 
         Raises:
             UserError: nothing usable answers at the tracking URI.
@@ -90,7 +89,7 @@ class MlflowView:
             self._told = {}
 
     def open(self) -> None:
-        """Find experiment and parent run, or create them; the parent is RUNNING from now on.
+        """Find or create the experiment and the parent run, and set the parent RUNNING.
 
         Raises:
             UserError: nothing usable answers at the tracking URI.
@@ -103,7 +102,7 @@ class MlflowView:
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """Inside, whatever goes wrong is a UserError that names the tracking URI."""
+        """Turn every error of the body into a UserError that names the tracking URI."""
         try:
             yield
         except UserError:
@@ -113,11 +112,11 @@ class MlflowView:
 
     @property
     def experiment(self) -> str:
-        """The MLflow experiment of a data set."""
+        """Name of the MLflow experiment, one for each data set."""
         return f"ltsd-{data_name(self._base.data.source)}"
 
     def describe_sweep(self) -> None:
-        """The parent run's configuration and data."""
+        """Log configuration and data of the parent run."""
         parent = self._ids[PARENT]
         self._client.log_dict(parent, self._base.flatten(), "config.json")
         self._log_data(parent, "training", self._splits.complete)
@@ -125,16 +124,16 @@ class MlflowView:
         self._log_data(parent, "test", self._splits.test)
 
     def describe(self, note: str) -> None:
-        """The parent run's description, in Markdown."""
+        """Set the parent run's description, in Markdown."""
         self._client.set_tag(self._ids[PARENT], MLFLOW_RUN_NOTE, note)
 
     @property
     def page(self) -> str:
-        """The part of an address of MLflow's that follows its server's: the page of the parent run."""
+        """The part of an MLflow address after its server: the page of the parent run."""
         return f"#/experiments/{self._experiment_id}/runs/{self._ids[PARENT]}"
 
     def bring(self, known: JobRecord) -> None:
-        """What is on record of a job and its run lacks, in as few calls as that takes."""
+        """Write what is on record of a job and missing in its run, in as few calls as possible."""
         key, over = known.job.key, known.outcome is not None
         params = {} if key in self._told else self._begin(known)
         told = self._told.get(key, set())
@@ -145,7 +144,7 @@ class MlflowView:
             self._end(known)
 
     def _begin(self, known: JobRecord) -> dict[str, str]:
-        """The run of a job, with its configuration and data; returns its parameters, to be logged with what follows."""
+        """Make the run of a job, with configuration and data; return its parameters, to be logged with what follows."""
         job = known.job
         run_id = self._run(job.kind, job.key, job.key, known.started, job.row).info.run_id
         self._ids[job.key] = run_id
@@ -154,7 +153,7 @@ class MlflowView:
         return self.params_of(job)
 
     def _end(self, known: JobRecord) -> None:
-        """The pictures of a job and how it ended."""
+        """Log the pictures of a job and how it ended."""
         key = known.job.key
         if known.job.pictures.is_dir():
             self._client.log_artifacts(self._ids[key], str(known.job.pictures))
@@ -162,7 +161,7 @@ class MlflowView:
         del self._told[key]
 
     def finish(self, metrics: Mapping[str, float], at: int, artifacts: Iterable[Path], model: Job | None) -> None:
-        """How the sweep ended: its numbers and pictures on the parent run, the finalist's model."""
+        """Log the numbers and pictures of the finished sweep on the parent run, and register the finalist's model."""
         self._log(self._ids[PARENT], points(metrics, 0, at), {}, {})
         for path in artifacts:
             self._client.log_artifact(self._ids[PARENT], str(path))
@@ -171,17 +170,17 @@ class MlflowView:
             register(self._uri, self.runs(model.key)[0], self.experiment, model, inputs)
 
     def has_model(self, run: Run) -> bool:
-        """Whether the model of a final run is registered."""
+        """Return whether the model of a final run is registered."""
         return is_registered(self._client, run, self.experiment)
 
     def withdraw(self) -> None:
-        """Delete the runs of a sweep that never began."""
+        """Delete the runs of a sweep that never started."""
         self.end_runs()
         for run in self.runs():
             self.delete(run)
 
     def close(self, status: str) -> None:
-        """End the parent with `status`, and what else still runs."""
+        """End the parent with `status`, and every other run that still runs."""
         self._client.set_terminated(self._ids[PARENT], status)
         self.end_runs()
 
@@ -192,7 +191,7 @@ class MlflowView:
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
     def write_again(self, known: JobRecord) -> None:
-        """All that is on record of a job; what is there already stays as it is."""
+        """Write everything on record of a job; what is there already stays."""
         self.bring(known)
         if known.outcome is None:
             self._client.set_terminated(self._ids[known.job.key], STATUS[None])
@@ -203,7 +202,7 @@ class MlflowView:
         self._client.delete_run(run.info.run_id)
 
     def points_of(self, run: Run) -> Counter[tuple[str, int, float]]:
-        """The measurements of a run, as name, step and value."""
+        """Return the measurements of a run as name, step and value."""
         return Counter(
             (name, point.step, point.value)
             for name in run.data.metrics
@@ -211,8 +210,8 @@ class MlflowView:
         )
 
     def params_of(self, job: Job) -> dict[str, str]:
-        """What a run shows as its parameters: of the knobs that are searched those that its job reads; of a final run
-        its method and all that a sweep of that would search.
+        """Return the parameters that a run shows: the searched knobs that its job reads; for a final run its method and
+        every knob that a sweep of it would search.
         """
         flat, method = job.config.flatten(), job.config.method
         every = list(dict.fromkeys(name for knobs in self._searched.values() for name in knobs))
@@ -225,7 +224,7 @@ class MlflowView:
         return {name: str(flat[name]) for name in names}
 
     def runs(self, job: str = "") -> list[Run]:
-        """The runs of the sweep, or of a job of it, the oldest first."""
+        """Return the runs of the sweep, or of one of its jobs, oldest first."""
         if not self._experiment_id:
             return []
         wanted = self._whose | ({"ltsd.job": job} if job else {})
@@ -237,7 +236,7 @@ class MlflowView:
         )
 
     def _run(self, kind: str, job: str, title: str, started: int | None = None, row: str = "") -> Run:
-        """The run of a job, found by its tags or created; where a slow server made it twice, the first one stays."""
+        """Find the run of a job by its tags, or create it; if a slow server made it twice, keep the first."""
         found = self.runs(job) if job in self._perhaps else []
         self._perhaps.add(job)
         for twin in found[1:]:
@@ -269,8 +268,8 @@ class MlflowView:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether what failed may succeed later: the server is away or busy, its disk is full. Not so where artifacts lie
-    in a folder that this machine has not, or may not write.
+    """Return whether the call may succeed later: the server is down or busy, or its disk is full. Not if artifacts are
+    in a folder that this machine lacks or may not write.
     """
     if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
         return False

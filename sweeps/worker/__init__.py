@@ -1,1 +1,1 @@
-"""What runs on whatever machine a job comes to, and what it takes along."""
+"""What runs on any machine that a job comes to, and what the job brings along."""

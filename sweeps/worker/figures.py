@@ -1,6 +1,6 @@
-"""The pictures of a job, drawn by the worker that has its model: its curves, its classes, attacked images.
+"""The pictures of a job, drawn by the worker that has its model: curves, classes, attacked images.
 
-They lie beside its checkpoint, and MLflow is given them: a driver of many trials has no time to draw.
+They are kept beside its checkpoint and given to MLflow: the driver of many trials has no time to draw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,13 @@ GRID_IMAGES = 10
 
 
 def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequence[float]]) -> None:
-    """Draw a finished job.
+    """Draw the pictures of a finished job.
 
     Args:
-        val: where the attacked images are from, one of each class.
-        per_class: recalls by attack, the last that were measured; may be empty.
+        run: the finished run.
+        job: whose pictures they are.
+        val: source of the attacked images, one of each class.
+        per_class: the last measured recalls by attack; may be empty.
     """
     history, names = run.state.history, run.class_names
     figures: dict[str, Figure] = {
@@ -44,7 +46,7 @@ def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequen
 
 
 def first_of_each_class(split: Split) -> tuple[Tensor, Tensor]:
-    """The first image of each of the first ten classes: inputs [N, C, H, W], labels [N]."""
+    """Return the first image of each of the first ten classes: inputs [N, C, H, W], labels [N]."""
     labels = split.labels[split.rows]
     positions = [(labels == c).nonzero()[0] for c in range(min(GRID_IMAGES, split.num_classes))]
     return split.take(torch.cat(positions))

@@ -1,4 +1,4 @@
-"""What jobs take along to other machines, and what these have to have: the code, the storage, the images."""
+"""What jobs bring to other machines, and what these must have: the code, the storage, the images."""
 
 import functools
 import hashlib
@@ -24,16 +24,16 @@ VERSIONED = ("ray", "torch", "torchvision", "numpy")
 
 
 class NodeUnfitError(UserError):
-    """The machine that a job came to lacks something that all have to have."""
+    """The machine of a job lacks something that all machines need."""
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """What goes with every job of a sweep to whatever machine it runs on.
+    """What every job of a sweep brings to its machine.
 
-    `versions` are those of the driver, `folder` is the sweep's, `exchange` what its files go through; `images` are
-    references to the decoded images, which Ray brings to a machine once, `name` is that of their folder in its cache,
-    and `fingerprint` tells them from others.
+    `versions` are the driver's, `folder` is the sweep's, `exchange` carries its files. `images` are references to the
+    decoded images, which Ray brings to a machine once; `name` is their folder in its cache, and `fingerprint`
+    identifies them.
     """
 
     versions: dict[str, str]
@@ -45,13 +45,13 @@ class Shipment:
 
     @classmethod
     def packed(cls, folder: Path, splits: Splits, exchange: Exchange) -> Self:
-        """What the jobs of the sweep in a folder take along; the images are put into Ray's store."""
+        """Pack what the jobs of the sweep in a folder bring along; put the images into Ray's store."""
         images = tuple(ray.put(np.fromfile(splits.folder / part, dtype=np.uint8)) for part in DECODED_FILES)
         return cls(versions(), str(folder.absolute()), exchange, splits.folder.name, splits.fingerprint, images)
 
 
 def lacks_of_this_node(shipment: Shipment) -> str:
-    """What this machine lacks for the jobs of a sweep, in a sentence; "" for nothing."""
+    """Return a sentence about what this machine lacks for the jobs of a sweep; "" for nothing."""
     own = versions()
     for name, wanted in shipment.versions.items():
         if own[name] != wanted:
@@ -60,10 +60,10 @@ def lacks_of_this_node(shipment: Shipment) -> str:
 
 
 def received(shipment: Shipment) -> Path:
-    """The folder of this machine where the images lie decoded; the first job of a machine writes them there.
+    """Return this machine's folder of decoded images; the first job of a machine writes them there.
 
     Raises:
-        NodeUnfitError: something else lies there, or the machine lacks what a job has to have.
+        NodeUnfitError: something else is there, or the machine lacks something that jobs need.
     """
     if lacks := lacks_of_this_node(shipment):
         raise NodeUnfitError(f"a node of the cluster cannot take part: {lacks}")
@@ -82,7 +82,7 @@ def received(shipment: Shipment) -> Path:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """What has to be the same on all machines; of this project a digest of its sources."""
+    """Return what must be equal on all machines; for this project, a digest of its sources."""
     digest = hashlib.sha256()
     for package in (Path(ltsd.__file__).parent, Path(__file__).parents[1]):
         for path in sorted(package.rglob("*.py")):

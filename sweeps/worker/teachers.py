@@ -1,4 +1,4 @@
-"""The teacher store: teachers are addressed by everything that shapes them, trained once and shared by all sweeps."""
+"""The teacher store: a teacher is addressed by everything that shapes it, trained once, and shared by all sweeps."""
 
 import hashlib
 import json
@@ -19,14 +19,14 @@ from sweeps.worker.stage_code import stage_code
 
 
 class TeacherStore:
-    """A folder of teachers, `<digest>.pt` each, beside the sweeps of one storage."""
+    """A folder of teachers, `<digest>.pt` each, beside the sweeps of a storage."""
 
     def __init__(self, storage: Path, splits: Splits) -> None:
         self._folder = storage.absolute() / TEACHERS
         self._splits = splits
 
     def job(self, student: Config, part: Part, folder: Path) -> Job:
-        """The job that makes the teacher of a student; equal teachers give equal jobs."""
+        """Return the job that makes the teacher of a student; equal teachers give equal jobs."""
         config = teacher_config(student, teacher_gamma(student, self._splits.imbalance_ratio))
         digest = self._digest(config, part)
         path = self._folder / f"{digest}.pt"
@@ -44,7 +44,7 @@ class TeacherStore:
 
 
 def is_trained(path: Path) -> bool:
-    """Whether a whole teacher lies at `path`; a damaged one is removed, so that it is trained anew."""
+    """Return whether a whole teacher is at `path`; remove a damaged one, so that it is trained anew."""
     if not path.exists():
         return False
     try:
@@ -56,7 +56,7 @@ def is_trained(path: Path) -> bool:
 
 
 def settle_teachers(record: Record, exchange: Exchange) -> None:
-    """Put on record the end of teachers that lie in the store and whose driver was killed before it heard of that."""
+    """Put on record the end of teachers that are in the store but whose driver was killed before it heard of that."""
     for known in list(record.of_kind("teacher")):
         path = Path(known.job.teacher)
         if known.outcome is None and exchange.bring(path) and is_trained(path):
@@ -65,9 +65,10 @@ def settle_teachers(record: Record, exchange: Exchange) -> None:
 
 
 def training_lock(path: Path) -> FileLock:
-    """Held by whoever trains the teacher at `path`, in any process of the machine; freed if that process dies.
+    """Return a lock for whoever trains the teacher at `path`, in any process of the machine; it is freed if that
+    process dies.
 
-    It keeps machines that exchange by a bucket from nothing: there two sweeps at a time may train the same teacher.
+    It does not reach machines that exchange files by a bucket: there, two sweeps at a time may train the same teacher.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_suffix(".lock"))

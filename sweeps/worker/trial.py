@@ -1,4 +1,6 @@
-"""What runs inside a Ray worker: job -> the same train() as everywhere -> a checkpoint and tune.report each epoch."""
+"""Run a job inside a Ray worker: the same `train()` as everywhere, with a checkpoint and `tune.report` after each
+epoch.
+"""
 
 import errno
 import functools
@@ -34,11 +36,10 @@ STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTA
 
 
 def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment | None, exchange: Exchange) -> None:
-    """Run one job to its end, with a `Report` when it begins, after every epoch and every part of an exam.
+    """Run one job to its end, with a `Report` at its start, after every epoch and after every part of an exam.
 
-    What it makes is published before it is reported.
-
-    A job that raises is reported as failed; one whose process dies is begun again by Ray, from its last checkpoint.
+    Results are published before they are reported. A job that raises is reported as failed. A job whose process dies is
+    started again by Ray, from its last checkpoint.
     """
     try:
         device = claim_device(gpu_fraction)
@@ -67,7 +68,9 @@ def _make(job: Job, splits: Splits, device: torch.device, exchange: Exchange) ->
 
 
 def claim_device(gpu_fraction: float) -> torch.device:
-    """One thread on the CPU, or the GPU with this trial's share of its memory and no more: who runs out fails alone."""
+    """Return the CPU with one thread, or the GPU limited to this trial's share of memory: a trial that runs out fails
+    alone.
+    """
     torch.set_num_threads(1)
     if 0 < gpu_fraction < 1:
         beside = CONTEXT_BYTES / torch.cuda.get_device_properties(0).total_memory
@@ -76,7 +79,7 @@ def claim_device(gpu_fraction: float) -> torch.device:
 
 
 def splits_of(data: DataConfig, shipment: Shipment | None) -> Splits:
-    """The images of a job, those of the last one where they are the same."""
+    """Return the images of a job; reuse those of the last job if they are the same."""
     return _splits(data, received(shipment) if shipment else None)
 
 
@@ -86,7 +89,7 @@ def _splits(data: DataConfig, folder: Path | None) -> Splits:
 
 
 def _begin(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -> Run:
-    """Open the run, from its last checkpoint where there is one, and report what that one knows already."""
+    """Open the run, from its last checkpoint if there is one, and report what that checkpoint knows."""
     data = splits.train if job.part == "train" else splits.complete
     val = splits.val if job.part == "train" else None
     teacher = None
@@ -102,7 +105,7 @@ def _begin(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -
 
 
 def host() -> str:
-    """The address of this machine, as Ray tells it."""
+    """Return the address of this machine, as Ray tells it."""
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
@@ -139,7 +142,7 @@ def _draw(job: Job, run: Run, splits: Splits, per_class: Mapping[str, list[float
 
 
 def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
-    """Score the finished model on the reserve; returns the recalls."""
+    """Score the finished model on the reserve; return the recalls."""
     model = run.state.model.eval().requires_grad_(False)
     reserve = splits.reserve.to(run.data.rows.device)
     values, per_class = validate(job.config, model, reserve, run.data.class_counts(), "confirm")
@@ -148,7 +151,7 @@ def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
 
 
 def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str, list[float]]:
-    """Read the test set: once, on the finished model; what a worker before this one got done is not done again.
+    """Read the test set once, with the finished model; parts that an earlier worker finished are not done again.
 
     Returns:
         The recalls by attack.
