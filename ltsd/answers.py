@@ -1,4 +1,4 @@
-"""When an answer is right: never where there is NaN or infinity in it, whichever logit is the largest."""
+"""Which answers count as right: never one with NaN or infinity, whichever logit is the largest."""
 
 from collections.abc import Mapping
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def is_finite(logits: Tensor) -> Tensor:
-    """Which rows of logits [B, C] are finite throughout: bool [B]."""
+    """Return which rows of logits [B, C] are finite throughout: bool [B]."""
     return logits.isfinite().all(1)
 
 
 def is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which rows of logits [B, C] are finite and largest at their label, int64 [B]: bool [B]."""
+    """Return which rows of logits [B, C] are finite and largest at their label, int64 [B]: bool [B]."""
     return (logits.argmax(1) == labels) & is_finite(logits)
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """The name of the first tensor with NaN or infinity in it; "" for none. Waits for the device once."""
+    """Return the name of the first tensor with NaN or infinity; "" for none. Waits for the device once."""
     finite = [tensor.isfinite().all() for tensor in tensors.values()]
     flags = torch.stack(finite).tolist() if finite else []
     return next((name for name, flag in zip(tensors, flags, strict=True) if not flag), "")

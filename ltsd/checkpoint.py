@@ -14,7 +14,7 @@ MAGIC = b"ltsd-checkpoint-1\n"
 
 
 class CheckpointError(UserError):
-    """A file that is no whole checkpoint."""
+    """The file is no whole checkpoint."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -27,11 +27,11 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote.
+    """Read a file of `save_checkpoint`.
 
     Raises:
-        CheckpointError: missing, truncated, changed, not a checkpoint, or holding anything but tensors and
-            plain values (nothing in it is executed).
+        CheckpointError: it is missing, truncated, changed, no checkpoint, or holds anything but tensors and plain
+        values (nothing in it is executed).
     """
     try:
         content = path.read_bytes()

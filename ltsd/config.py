@@ -1,7 +1,7 @@
-"""Every knob of one training run: its default, its unit, its range and where it comes from.
+"""Every knob of one training run: its default, unit, range and source.
 
-A knob has one name everywhere, its dotted name (`distill.temperature`): the command-line flag, the
-Optuna parameter, the key in a Ray job and the MLflow parameter.
+A knob has one name everywhere, its dotted name (`distill.temperature`): the command-line flag, the Optuna parameter,
+the key in a Ray job and the MLflow parameter.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ PUBLISHED_WIDTHS = {"small-cnn": 32, "small-resnet": 16, "resnet18": 64, "preact
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how long their tail is."""
+    """The images, and the length of their tail."""
 
     source: str = knob(
         "digits",
@@ -116,7 +116,7 @@ class ModelConfig:
 
     @property
     def channels(self) -> int:
-        """The width that is used: the one set, else the published one."""
+        """The width in use: the one set, or the published one."""
         return PUBLISHED_WIDTHS[self.name] if self.width is None else self.width
 
 
@@ -143,7 +143,7 @@ class AttackConfig:
 
     @property
     def resolved_step_size(self) -> float:
-        """The step size that is used: the one set, else eps / 4."""
+        """The step size in use: the one set, or eps / 4."""
         return self.eps / 4 if self.step_size is None else self.step_size
 
 
@@ -168,8 +168,8 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Stage 1: the balanced self-teacher (LTSD, section 4), and its own optimiser: students that are optimised
-    otherwise share a teacher.
+    """Stage 1: the balanced self-teacher (LTSD, section 4), with its own optimiser, so that students with different
+    optimisers share a teacher.
     """
 
     epochs: int = knob(
@@ -217,7 +217,7 @@ class AwpConfig:
 
 @dataclass(frozen=True)
 class RobustltConfig:
-    """A perturbation budget of its own for each class, for any method that attacks (RobustLT; Zhang et al. 2026)."""
+    """A perturbation budget for each class, for any method that attacks (RobustLT; Zhang et al. 2026)."""
 
     strength: float = knob(
         0.0,
@@ -238,7 +238,7 @@ class EvaluateConfig:
 
     @property
     def score(self) -> str:
-        """What `val/robust_acc` is, in words."""
+        """`val/robust_acc` in words."""
         return f"worst of PGD-{self.steps}, CW-{self.steps}, LSA-{self.steps}"
 
 
@@ -252,7 +252,7 @@ MethodKnobs = make_dataclass(
 
 @dataclass(frozen=True)
 class Config:
-    """One training run, whole. `Config.preset(source)` gives the defaults that fit a source."""
+    """One complete training run. `Config.preset(source)` gives the defaults for a source."""
 
     method: str = knob("ltsd", "training method", choices=tuple(METHODS))
     epochs: int = knob(100, "epochs of the student", at_least=1)
@@ -276,7 +276,7 @@ class Config:
 
     @classmethod
     def preset(cls, source: str) -> Self:
-        """The defaults for a source: the published CIFAR recipe, or the one measured on the digits."""
+        """Return the defaults for a source: the published CIFAR recipe, or the one measured on the digits."""
         common = cls().override({"data.source": source})
         if source == "digits":
             return common.override(DIGITS)
@@ -284,21 +284,21 @@ class Config:
 
     @classmethod
     def presets(cls) -> Mapping[str, Self]:
-        """The defaults by kind of source, as `--help` tells them."""
+        """Return the defaults by kind of source, as `--help` shows them."""
         kinds = {"digits": "digits", "cifar100": "cifar100", "other data": "cifar10"}
         return {kind: cls.preset(source).override({"data.source": "digits"}) for kind, source in kinds.items()}
 
     @property
     def own(self) -> Any:
-        """The knobs of the method that is trained: an instance of its dataclass; None where it has none."""
+        """The knobs of the trained method, an instance of its dataclass; None if it has none."""
         knobs = METHODS[self.method].knobs
         return getattr(self.methods, knobs[0]) if knobs else None
 
     def override(self, dotted: Mapping[str, Value]) -> Self:
-        """A copy with some knobs set by dotted name.
+        """Return a copy with some knobs set by dotted name.
 
         Raises:
-            UserError: an unknown name (the nearest right one is given), a wrong type, a value out of range.
+            UserError: an unknown name (the message gives the nearest one), a wrong type, a value out of range.
         """
         known = self.flatten()
         for name in dotted:
@@ -307,7 +307,7 @@ class Config:
         return override(self, dotted)
 
     def flatten(self) -> dict[str, Value]:
-        """All knobs as {dotted name: value}, in the order of declaration."""
+        """Return all knobs as {dotted name: value}, in the order of declaration."""
         return {name: value for name, value, _, _ in walk(self)}
 
 

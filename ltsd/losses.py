@@ -9,14 +9,14 @@ Scalar = float | Tensor
 def balanced_softmax(
     logits: Tensor, labels: Tensor, log_counts: Tensor, tau: Scalar, smoothing: Scalar | None = None
 ) -> Tensor:
-    """Cross-entropy of logits shifted by the class prior, batch mean (balanced softmax; AT-BSL).
+    """Return the cross-entropy of logits shifted by the class prior, batch mean (balanced softmax; AT-BSL).
 
     Args:
         logits: [B, C] raw.
         labels: [B] int64.
         log_counts: [C] log of the training images of each class.
         tau: exponent of the prior; 0 is plain cross-entropy.
-        smoothing: what all classes have an equal share of, in [0, 1]; the label has the rest. None for 0.
+        smoothing: the share of the label that is spread equally over all classes, in [0, 1]; None for 0.
     """
     shifted = logits + tau * log_counts
     loss = F.cross_entropy(shifted, labels)
@@ -27,7 +27,7 @@ def balanced_softmax(
 
 
 def distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: Scalar) -> Tensor:
-    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), batch mean (Hinton et al. 2015).
+    """Return T^2 * KL(softmax(teacher / T) || softmax(student / T)), batch mean (Hinton et al. 2015).
 
     Args:
         student_logits: [B, C] raw.
@@ -40,15 +40,15 @@ def distillation(student_logits: Tensor, teacher_logits: Tensor, temperature: Sc
 
 
 def gradient_matching(student_difference: Tensor, teacher_difference: Tensor) -> Tensor:
-    """KL(softmax(teacher) || softmax(student)) of the logit differences f(x + d) - f(x - d), batch mean.
+    """Return KL(softmax(teacher) || softmax(student)) of the logit differences f(x + d) - f(x - d), batch mean.
 
-    To first order the difference is 2 d . grad f, so that matching it matches input gradients without
-    second derivatives (IGDM, Lee et al.; the second student term of LTSD).
+    To first order the difference is 2 d . grad f, so matching it matches input gradients without second derivatives
+    (IGDM, Lee et al.; the second student term of LTSD).
     """
     return distillation(student_difference, teacher_difference, 1.0)
 
 
 def divergence(clean_logits: Tensor, adv_logits: Tensor) -> Tensor:
-    """KL(softmax(clean) || softmax(adv)) of every example, [B]; both [B, C] raw (TRADES, MART, RoBal)."""
+    """Return KL(softmax(clean) || softmax(adv)) of every example, [B]; both [B, C] raw (TRADES, MART, RoBal)."""
     clean, adv = F.log_softmax(clean_logits, dim=1), F.log_softmax(adv_logits, dim=1)
     return F.kl_div(adv, clean, reduction="none", log_target=True).sum(1)

@@ -1,4 +1,4 @@
-"""Standard output and error: readable in every encoding, and quiet once nobody reads them any more."""
+"""Standard output and error: readable in every encoding, and quiet once nobody reads them."""
 
 import codecs
 import io
@@ -16,9 +16,9 @@ SUBSTITUTES = {"–": "-", "—": "-", "−": "-", "±": "+-", "×": "x", "·": 
 
 
 def prepare_output() -> None:
-    """Have both streams write readable substitutes for the characters that their encoding lacks.
+    """Let both streams write readable substitutes for characters that their encoding lacks.
 
-    A stream that was closed before the process began gets a place where nobody reads it.
+    A stream that was closed before the process started is redirected to nowhere.
     """
     codecs.register_error(READABLE, substituted)
     for name in ("stdout", "stderr"):
@@ -31,7 +31,7 @@ def prepare_output() -> None:
 
 
 def substituted(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of codecs: what stands for characters that cannot be encoded, and where to go on."""
+    """Handle an encoding error: return the substitute, and the position to continue at."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_in_ascii, error.object[error.start : error.end])), error.end
@@ -43,7 +43,7 @@ def _in_ascii(character: str) -> str:
 
 
 def discard_output() -> None:
-    """Throw away what waits for a reader who has left, and what will be written to it from now on."""
+    """Discard what waits for a reader who has left, and everything written from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (STDOUT, STDERR):
         if _is_left(descriptor):

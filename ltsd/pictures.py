@@ -1,4 +1,4 @@
-"""Pictures of one run: its learning curves, its recalls per class, and what the attack does to images."""
+"""Pictures of one run: learning curves, recalls by class, attacked images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -37,11 +37,11 @@ UPRIGHT, SLANTED, ABOVE_AN_IMAGE, BESIDE_IMAGES = 10, 20, 11, 22
 
 
 def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss, and accuracies in training and validation, over epochs.
+    """Draw loss, and training and validation accuracies, over epochs.
 
     Args:
         epochs: counting from 1.
-        values: the metrics of each; a metric may be missing in some.
+        values: the metrics of each epoch; some may be missing.
     """
     figure = Figure(figsize=(9, 3.4), dpi=DPI)
     left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.98, "top": 0.9, "bottom": 0.15})
@@ -63,12 +63,14 @@ def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]
 def class_bars(
     recalls: Mapping[str, Sequence[float]], class_counts: Sequence[int], class_names: Sequence[str]
 ) -> Figure:
-    """Recall of every class under every attack, classes by falling training count, thirds shaded.
+    """Draw the recall of every class under every attack, classes by falling training count, thirds shaded.
 
-    Of more than MOST_BARS classes, steps in the place of bars: means over classes that are neighbours in that order.
+    With more than MOST_BARS classes, draw steps instead of bars: means over neighbouring classes in that order.
 
     Args:
         recalls: {attack: [C] in [0, 1]}; `clean` first, all of them in COLOURS.
+        class_counts: training images of each class.
+        class_names: in label order.
     """
     order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
     falling = [class_counts[c] for c in order]
@@ -88,7 +90,7 @@ def class_bars(
 
 
 def _bars(recalls: Mapping[str, Sequence[float]], counts: Sequence[int], names: Sequence[str]) -> Figure:
-    """A bar a class and attack; the names slant where they are long."""
+    """Draw a bar for each class and attack; slant long names."""
     is_upright = max(map(len, names)) <= UPRIGHT
     figure = Figure(figsize=(max(7, 0.7 * len(counts)), 3.6 if is_upright else 4.6), dpi=DPI)
     left, bottom = (0.09, 0.22) if is_upright else (1.6 / figure.get_figwidth(), 0.38)
@@ -108,7 +110,7 @@ def _bars(recalls: Mapping[str, Sequence[float]], counts: Sequence[int], names: 
 
 
 def _steps(recalls: Mapping[str, Sequence[float]], counts: Sequence[int]) -> Figure:
-    """A line an attack: the mean recalls of STEPS runs of classes, or of every class where there are fewer."""
+    """Draw a line for each attack: the mean recalls of STEPS runs of classes, or of every class if there are fewer."""
     figure = Figure(figsize=(10, 4), dpi=DPI)
     axes = figure.subplots(gridspec_kw={"left": 0.07, "right": 0.98, "top": 0.92, "bottom": 0.2})
     steps = min(STEPS, len(counts))
@@ -125,7 +127,7 @@ def _steps(recalls: Mapping[str, Sequence[float]], counts: Sequence[int]) -> Fig
 
 
 def _drawable(class_names: Sequence[str], width: int) -> list[str]:
-    """Names as the font of the pictures can draw them: `class 17` in the place of one that it has not all signs of."""
+    """Return names that the font can draw: `class 17` for one with missing glyphs."""
     font = get_font(findfont("DejaVu Sans"))
     return [
         name if all(font.get_char_index(ord(sign)) for sign in name) else f"class {c}"
@@ -143,11 +145,12 @@ def attack_grid(
     step_size: float,
     steps: int,
 ) -> Figure:
-    """One column an image: clean, attacked by PGD, the perturbation, and what the model says of the first two: a class
-    in green where it is right, in red where it is not, and "NaN" where it answers NaN or infinity.
+    """Draw a column for each image: clean, attacked by PGD, the perturbation, and the answers to the first two: a
+    class, green if right and red if not, or "NaN" if the answer has NaN or infinity.
 
     Args:
-        inputs: [N, C, H, W] in [0, 1], N of about 10; labels: [N].
+        inputs: [N, C, H, W] in [0, 1], N of about 10.
+        labels: [N].
     """
     generator = torch.Generator(inputs.device).manual_seed(0)
     with eval_mode(model):
@@ -184,10 +187,12 @@ def attack_grid(
 
 
 def image_grid(split: Split, class_names: Sequence[str]) -> Figure:
-    """A few images of every class, a row each, by falling count; of many classes the most frequent and the rarest.
+    """Draw a few images of every class, a row each, by falling count; with many classes, the most frequent and the
+    rarest.
 
     Args:
         split: of images of any size, uint8 [N, C, H, W] with 1 or 3 channels.
+        class_names: in label order.
     """
     counts = split.class_counts()
     order = sorted(range(len(counts)), key=lambda c: -counts[c])

@@ -1,4 +1,4 @@
-"""What a network computes in while it trains. Weights, inputs, losses and every reported number are float32."""
+"""The precision of networks in training. Weights, inputs, losses and every reported number are float32."""
 
 import torch
 
@@ -7,8 +7,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def device_of(*, gpu: bool) -> torch.device:
-    """The GPU or the processor. What is float32 is multiplied as such on both: cuDNN would round its inputs to TF32,
-    and matrix products where the environment says so.
+    """Return the GPU or the processor, and let float32 be multiplied as such: cuDNN would round its inputs to TF32, and
+    matrix products if the environment says so.
     """
     if not gpu:
         return torch.device("cpu")
@@ -17,14 +17,14 @@ def device_of(*, gpu: bool) -> torch.device:
 
 
 def computes_in(precision: str, device: torch.device) -> str:
-    """What `precision` comes to on a device: bf16 or fp32; for auto, bf16 where the device multiplies in it."""
+    """Return what `precision` means on a device, bf16 or fp32; auto is bf16 if the device multiplies in it."""
     if precision == "auto":
         return "bf16" if _multiplies_in_bf16(device) else "fp32"
     return precision
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The same as a dtype."""
+    """Return the same as a dtype."""
     return DTYPES[computes_in(precision, device)]
 
 

@@ -1,4 +1,4 @@
-"""All that training changes, saved and restored as a whole; and the streams of random numbers it draws from."""
+"""Everything that training changes, saved and restored as a whole; and the seeds of its random streams."""
 
 import hashlib
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ from ltsd.precision import compute_dtype
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch measured. `epoch` counts from 1; `values` has the project's metric names.
+    """The measurements of one epoch. `epoch` counts from 1; `values` has the project's metric names.
 
-    `per_class` holds clean and robust recalls where the epoch was validated.
+    `per_class` holds clean and robust recalls if the epoch was validated.
     """
 
     epoch: int
@@ -34,11 +34,11 @@ class EpochMetrics:
 
 @dataclass
 class TrainState:
-    """Everything that training changes: the whole of it is saved, so that resuming loses nothing.
+    """Everything that training changes; all of it is saved, so that resuming loses nothing.
 
-    Random numbers need no state: each epoch draws its own from (seed, epoch). `predicted` is what `StepContext` says;
-    None before the first epoch is over; `frozen` is the student as attacks see it; `pull` is how far the next step
-    moves the average towards the student, a 0-d tensor, as the optimizer's learning rate is.
+    Random numbers need no state: each epoch draws from (seed, epoch). `predicted` is as in `StepContext`; None before
+    the first epoch is over. `frozen` is the student as attacks see it. `pull` is how far the next step moves the
+    average towards the student, a 0-d tensor like the optimizer's learning rate.
     """
 
     student: Network
@@ -56,7 +56,7 @@ class TrainState:
 
     @classmethod
     def fresh(cls, config: Config, channels: int, num_classes: int, device: torch.device) -> Self:
-        """New weights, drawn from the seed."""
+        """Return a state with new weights, drawn from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(config.seed, "weights"))
             student = build_model(config.model, channels, num_classes, METHODS[config.method].head).to(device)
@@ -74,18 +74,18 @@ class TrainState:
 
     @property
     def model(self) -> Network:
-        """The model that is evaluated and kept: the averaged weights where there are any."""
+        """The model that is evaluated and kept: the averaged weights if there are any."""
         return self.student if self.average is None else self.average
 
     def not_finite(self) -> str:
-        """The first weight or statistic of BatchNorm, then of their averages, that is not finite; "" where all are."""
+        """The first weight or BatchNorm statistic that is not finite, then that of the averages; "" for none."""
         tensors = dict(self.student.state_dict())
         if self.average is not None:
             tensors |= {f"the average of {name}": tensor for name, tensor in self.average.state_dict().items()}
         return first_not_finite(tensors)
 
     def content(self) -> dict[str, Any]:
-        """The state as nested dicts of tensors and plain values, for a checkpoint."""
+        """Return the state as nested dicts of tensors and plain values, for a checkpoint."""
         return {
             "student": self.student.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -96,10 +96,10 @@ class TrainState:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Take over a saved state.
+        """Load a saved state.
 
         Raises:
-            CheckpointError: it is of another architecture.
+            CheckpointError: it has another architecture.
         """
         try:
             self.student.load_state_dict(content["student"])
@@ -117,7 +117,7 @@ class TrainState:
 
     @torch.no_grad()
     def take_over(self, other: Self) -> None:
-        """Become as another state of the same kind is, every tensor in the place that it has; but for the history."""
+        """Copy another state of the same kind into the existing tensors, without its history."""
         for place, tensor in zip(self._tensors(), other._tensors(), strict=True):
             place.copy_(tensor)
         self.steps = other.steps
@@ -151,5 +151,5 @@ class TrainState:
 
 
 def stream(seed: int, name: str | int) -> int:
-    """The seed of one stream of random numbers, as good as independent of every other stream's."""
+    """Return the seed of one random stream, in effect independent of every other stream's."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7])

@@ -1,4 +1,4 @@
-"""One training step: attack, loss, update; and what surrounds the steps of an epoch."""
+"""One training step (attack, loss, update) and the context of an epoch's steps."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,8 @@ from ltsd.state import TrainState
 
 @dataclass(frozen=True)
 class Budget:
-    """What the attack of an epoch may do. `eps` and `step_size` are [C], a class each, in units of the image range;
-    `awp_gamma` is the relative size of the perturbation of the weights.
+    """The attack's limits in an epoch. `eps` and `step_size` are [C], one for each class, in units of the image range;
+    `awp_gamma` is the relative size of the weight perturbation.
     """
 
     eps: Tensor
@@ -32,8 +32,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step takes: images [B, C, H, W] float32 in [0, 1], labels int64 [B], and where their attack starts, of the
-    images' shape.
+    """The input of a step: images [B, C, H, W] float32 in [0, 1], labels int64 [B], and the start of their attack, in
+    the images' shape.
     """
 
     inputs: Tensor
@@ -43,10 +43,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did: its losses, 0-d, what the model said, int64 [B], whether that was right, bool [B], and whether
+    """The result of a step: its losses, 0-d; the predicted classes, int64 [B]; which are right, bool [B]; and whether
     the images were attacked.
 
-    Device tensors, so that nothing waits for them.
+    All are device tensors, so that nothing waits for them.
     """
 
     losses: dict[str, Tensor]
@@ -56,7 +56,7 @@ class Step:
 
 
 def train_step(method: Method, state: TrainState, batch: Batch, context: StepContext, budget: Budget) -> Step:
-    """Attack, loss, step. It draws nothing and waits for nothing, so that it can be recorded and replayed."""
+    """Attack, compute the loss, update. It draws no random number and waits for nothing, so that it can be recorded."""
     student, inputs, labels = state.student, batch.inputs, batch.labels
     adv_inputs = attacked(method, state.frozen, batch, context, budget)
 
@@ -75,7 +75,7 @@ def train_step(method: Method, state: TrainState, batch: Batch, context: StepCon
 
 
 def attacked(method: Method, student: Frozen, batch: Batch, context: StepContext, budget: Budget) -> Tensor:
-    """The adversarial inputs [B, C, H, W] that the method trains on; the inputs themselves where it does not attack."""
+    """Return the adversarial inputs [B, C, H, W] of the method; the inputs themselves if it does not attack."""
     student.refresh()
     adversary = method.adversary(student, batch.inputs, batch.labels, context)
     if adversary is None:
@@ -85,7 +85,7 @@ def attacked(method: Method, student: Frozen, batch: Batch, context: StepContext
 
 
 def batch_of(method: Method, inputs: Tensor, labels: Tensor, budget: Budget, generator: torch.Generator) -> Batch:
-    """Images and labels, and a start for their attack, drawn as the method wants it."""
+    """Return a batch with the start of its attack, drawn as the method wants it."""
     if method.start == "gaussian":
         return Batch(inputs, labels, gaussian_start(inputs, generator=generator))
     return Batch(inputs, labels, uniform_start(inputs, eps=_by_example(budget.eps, labels), generator=generator))
@@ -103,7 +103,7 @@ def context_of(
     teacher: nn.Module | None,
     device: torch.device,
 ) -> StepContext:
-    """What surrounds the batches of an epoch, which counts from 0."""
+    """Return the context of an epoch's steps; epochs count from 0."""
     counts = torch.tensor(class_counts, dtype=torch.float32, device=device).clamp_min(1)
     tail = torch.zeros_like(counts, dtype=torch.bool)
     tail[list(class_groups(class_counts)["tail"])] = True
@@ -121,7 +121,7 @@ def context_of(
 
 
 def budget_of(config: Config, class_counts: list[int], epoch: int, device: torch.device) -> Budget:
-    """What the attack may do in an epoch, which counts from 0; under RobustLT it grows from nothing over the ramp."""
+    """Return the attack's limits in an epoch, counted from 0; with RobustLT they grow from nothing over the ramp."""
     attack, robustlt = config.attack, config.robustlt
     counts = torch.tensor(class_counts, dtype=torch.float32, device=device).clamp_min(1)
     eps = class_budgets(counts, eps=attack.eps, strength=robustlt.strength)

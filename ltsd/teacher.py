@@ -11,16 +11,16 @@ from ltsd.errors import UserError
 
 
 def teacher_gamma(config: Config, imbalance_ratio: float) -> float:
-    """gamma: the one set, else half the imbalance ratio (LTSD, section 4), at least 1."""
+    """Return gamma: the one set, or half the imbalance ratio (LTSD, section 4), at least 1."""
     gamma = config.balance.teacher_gamma
     return max(1.0, imbalance_ratio / 2) if gamma is None else gamma
 
 
 def teacher_config(config: Config, gamma: float) -> Config:
-    """How the teacher of a student is trained: plain cross-entropy, as a run of its own, from the same seed.
+    """Return the teacher's configuration for a student: plain cross-entropy, in its own run, from the same seed.
 
-    Two students whose teacher configurations are equal have the same teacher: what shapes the student
-    alone is at its default here.
+    Students with equal teacher configurations share a teacher: knobs that shape the student alone have their defaults
+    here.
     """
     plain, own = Config(), config.teacher
     return replace(
@@ -39,7 +39,7 @@ def teacher_config(config: Config, gamma: float) -> Config:
 
 
 def teacher_split(data: Split, gamma: float, seed: int) -> Split:
-    """D_B: int(gamma * n_min) images of every class, rows of the same images.
+    """Return D_B: int(gamma * n_min) images of every class, as rows of the same images.
 
     Raises:
         UserError: it would be empty.

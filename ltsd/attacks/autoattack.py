@@ -1,4 +1,4 @@
-"""AutoAttack (Croce & Hein 2020), one member after another, L-infinity; pyautoattack's verdict on every image."""
+"""AutoAttack (Croce & Hein 2020), member by member, L-infinity; the same verdict as pyautoattack's on every image."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +25,10 @@ class NotFiniteError(ArithmeticError):
 
 
 class Finite(nn.Module):
-    """A model that is known to answer numbers.
+    """A model that must give finite answers.
 
     Raises:
-        NotFiniteError: it does not.
+        NotFiniteError: an answer is not finite.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -36,7 +36,7 @@ class Finite(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """As the model has it, to the bit."""
+        """Return the model's answer, bit for bit."""
         logits: Tensor = self.model(inputs)
         if not is_finite(logits).all():
             raise NotFiniteError
@@ -44,7 +44,9 @@ class Finite(nn.Module):
 
 
 class Replaced(nn.Module):
-    """A model that says class `said` where it answered NaN or infinity; there attacks stay, without a gradient."""
+    """A model that answers class `said` where the original answers NaN or infinity; there, attacks have no gradient and
+    stay.
+    """
 
     def __init__(self, model: nn.Module, said: int) -> None:
         super().__init__()
@@ -69,9 +71,9 @@ def autoattack(
     batch_size: int,
     known: Mapping[str, Tensor],
 ) -> Iterator[tuple[str, Tensor]]:
-    """Run the members in order, each on what the ones before left standing.
+    """Run the members in order, each on the examples that the ones before left right.
 
-    An example whose answer an attack makes NaN or infinity has fallen.
+    An example with NaN or infinity in its answer under an attack counts as fallen.
 
     Args:
         model: [B, C, H, W] in [0, 1] -> logits, in eval mode, at least 4 classes.
@@ -81,11 +83,11 @@ def autoattack(
         version: `standard` or `apgd-ce+t`.
         seed: of the random starts.
         batch_size: examples attacked at a time; it changes the random starts, so fix it where you compare.
-        known: what members yielded in an earlier run of the same, which are not run again; every member draws from
-            the seed anew, so that the rest comes to the same bits.
+        known: results of members in an earlier run of the same exam; these are not run again. Every member draws from
+        the seed anew, so the rest has the same bits.
 
     Yields:
-        (member, bool [N]: examples still right after it), as each member ends.
+        (member, bool [N]: examples still right after it), when a member ends.
     """
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
     with torch.no_grad():
@@ -105,10 +107,10 @@ def autoattack(
 
 
 def _withstood(run: Run, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Which examples, all of them right before it, are right after a member: bool [N].
+    """Return which examples, all right before a member, are right after it: bool [N].
 
-    pyautoattack takes NaN for the largest logit, and knows of no answer that is wrong whatever the label. So where a
-    model turns out to give such answers, the examples of class 0 and the others are attacked again, apart.
+    pyautoattack takes NaN for the largest logit, and has no answer that is wrong for every label. So if a model gives
+    such answers, the examples of class 0 and the others are attacked again, separately.
     """
     try:
         return run(Finite(model), inputs, labels)
@@ -131,7 +133,7 @@ def _by_library(
     seed: int,
     batch_size: int,
 ) -> Tensor:
-    """Which examples are right after a member, bool [N], as pyautoattack has it."""
+    """Return which examples are right after a member, bool [N], by pyautoattack."""
     runner = AutoAttack(
         model, eps=eps, norm="Linf", version="custom", attacks=[member], seed=seed, device=inputs.device
     )
@@ -144,7 +146,7 @@ def _by_library(
 
 
 def _square(model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, seed: int, batch_size: int) -> Tensor:
-    """Which examples are right after Square, bool [N]; every batch draws from the seed anew."""
+    """Return which examples are right after Square, bool [N]; every batch draws from the seed anew."""
     batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
     return torch.cat(
         [square(model, *batch, eps=eps, generator=torch.Generator().manual_seed(seed)) for batch in batches]

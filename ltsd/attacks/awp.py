@@ -1,4 +1,4 @@
-"""AWP: the weights themselves are moved against the objective before its gradient is taken (Wu et al. 2020)."""
+"""AWP: move the weights against the objective before its gradient is taken (Wu et al. 2020)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,14 +11,15 @@ SHORTEST = 1e-20
 
 @contextmanager
 def perturbed_weights(model: nn.Module, objective: Callable[[], Tensor], *, gamma: float) -> Iterator[None]:
-    """Inside, every weight matrix and kernel w is w + gamma ||w|| g / ||g||, g the gradient of the objective there.
+    """Change every weight matrix and kernel w to w + gamma ||w|| g / ||g||, with g the gradient of the objective there;
+    restore it at the end.
 
     Biases and BatchNorm's parameters stay (as in the authors' code), and so do BatchNorm's statistics.
 
     Args:
-        model: its weights are restored to the bit on leaving.
+        model: its weights are restored to the bit.
         objective: () -> the loss that the perturbation raises.
-        gamma: relative size of the perturbation; 0: nothing is done.
+        gamma: relative size of the perturbation; 0 does nothing.
     """
     if gamma == 0:
         yield

@@ -14,15 +14,16 @@ LOGIT_SCALE = 10.0
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(logits)[label], the loss of PGD (Madry et al. 2018)."""
+    """Return -log softmax(logits)[label], the loss of PGD (Madry et al. 2018)."""
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
 def cw_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """The highest other logit minus the true one, the loss of CW-k (Carlini & Wagner 2017, f6, in the L-infinity ball).
+    """Return the highest other logit minus the true one, the loss of CW-k (Carlini & Wagner 2017, f6, in the L-infinity
+    ball).
 
-    Without their clamp: the field's code cuts off at a margin of 50, which no model here gets to, or at 0, where an
-    attack stops at the boundary, on the wrong side of it or not.
+    Without their clamp: the field's code cuts off at a margin of 50, which no model here reaches, or at 0, where an
+    attack stops at the boundary, on either side of it.
     """
     true = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
@@ -30,9 +31,9 @@ def cw_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def scaled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of ten times the logits (Hitaj et al. 2021, arXiv 2103.01914).
+    """Return the cross-entropy of ten times the logits (Hitaj et al. 2021, arXiv 2103.01914).
 
-    A model with small logits spreads the gradient over all wrong classes, which hides the way to the nearest;
-    scaled logits turn it there.
+    A model with small logits spreads the gradient over all wrong classes, which hides the way to the nearest one;
+    scaled logits reveal it.
     """
     return cross_entropy(LOGIT_SCALE * logits, labels)

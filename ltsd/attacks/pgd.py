@@ -12,20 +12,20 @@ GAUSSIAN_SPREAD = 0.001
 
 
 def uniform_start(inputs: Tensor, *, eps: Radius, generator: torch.Generator) -> Tensor:
-    """The inputs, each pixel moved by its own uniform draw from [-eps, eps]."""
+    """Return the inputs with every pixel moved by a uniform draw from [-eps, eps]."""
     noise = torch.rand(inputs.shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
     return (inputs + eps * (2 * noise - 1)).clamp_(0, 1)
 
 
 def gaussian_start(inputs: Tensor, *, generator: torch.Generator) -> Tensor:
-    """The inputs with a little normal noise: where a divergence from them is maximised, they have no gradient."""
+    """Return the inputs with a little normal noise: a divergence from the inputs has no gradient at the inputs."""
     noise = torch.randn(inputs.shape, generator=generator, device=inputs.device, dtype=inputs.dtype)
     return (inputs + GAUSSIAN_SPREAD * noise).clamp_(0, 1)
 
 
 def steady(inputs: Tensor) -> Tensor:
-    """The inputs, with a gradient that is 0 where it would be NaN: an attack stays where it is told no direction, and
-    does not leave the images.
+    """Return the inputs with a gradient of 0 where it would be NaN: an attack without a direction stays, and does not
+    leave the image range.
     """
     if not inputs.requires_grad:
         return inputs
@@ -35,16 +35,16 @@ def steady(inputs: Tensor) -> Tensor:
 
 
 def pgd(objective: Objective, inputs: Tensor, *, eps: Radius, step_size: Radius, steps: int, start: Tensor) -> Tensor:
-    """The inputs within `eps` that maximise `objective`, as far as `steps` signed gradient steps get.
+    """Maximise `objective` within `eps` of the inputs by `steps` signed gradient steps.
 
     Args:
-        objective: adversarial inputs [B, ...] -> a scalar whose gradient separates over the batch (a sum or
-            a mean over examples); the caller has put the model into eval mode.
+        objective: adversarial inputs [B, ...] -> a scalar whose gradient separates over the batch (a sum or a mean over
+        examples); the caller has put the model into eval mode.
         inputs: [B, ...] float in [0, 1].
-        eps: radius; step_size: length of a step; both in units of the image range [0, 1], a number or [B, 1, ...],
-            one for each example.
+        eps: radius, in units of the image range; a number, or [B, 1, ...] for each example.
+        step_size: length of a step, in the same units; a number, or [B, 1, ...].
         steps: gradient steps.
-        start: [B, ...] where they begin, projected first.
+        start: [B, ...] where the steps start; it is projected first.
 
     Returns:
         [B, ...] in [0, 1], within eps of the inputs, detached.

@@ -1,11 +1,11 @@
-"""RobustLT's budget: rare classes are attacked harder, frequent ones less, the mean stays eps (Zhang et al. 2026)."""
+"""RobustLT's budgets: attack rare classes harder and frequent ones less, with mean eps (Zhang et al. 2026)."""
 
 import torch
 from torch import Tensor
 
 
 def class_budgets(class_counts: Tensor, *, eps: float, strength: float) -> Tensor:
-    """eps_c = (1 - a) eps + a eps sqrt(ln K_c) / sum_k pi_k sqrt(ln K_k), with K_c = n_max / n_c; [C].
+    """Return eps_c = (1 - a) eps + a eps sqrt(ln K_c) / sum_k pi_k sqrt(ln K_k), with K_c = n_max / n_c; [C].
 
     The mean over training images is eps; with equal counts every class has eps.
 

@@ -1,7 +1,7 @@
-"""Square Attack (Andriushchenko et al. 2020) in the L-infinity ball: random search by squares, asks for no gradient.
+"""Square Attack (Andriushchenko et al. 2020) in the L-infinity ball: random search by squares, without gradients.
 
-The square of a step is the same for all images of a batch, as pyautoattack has it, whose tries these are. A model that
-gives one image one answer need not be asked twice, though: tiny images have few squares, and most tries were made and
+The square of a step is the same for all images of a batch, as in pyautoattack, and the tries are the same. But a model
+that gives an image one answer need not be asked twice: tiny images have few squares, and most tries were made and
 refused before.
 """
 
@@ -19,11 +19,10 @@ FEWEST = 16
 
 @torch.inference_mode()
 def square(model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
-    """Attack images [B, C, H, W] that are told rightly: bool [B], which are right under it.
+    """Attack correctly classified images [B, C, H, W]; return bool [B], which are right under the attack.
 
     Args:
-        model: of fixed answers.
-        generator: of the processor, from which the start and the squares are drawn.
+        generator: a CPU generator, for the start and the squares.
     """
     low, high = (inputs - eps).clamp_(0, 1), (inputs + eps).clamp_(0, 1)
     channels, height, width = inputs.shape[1:]
@@ -61,14 +60,14 @@ def _signs(uniform: Tensor) -> Tensor:
 
 
 def _side(step: int, height: int, width: int) -> int:
-    """Pixels of a square's side."""
+    """Return the pixels of a square's side."""
     halvings = sum(step > last for last in HALVED_AFTER)
     side = round(math.sqrt(SHARE / 2**halvings * height * width))
     return min(max(side, 1), height, width)
 
 
 def _margin(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """By how much the label's logit leads the others: [B]."""
+    """Return the label's logit minus the highest other one: [B]."""
     missing = FEWEST - len(inputs)
     if missing > 0:
         inputs = torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])])

@@ -1,4 +1,4 @@
-"""From a source to the splits a run uses: which images train, validate and test, and on which device."""
+"""From a source to the splits of a run: which images train, validate and test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,12 +25,12 @@ TRAINED_ON = {
 
 @dataclass(frozen=True)
 class Splits:
-    """What one data configuration means.
+    """The splits of a data configuration.
 
-    `reserve` holds `val` and more images for a last choice; `complete` is the training set of finalists; `test` is
-    balanced where the source's is, and is read by finalists only; `val_from` says where `val` comes from and
-    `finalists` what `complete` is, where the data bring a validation split. `fingerprint` names the images, which lie
-    decoded in `folder`; `reading` tells what they were read from, and `copies` counts, by what it counts, images that
+    `train` trains trials, `val` scores them, `reserve` holds `val` and more images for the race. `complete` is the
+    training set of final runs. `test` is balanced if the source's test set is, and only final runs read it. `val_from`
+    tells where `val` comes from and `finalists` what `complete` is, if the data bring a validation split. `fingerprint`
+    identifies the images, which are decoded in `folder`. `reading` tells what was read, and `copies` counts images that
     are equal pixel by pixel.
     """
 
@@ -56,13 +56,15 @@ class Splits:
 
 
 def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = None) -> Splits:
-    """Load the source, with `check` against its checksum; draw its tail and its validation set.
+    """Load the source, draw its tail and its validation set.
 
     Args:
-        folder: where the source lies decoded already; the source itself is not looked at then.
+        data: the data configuration.
+        check: verify the decoded images against their checksum.
+        folder: folder with the decoded source; the source itself is not read then.
 
     Raises:
-        UserError: as `decoded` and `draw_protocol` do; a class without a test image.
+        UserError: as `decoded` and `draw_protocol` raise it; a class has no test image.
     """
     folder = decoded(data, check=check) if folder is None else folder
     source = read_decoded(folder)
@@ -90,7 +92,7 @@ def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = 
 
 
 def _test_rows(source: Source, data: DataConfig) -> Rows:
-    """The rows of the test set that are read.
+    """Return the rows of the test set in use.
 
     Raises:
         UserError: a class has none.
@@ -109,12 +111,12 @@ def _test_rows(source: Source, data: DataConfig) -> Rows:
 
 
 def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[SplitIndices, dict[str, int]]:
-    """Draw the protocol, and see which images serve twice.
+    """Draw the split indices, and count the images that serve twice.
 
-    What is held out of the training images is held out with all its copies: these are trained on in no run.
+    An image that is held out of training is held out with all its copies: no run trains on them.
 
     Raises:
-        UserError: as `draw_protocol` does; more than 1% of a split are in another one, and that is not allowed.
+        UserError: as `draw_protocol` raises it; more than 1% of a split are in another one, and that is not allowed.
     """
     first, names = source.validation_from, source.train.class_names
     labels, hashes = source.train.labels.numpy(), source.train.hashes

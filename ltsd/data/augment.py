@@ -1,4 +1,4 @@
-"""What training does to a batch of images before it sees them: crops, flips, and torchvision's learnt policies."""
+"""Augmentation of training batches: crops, flips, and torchvision's learnt policies."""
 
 import copy
 from collections import defaultdict
@@ -14,13 +14,13 @@ PAD = 4
 
 
 def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
-    """A batch with a draw of its own for every image.
+    """Augment a batch with a separate draw for every image.
 
     Args:
-        images: uint8 [B, C, H, W] with 1 or 3 channels, on the generator's device; left as it is.
+        images: uint8 [B, C, H, W] with 1 or 3 channels, on the generator's device; not changed.
         augmentation: `none`; `crop-flip`; `randaugment` (2 operations of magnitude 9 of 30) or `autoaugment` (the
-            CIFAR-10 policy), both after crop-flip and with what torchvision has by default.
-        generator: every draw comes from it, torch's global state is neither read nor changed.
+        CIFAR-10 policy), both after crop-flip and with torchvision's defaults.
+        generator: source of every draw; torch's global state is neither read nor changed.
 
     Returns:
         uint8 [B, C, H, W].
@@ -32,7 +32,7 @@ def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Te
 
 
 def crop_flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Pad by 4 with zeros and crop back at a place of its own for each image; flip every other one.
+    """Pad by 4 with zeros and crop back, at a separate place for each image; flip every other one.
 
     Args:
         inputs: [B, C, H, W].
@@ -50,13 +50,13 @@ def crop_flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def follow_policy(images: Tensor, name: str, generator: torch.Generator) -> Tensor:
-    """The bits that torchvision's `v2.RandAugment` or `v2.AutoAugment` gives for one image after the other.
+    """Return the bits that torchvision's `v2.RandAugment` or `v2.AutoAugment` gives for one image after the other.
 
-    Torchvision draws once a call, whatever is in it. So the draws are made an image at a time, and what they ask
-    for is done to all images at once that drew the same: about 23 calls a step instead of one an image.
+    Torchvision draws once a call, for everything in it. So the draws are made image by image, and each operation is
+    applied to all images at once that drew it: about 23 calls a step instead of one an image.
 
     Args:
-        images: uint8 [B, C, H, W] with 1 or 3 channels; left as it is.
+        images: uint8 [B, C, H, W] with 1 or 3 channels; not changed.
         name: `randaugment` or `autoaugment`.
         generator: gives one seed, for all draws of the batch.
     """
@@ -84,7 +84,7 @@ def _policy(name: str) -> Any:
 
 
 def _draws(policy: Any, images: Tensor, seed: int) -> list[list[tuple[str, float]]]:
-    """For every image the operations that the policy draws, as (name, magnitude)."""
+    """Return for every image the operations that the policy draws, as (name, magnitude)."""
     drawn: list[list[tuple[str, float]]] = []
 
     def note(image: Tensor, operation: str, magnitude: float, **_: Any) -> Tensor:

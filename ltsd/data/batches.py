@@ -1,4 +1,4 @@
-"""A split that lies on the device as tensors, and the batches that training takes from it."""
+"""A split on the device as tensors, and its training batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from ltsd.data.augment import augment
 class Split:
     """Rows of an image set. `images` is uint8 [M, C, H, W], `labels` int64 [M], `rows` int64 [N] into both.
 
-    On the CPU `images` may be the memory map of a file that other processes map too; it is never copied.
+    On the CPU, `images` may be a memory map that other processes share; it is never copied.
     """
 
     images: Tensor
@@ -26,25 +26,25 @@ class Split:
         return len(self.rows)
 
     def class_counts(self) -> list[int]:
-        """Images of every class, in label order."""
+        """Return the number of images of every class, in label order."""
         return torch.bincount(self.labels[self.rows], minlength=self.num_classes).tolist()
 
     def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs float32 [B, C, H, W] in [0, 1] and labels [B] at positions [B] of the split."""
+        """Return inputs float32 [B, C, H, W] in [0, 1] and labels [B] at positions [B] of the split."""
         rows = self.rows[positions]
         return self.images[rows].float() / 255, self.labels[rows]
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole split in order; the last chunk may be smaller."""
+        """Yield the whole split in order; the last chunk may be smaller."""
         for positions in torch.arange(len(self), device=self.rows.device).split(size):  # type: ignore[no-untyped-call]
             yield self.take(positions)
 
     def select(self, rows: Tensor) -> Self:
-        """Other rows of the same images."""
+        """Return other rows of the same images."""
         return replace(self, rows=rows)
 
     def to(self, device: torch.device) -> Self:
-        """The split on a device, with only its own rows copied there; on the CPU the split itself."""
+        """Return the split on a device, with only its own rows copied there; on the CPU, the split itself."""
         if device.type == "cpu":
             return self
         return replace(
@@ -58,12 +58,12 @@ class Split:
 def epoch_batches(
     split: Split, batch_size: int, augmentation: str, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One shuffled pass in batches of one size; what does not fill a batch waits for another epoch's shuffle.
+    """Yield one shuffled pass in batches of one size; images that do not fill a batch wait for another epoch.
 
     Args:
         split: on the generator's device.
         batch_size: images a batch; a smaller split is one batch.
-        augmentation: as `augment` has them.
+        augmentation: as in `augment`.
         generator: draws order and augmentation.
 
     Yields:

@@ -1,4 +1,4 @@
-"""What a training method is."""
+"""The definition of a training method."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

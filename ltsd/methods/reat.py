@@ -10,10 +10,11 @@ from ltsd.methods.step_context import StepContext
 
 
 def attack_weights(counts: Tensor, predicted: Tensor) -> Tensor:
-    """w_c proportional to (1 - b_c) / (1 - b_c^A_c) with b_c = (n_c - 1) / n_c, of mean 1 (equation 4).
+    """Return w_c proportional to (1 - b_c) / (1 - b_c^A_c) with b_c = (n_c - 1) / n_c, of mean 1 (equation 4).
 
     Args:
-        counts: [C] n_c; predicted: [C] A_c, the adversarial images that the last epoch took for class c.
+        counts: [C] n_c.
+        predicted: [C] A_c, the adversarial images that the last epoch assigned to class c.
     """
     rest = (counts - 1) / counts
     effective = (1 - rest**predicted) / (1 - rest)
@@ -42,7 +43,7 @@ def tail_penalty(features: Tensor, labels: Tensor, counts: Tensor, tail: Tensor)
 
 
 def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepContext) -> Objective:
-    """Cross-entropy weighted by class, so that attacks spread over what the model takes images for."""
+    """Return the class-weighted cross-entropy, so that attacks spread over the classes that the model predicts."""
     weights = attack_weights(context.log_counts.exp(), context.predicted)
     return lambda adv_inputs: F.cross_entropy(student(adv_inputs), labels, weight=weights, reduction="sum")
 

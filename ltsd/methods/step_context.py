@@ -1,4 +1,4 @@
-"""What surrounds a batch in a training step, the same for every method."""
+"""The context of a training step, the same for every method."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,10 +13,10 @@ from ltsd.losses import Scalar
 class StepContext:
     """The hyperparameters and constants of a step; a Scalar may be a float or a 0-d device tensor.
 
-    `log_counts` is [C], the log of the training images of each class; `tail` bool [C], which classes are tail classes;
-    `predicted` [C], how many adversarial images the last epoch took for each class (before the first: the class's
-    images); `progress` is epoch / epochs in [0, 1); `own` are the method's own knobs, see `on_device`; `phase` is what
-    the method's `phase` says, and all that it may branch on; `teacher` is in eval mode and takes no gradient.
+    `log_counts` is [C], the log of the training images of each class; `tail` bool [C], the tail classes; `predicted`
+    [C], the adversarial images that the last epoch assigned to each class (before the first epoch, the class's images);
+    `progress` is epoch / epochs in [0, 1); `own` are the method's own knobs, see `on_device`; `phase` comes from the
+    method's `phase`, and is the only number that it may branch on; `teacher` is in eval mode and takes no gradient.
     """
 
     log_counts: Tensor
@@ -30,7 +30,7 @@ class StepContext:
 
 
 def on_device(own: Any, device: torch.device) -> Any:
-    """A method's knobs with every number as a 0-d float32 tensor on a device, where a recorded step reads it anew."""
+    """Return a method's knobs with every float as a 0-d float32 device tensor, which a recorded step reads anew."""
     if own is None:
         return None
     numbers = {knob.name: getattr(own, knob.name) for knob in fields(own)}

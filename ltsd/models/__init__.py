@@ -21,10 +21,12 @@ FEATURES: Mapping[str, Callable[[int, int], tuple[Features, int]]] = {
 
 
 def build_model(model: ModelConfig, channels: int, num_classes: int, head: Head = nn.Linear) -> Network:
-    """A freshly initialised network, images [B, channels, H, W] in [0, 1] -> logits [B, num_classes].
+    """Return a freshly initialised network, images [B, channels, H, W] in [0, 1] -> logits [B, num_classes].
 
     Args:
         model: name and width of the architecture.
+        channels: of the images.
+        num_classes: number of logits.
         head: (features, classes) -> the module that turns features [B, features] into logits.
     """
     features, size = FEATURES[model.name](channels, model.channels)

@@ -1,4 +1,4 @@
-"""What the architectures share: input normalisation, stem, pooling and the residual blocks."""
+"""Parts that architectures share: input normalisation, stem, pooling and the residual blocks."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,8 +1,8 @@
-"""A network as attacks see it: of fixed weights, so that BatchNorm is part of the convolutions, in its own precision.
+"""A network as attacks see it: fixed weights, BatchNorm folded into the convolutions, its own precision.
 
-An attack runs a network that stands still forwards and backwards many times over and asks for one gradient, that of the
-inputs. BatchNorm of running statistics is an affine map, and after a convolution it is a part of its weights. Where
-images are tiny, a convolution is a product with a matrix (`ltsd.models.conv_as_matmul`).
+An attack runs a fixed network forwards and backwards many times and needs one gradient, that of the inputs. BatchNorm
+with running statistics is an affine map and, after a convolution, part of its weights. For tiny images, a convolution
+is a matrix product (`ltsd.models.conv_as_matmul`).
 """
 
 from typing import Self
@@ -16,7 +16,7 @@ from ltsd.models.network import Network
 
 
 class Affine(nn.Module):
-    """BatchNorm in eval mode where no convolution comes before it: a factor and a shift a channel."""
+    """BatchNorm in eval mode without a convolution before it: a factor and a shift for each channel."""
 
     def __init__(self, norm: nn.BatchNorm2d, dtype: torch.dtype) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Affine(nn.Module):
         self.shift = torch.empty_like(self.factor)
 
     def refresh(self) -> None:
-        """Take over what the BatchNorm is now."""
+        """Copy the current BatchNorm."""
         norm = self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -39,9 +39,9 @@ class Affine(nn.Module):
 
 
 class Folded(nn.Module):
-    """A convolution, and the BatchNorm in eval mode that follows it, if one does.
+    """A convolution with the BatchNorm in eval mode that follows it, if one does.
 
-    How it computes is decided, once for each size of images, when the first of that size come.
+    How it computes is decided once for each image size, at the first images of that size.
     """
 
     def __init__(self, source: nn.Conv2d, norm: nn.BatchNorm2d | None, dtype: torch.dtype) -> None:
@@ -55,7 +55,7 @@ class Folded(nn.Module):
         self._dense: dict[torch.Size, ConvAsMatmul | None] = {}
 
     def refresh(self) -> None:
-        """Take over what the convolution and the BatchNorm are now."""
+        """Copy the current convolution and BatchNorm."""
         self._fold()
         for dense in self._dense.values():
             if dense is not None:
@@ -92,10 +92,10 @@ class Folded(nn.Module):
 
 
 class Pooled(nn.Module):
-    """The mean of every channel over the image, to the bit `AdaptiveAvgPool2d(1)`.
+    """The mean of every channel over the image, with the bits of `AdaptiveAvgPool2d(1)`.
 
-    Its gradient lies in memory as the images do, channels last: where the two differ, ReLU's backward pass is many
-    times as slow.
+    Its gradient has the memory layout of the images, channels last: otherwise ReLU's backward pass is many times as
+    slow.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -104,9 +104,9 @@ class Pooled(nn.Module):
 
 
 class Frozen(nn.Module):
-    """A network in eval mode, with the weights that it had at the last `refresh`; takes no gradient but the inputs'.
+    """A network in eval mode with the weights of the last `refresh`; only the inputs take a gradient.
 
-    Answers differ from the network's by rounding, in bfloat16 by its 8 bits; the head computes in float32, and is the
+    Answers differ from the network's by rounding, in bfloat16 by its 8 bits. The head computes in float32, and is the
     network's own.
     """
 
@@ -118,12 +118,12 @@ class Frozen(nn.Module):
         self.refresh()
 
     def train(self, mode: bool = True) -> Self:
-        """Nothing: there is one mode, and the network's own modules keep theirs."""
+        """Do nothing: there is one mode, and the network's own modules keep theirs."""
         return self
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over the weights and the running statistics that the network has now."""
+        """Copy the network's current weights and running statistics."""
         for copy in self._copies:
             copy.refresh()
 
@@ -136,12 +136,12 @@ class Frozen(nn.Module):
 
 
 def frozen(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A network frozen as it is; any other model as it is."""
+    """Freeze a network as it is; return any other model unchanged."""
     return Frozen(model, dtype) if isinstance(model, Network) else model
 
 
 def folded(layers: nn.Module, dtype: torch.dtype) -> tuple[fx.GraphModule, list[Folded | Affine]]:
-    """The same computation in eval mode, with BatchNorm folded, and the modules that hold its weights."""
+    """Return the same computation in eval mode with BatchNorm folded, and the modules that hold its weights."""
     traced = fx.symbolic_trace(layers)
     modules = dict(traced.named_modules())
     copies: list[Folded | Affine] = []

@@ -1,4 +1,4 @@
-"""What every architecture is: features of an image, and a head that turns them into logits."""
+"""Every architecture: features of an image, and a head that maps them to logits."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ class Features(nn.Sequential):
 
 
 class Network(nn.Module):
-    """`head(features(inputs))`: methods may give a head of their own, and some read the features."""
+    """`head(features(inputs))`: methods may bring their own head, and some read the features."""
 
     def __init__(self, features: Features, head: nn.Module) -> None:
         super().__init__()
