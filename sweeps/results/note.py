@@ -8,7 +8,7 @@ from sweeps.settings.sweep import Sweep
 
 LIMIT = 8000
 """Characters that MLflow keeps of a description."""
-REST = "\n\nThe rest is in the artifact `table.md`.\n"
+REST = "\nThe rest is in the artifact `table.md`.\n"
 PLACES = (*("name", "storage", "shared", "tracking_uri", "study_uri", "ray_address", "concurrency", "gpus_per_trial"),)
 """Settings that say where a sweep runs and writes, and change nothing of what it finds."""
 
@@ -20,16 +20,16 @@ def note(sweep: Sweep, table: str = "") -> str:
         sweep: the sweep.
         table: the text of its `table.md`; paragraphs that do not fit are left out.
     """
-    text = f"{_asked(sweep)}\n\nMade by\n\n```\n{command(sweep)}\n```\n"
+    text, made_by = f"{_asked(sweep)}\n", f"\nMade by\n\n```\n{command(sweep)}\n```\n"
     if not table:
-        return f"{text}\nThe sweep runs, or was interrupted: its trials are nested under this run.\n"
+        return f"{text}\nThe sweep runs, or was interrupted: its trials are nested under this run.\n{made_by}"
     paragraphs = table.strip().split("\n\n")
     for number, paragraph in enumerate(paragraphs, 1):
         rest = REST if number < len(paragraphs) else ""
-        if len(text) + len(paragraph) + 2 + len(rest) > LIMIT:
-            return text + REST
+        if len(text) + len(paragraph) + 2 + len(rest) + len(made_by) > LIMIT:
+            return text + REST + made_by
         text += f"\n{paragraph}\n"
-    return text
+    return text + made_by
 
 
 def command(sweep: Sweep) -> str:
