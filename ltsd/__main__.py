@@ -231,5 +231,10 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"{path}: cannot be written; give another path")
 
 
+def command() -> int:
+    """Run the command as a script; return its exit code."""
+    return exit_code_of(main)
+
+
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(command())

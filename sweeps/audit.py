@@ -59,5 +59,10 @@ def tell(jobs: Sequence[str], found: Differences) -> None:
     print(f"{len(found)} differ" if found else f"all agree on {len(jobs)} jobs")
 
 
+def command() -> int:
+    """Run the command as a script; return its exit code."""
+    return exit_code_of(main)
+
+
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(command())

@@ -58,5 +58,10 @@ def read_flags(arguments: Sequence[str] | None) -> Sweep:
     return Sweep.resumed(given, fixed) if parsed.resume else Sweep.new(given, fixed)
 
 
+def command() -> int:
+    """Run the command as a script; return its exit code."""
+    return exit_code_of(main)
+
+
 if __name__ == "__main__":
-    sys.exit(exit_code_of(main))
+    sys.exit(command())
