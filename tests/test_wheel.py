@@ -1,6 +1,7 @@
 """The wheel outside of a checkout: its commands run from what it holds alone."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,12 @@ ROOT = Path(__file__).parent.parent
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where the wheel is installed, without what it depends on."""
     path = tmp_path_factory.mktemp("wheel")
+    for package in ("ltsd", "sweeps"):
+        shutil.copytree(ROOT / package, path / "source" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, path / "source")
     pip = (sys.executable, "-m", "pip", "--quiet")
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(path), str(ROOT)], check=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(path), str(path / "source")], check=True)
     (wheel,) = path.glob("ltsd-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", str(path / "site"), str(wheel)], check=True)
     return path / "site"
