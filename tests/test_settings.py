@@ -11,7 +11,8 @@ import pytest
 
 from ltsd.errors import UserError
 from ltsd.knobs import Value
-from sweeps.settings.sweep import LOCK_HOLDER_FILE, SETTINGS_FILE, Sweep, data_name
+from sweeps.settings.lock import LOCK_HOLDER_FILE
+from sweeps.settings.sweep import SETTINGS_FILE, Sweep, data_name
 
 
 def begin(sweep: Sweep) -> None:

@@ -1,20 +1,16 @@
 """A sweep: its settings and fixed knobs, kept in its folder so that it can be resumed."""
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
 import re
 import secrets
-import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
-
-from filelock import BaseFileLock, FileLock, Timeout
 
 from ltsd.config import Config
 from ltsd.errors import UserError
@@ -23,13 +19,12 @@ from ltsd.knobs import Value
 from sweeps.settings.addresses import without_password
 from sweeps.settings.flags import Settings
 from sweeps.settings.groups import groups_of
+from sweeps.settings.lock import held, is_there, taken, unusable
 from sweeps.settings.objectives import Preference
 from sweeps.settings.rows import overrides, rows_named
 
 SETTINGS_FILE = "sweep.json"
 JOURNAL_FILE = "journal.jsonl"
-LOCK_FILE = "lock"
-LOCK_HOLDER_FILE = "lock.holder"
 TEACHERS = "teachers"
 KEPT: Mapping[str, Any] = {"identity": "", "images": "", "score": "", "points": ()}
 """What is kept beside the settings and the fixed knobs, and what it is where it was not kept."""
@@ -131,40 +126,9 @@ class Sweep:
         journal = self.settings.folder / JOURNAL_FILE
         return journal.stat().st_size if journal.exists() else 0
 
-    @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Hold the sweep for this process; make its folder if it is new.
-
-        The lock is the operating system's and ends with the process, however that ends.
-
-        Raises:
-            UserError: another process works on it; the storage cannot be written.
-        """
-        lock = self._acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _acquire(self) -> BaseFileLock:
-        folder = self.settings.folder
-        lock = FileLock(folder / LOCK_FILE, blocking=False)
-        try:
-            folder.mkdir(parents=True, exist_ok=not self.is_new)
-            lock.acquire()
-            (folder / LOCK_HOLDER_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}")
-            for unfinished in folder.rglob(".*.tmp"):
-                unfinished.unlink()
-        except Timeout:
-            holder = (folder / LOCK_HOLDER_FILE).read_text()
-            raise UserError(
-                f"--name {self.settings.name}: {holder} works on this sweep; wait for it, or stop it first"
-            ) from None
-        except FileExistsError:
-            raise _taken(self.settings) from None
-        except OSError as error:
-            raise _unusable(self.settings, error) from error
-        return lock
+    def claimed(self) -> AbstractContextManager[None]:
+        """Hold the sweep for this process, see `held`."""
+        return held(self.settings, is_new=self.is_new)
 
     def keep(self) -> None:
         """Write the settings into the sweep's folder, with addresses without logins.
@@ -180,7 +144,7 @@ class Sweep:
             with publishing(self.settings.folder / SETTINGS_FILE) as temporary:
                 temporary.write_text(json.dumps(content, indent=1))
         except OSError as error:
-            raise _unusable(self.settings, error) from error
+            raise unusable(self.settings, error) from error
 
     @classmethod
     def new(cls, given: dict[str, Any], fixed: dict[str, Value]) -> Self:
@@ -215,8 +179,8 @@ class Sweep:
                 f"--name {name}: must be letters, digits, '-', '_' and '.', begin with a letter or digit, and not be "
                 f"{TEACHERS!r}"
             )
-        if _is_there(settings, settings.folder):
-            raise _taken(settings)
+        if is_there(settings, settings.folder):
+            raise taken(settings)
         return cls(settings, fixed, score=sweep.base.evaluate.score)
 
     @classmethod
@@ -233,7 +197,7 @@ class Sweep:
             found = sorted(path.parent.name for path in Path(asked.storage).glob(f"*/{SETTINGS_FILE}"))
             raise UserError(f"--resume needs --name; sweeps in {asked.storage}: {', '.join(found) or 'none'}")
         path = asked.folder / SETTINGS_FILE
-        if not _is_there(asked, path):
+        if not is_there(asked, path):
             raise UserError(f"there is no sweep in {asked.folder}; {remedy}")
         try:
             content = json.loads(path.read_text())
@@ -257,29 +221,6 @@ class Sweep:
         if settings.prefer:
             Preference.read(settings.prefer, settings.maximised)
         return cls(settings, known, is_new=False, **kept)
-
-
-def _is_there(settings: Settings, path: Path) -> bool:
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:  # a folder that may not be looked into, a name that is too long
-        raise _unusable(settings, error) from error
-    return True
-
-
-def _unusable(settings: Settings, error: OSError) -> UserError:
-    return UserError(
-        f"--storage {settings.storage}: {settings.folder} cannot be used ({error.strerror}); give a folder that can be "
-        f"read and written, and a --name that fits"
-    )
-
-
-def _taken(settings: Settings) -> UserError:
-    return UserError(
-        f"--name {settings.name}: {settings.folder} exists already; add --resume to go on with it, or give another name"
-    )
 
 
 def data_name(source: str) -> str:
