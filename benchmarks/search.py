@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ltsd.data import load_splits
 from ltsd.evaluation.exam import examine
 from ltsd.files import publishing
 from ltsd.runs import load_model
+from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
 from sweeps.results.confirm import Choice, mean
 from sweeps.settings.sweep import Sweep
@@ -68,18 +70,20 @@ def swept(arm: str, seed: int, flags: Sequence[str], folder: Path) -> dict[str, 
 
 
 def exams(record: Record, prefix: str) -> list[dict[str, float]]:
-    """Clean and AutoAttack's accuracy, all classes and tail, of the final runs of a row."""
-    found = []
-    for known in record.of_kind("final"):
-        if known.job.key.startswith(prefix):
-            model, content = load_model(known.job.checkpoint, torch.device("cpu"))
-            test = load_splits(known.job.config.data).test
-            counts = content["class_counts"]
-            *_, (_, result) = examine(model, test, counts, known.job.config.attack, "standard", keep=known.job.verdicts)
-            values = result.values()
-            names = ("clean_acc", "tail_clean_acc", "aa_acc", "tail_aa_acc", "pgd20_acc")
-            found.append({name: values[f"test/{name}"] for name in names})
-    return found
+    """Return the numbers of the final runs of a row, two exams at a time."""
+    jobs = [known.job for known in record.of_kind("final") if known.job.key.startswith(prefix)]
+    with ProcessPoolExecutor(2) as pool:
+        return list(pool.map(examined, jobs))
+
+
+def examined(job: Job) -> dict[str, float]:
+    """Return clean and AutoAttack's accuracy of a final run, all classes and tail; one thread."""
+    torch.set_num_threads(1)
+    model, content = load_model(job.checkpoint, torch.device("cpu"))
+    test, counts = load_splits(job.config.data).test, content["class_counts"]
+    *_, (_, result) = examine(model, test, counts, job.config.attack, "standard", keep=job.verdicts)
+    names = ("clean_acc", "tail_clean_acc", "aa_acc", "tail_aa_acc", "pgd20_acc")
+    return {name: result.values()[f"test/{name}"] for name in names}
 
 
 def lead(sweep: dict[str, Any], name: str) -> float:
