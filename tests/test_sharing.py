@@ -56,7 +56,7 @@ def test_auto_is_a_share_of_a_gpu_or_none_where_there_is_none() -> None:
     assert read_flags(["--gpus-per-trial", "auto"]).settings.gpus_per_trial == "auto"
     assert read_flags(["--gpus-per-trial", "1/4"]).settings.gpus_per_trial == 0.25
     with pytest.raises(
-        UserError, match=r"--gpus_per_trial lots: expected a number or a fraction such as 8/255, or auto"
+        UserError, match=r"--gpus-per-trial lots: expected a number or a fraction such as 8/255, or auto"
     ):
         read_flags(["--gpus-per-trial", "lots"])
     assert OwnMachine(Settings(gpus_per_trial="auto")).gpus_per_trial == float(torch.cuda.is_available())
