@@ -29,7 +29,7 @@ from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.data.batches import Split
-from ltsd.evaluation.evaluate import CHUNK, Accuracy, Verdicts, clean_verdicts, pgd_verdicts
+from ltsd.evaluation.evaluate import CHUNK, Accuracy, Correctness, clean_correctness, pgd_correctness
 from ltsd.files import publishing
 from ltsd.models.frozen import frozen
 from ltsd.runs import open_run
@@ -75,27 +75,27 @@ def run_of(number: int, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
     for name, attacks in ENSEMBLES.items():
         standing = torch.stack([right[attack] for attack in attacks]).all(0)
         for images, part in (("reserve", torch.ones_like(is_val)), ("val", is_val)):
-            verdicts = Verdicts(standing[part], labels[part], splits.test.num_classes)
-            row |= values(f"{images}/{name}", Accuracy.of(verdicts, counts))
+            correctness = Correctness(standing[part], labels[part], splits.test.num_classes)
+            row |= values(f"{images}/{name}", Accuracy.of(correctness, counts))
     return row | values(f"test/{TRUTH}", Accuracy.of(truth(model, splits.test, config), counts))
 
 
 def attacked(model: torch.nn.Module, split: Split, config: Config) -> Iterator[tuple[str, torch.Tensor]]:
     """Which images [N] stay right under each attack, by its name."""
-    yield "clean", clean_verdicts(model, split).right
+    yield "clean", clean_correctness(model, split).right
     for steps, (name, loss) in itertools.product(STEPS, LOSSES.items()):
         size = config.attack.resolved_step_size * 20 / steps if steps < 20 else config.attack.resolved_step_size
-        found = pgd_verdicts(model, split, eps=config.attack.eps, step_size=size, steps=steps, seed=1, loss=loss)
+        found = pgd_correctness(model, split, eps=config.attack.eps, step_size=size, steps=steps, seed=1, loss=loss)
         yield f"{name}-{steps}", found.right
 
 
-def truth(model: torch.nn.Module, test: Split, config: Config) -> Verdicts:
+def truth(model: torch.nn.Module, test: Split, config: Config) -> Correctness:
     """Which test images AutoAttack's first half leaves standing."""
     inputs, labels = test.take(torch.arange(len(test)))
     *_, (_, standing) = autoattack(
         model, inputs, labels, eps=config.attack.eps, version="apgd-ce+t", seed=0, batch_size=CHUNK, known={}
     )
-    return Verdicts(standing, labels, test.num_classes)
+    return Correctness(standing, labels, test.num_classes)
 
 
 def values(name: str, accuracy: Accuracy) -> dict[str, float]:

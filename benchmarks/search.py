@@ -81,7 +81,7 @@ def examined(job: Job) -> dict[str, float]:
     torch.set_num_threads(1)
     model, content = load_model(job.checkpoint, torch.device("cpu"))
     test, counts = load_splits(job.config.data).test, content["class_counts"]
-    *_, (_, result) = examine(model, test, counts, job.config.attack, "standard", keep=job.verdicts)
+    *_, (_, result) = examine(model, test, counts, job.config.attack, "standard", keep=job.correctness)
     names = ("clean_acc", "tail_clean_acc", "aa_acc", "tail_aa_acc", "pgd20_acc")
     return {name: result.values()[f"test/{name}"] for name in names}
 

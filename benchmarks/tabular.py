@@ -27,7 +27,7 @@ from ltsd.attacks.autoattack import autoattack
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.data.batches import Split
-from ltsd.evaluation.evaluate import CHUNK, Verdicts, clean_verdicts, standing_verdicts
+from ltsd.evaluation.evaluate import CHUNK, Correctness, clean_correctness, standing_correctness
 from ltsd.files import publishing
 from ltsd.knobs import Value
 from ltsd.models.frozen import frozen
@@ -84,7 +84,7 @@ def run_of(number: int, params: Mapping[str, Value], seed: int, steps: int) -> d
 
 def reserve_bits(model: torch.nn.Module, reserve: Split, config: Config) -> dict[str, bytes]:
     """Which images of the reserve are right, clean and under each attack and those before it."""
-    found = standing_verdicts(
+    found = standing_correctness(
         model,
         reserve,
         VALIDATION_LOSSES,
@@ -93,7 +93,7 @@ def reserve_bits(model: torch.nn.Module, reserve: Split, config: Config) -> dict
         steps=config.evaluate.steps,
         seed=RESERVE_SEED,
     )
-    return {f"reserve/{name}": packed(verdicts) for name, verdicts in found.items()}
+    return {f"reserve/{name}": packed(correctness) for name, correctness in found.items()}
 
 
 def test_bits(model: torch.nn.Module, test: Split, config: Config) -> dict[str, bytes]:
@@ -102,13 +102,13 @@ def test_bits(model: torch.nn.Module, test: Split, config: Config) -> dict[str, 
     *_, (_, standing) = autoattack(
         model, inputs, labels, eps=config.attack.eps, version="apgd-ce+t", seed=0, batch_size=CHUNK, known={}
     )
-    hard = Verdicts(standing, labels, test.num_classes)
-    return {"test/clean": packed(clean_verdicts(model, test)), f"test/{TRUTH}": packed(hard)}
+    hard = Correctness(standing, labels, test.num_classes)
+    return {"test/clean": packed(clean_correctness(model, test)), f"test/{TRUTH}": packed(hard)}
 
 
-def packed(verdicts: Verdicts) -> bytes:
+def packed(correctness: Correctness) -> bytes:
     """A bit an image, in order."""
-    return np.packbits(verdicts.right.numpy()).tobytes()
+    return np.packbits(correctness.right.numpy()).tobytes()
 
 
 def main() -> None:

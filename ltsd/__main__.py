@@ -22,9 +22,9 @@ from ltsd.config import AttackConfig, Config, DataConfig
 from ltsd.data import Splits, description, load_splits
 from ltsd.data.sources import load_source
 from ltsd.errors import UserError
+from ltsd.evaluation.correctness import read_correctness
 from ltsd.evaluation.exam import ENSEMBLE_TITLE, ExamResult, examine
 from ltsd.evaluation.table import class_table
-from ltsd.evaluation.verdicts import read_verdicts
 from ltsd.files import publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate_parser.add_argument("--json", type=Path, help="write every number here")
     evaluate_parser.add_argument("--picture", type=Path, help="write the recalls per class here, as PNG")
     evaluate_parser.add_argument(
-        "--verdicts", type=Path, help="write the verdicts image by image here, as Parquet; go on with what it has"
+        "--correctness",
+        type=Path,
+        help="write here, as Parquet, which images are right under which attack; resume from an existing file",
     )
     evaluate_parser.set_defaults(run=evaluate_command)
     predict_parser = commands.add_parser("predict", help="classify images, and see which answers survive attacks")
@@ -169,16 +171,16 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     device = device_of(gpu=torch.cuda.is_available())
     model, about = load_model(parsed.checkpoint, device)
     config = Config().override(about["config"])
-    for path in (parsed.json, parsed.picture, parsed.verdicts):
+    for path in (parsed.json, parsed.picture, parsed.correctness):
         if path is not None:
             _check_writable(path)
-    if parsed.verdicts is not None and parsed.verdicts.exists():
-        read_verdicts(parsed.verdicts)
+    if parsed.correctness is not None and parsed.correctness.exists():
+        read_correctness(parsed.correctness)
     splits = load_splits(config.data, check=True)
     check_same_images(parsed.checkpoint, about, splits)
     test, counts, names = splits.test.to(device), about["class_counts"], about["class_names"]
     results: list[ExamResult] = []
-    for done, result in examine(model, test, counts, config.attack, parsed.attack, keep=parsed.verdicts):
+    for done, result in examine(model, test, counts, config.attack, parsed.attack, keep=parsed.correctness):
         print(f"{done} done", file=sys.stderr, flush=True)
         results.append(result)
     for doubt in results[-1].doubts:

@@ -20,7 +20,7 @@ from ltsd.data.folders import readable_suffixes
 from ltsd.data.layout import is_hidden
 from ltsd.data.tables import SUFFIXES, Table
 from ltsd.errors import UserError
-from ltsd.evaluation.evaluate import standing_verdicts
+from ltsd.evaluation.evaluate import standing_correctness
 from ltsd.models.frozen import frozen
 from ltsd.train import VALIDATION_LOSSES
 
@@ -101,7 +101,7 @@ def predict(
         if attack is not None:
             split = Split(inputs, labels, torch.arange(len(chunk), device=device), len(class_names))
             size, eps = attack.resolved_step_size, attack.eps
-            *_, worst = standing_verdicts(
+            *_, worst = standing_correctness(
                 model, split, VALIDATION_LOSSES, eps=eps, step_size=size, steps=STEPS, seed=0
             ).values()
             stands = worst.right.tolist()

@@ -14,9 +14,9 @@ from ltsd.data.batches import Split, epoch_batches
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import (
     Accuracy,
-    clean_verdicts,
-    pgd_verdicts,
-    standing_verdicts,
+    clean_correctness,
+    pgd_correctness,
+    standing_correctness,
     unanswered,
     validation_metrics,
 )
@@ -148,8 +148,8 @@ def validate(
         DivergedError: the model answers NaN or infinity to an image.
     """
     model, attack = frozen(model), config.attack
-    fgsm = pgd_verdicts(model, split, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
-    standing = standing_verdicts(
+    fgsm = pgd_correctness(model, split, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
+    standing = standing_correctness(
         model,
         split,
         VALIDATION_LOSSES,
@@ -183,7 +183,7 @@ def _check_finite(config: Config, state: TrainState, epoch: int, loss: str = "")
 
 def _check_answers(model: nn.Module, data: Split) -> None:
     """Check that a model without validation gives finite answers to its training images."""
-    if told := unanswered([clean_verdicts(model, data)], "training images"):
+    if told := unanswered([clean_correctness(model, data)], "training images"):
         raise DivergedError(f"{told}; {REMEDY}")
 
 

@@ -15,11 +15,11 @@ SEARCH = Path(__file__).parent.parent / "sweeps" / "search.py"
 SMALL = (
     *("--trials", "3", "--epochs", "4", "--teacher.epochs", "2", "--evaluate.every", "2", "--model.width", "8"),
     *("--search", "distill,balance"),  # whose trials share teachers and have large batches
-    *("--final-seeds", "1", "--final-attack", "none", "--reference-attack", "none"),
+    *("--confirm", "2", "--final-seeds", "1", "--final-attack", "none", "--reference-attack", "none"),
 )
 SMALLEST = (
     *("--trials", "1", "--epochs", "1", "--teacher.epochs", "1", "--final-seeds", "1", "--references", "at"),
-    *("--final-attack", "none", "--reference-attack", "none"),
+    *("--confirm", "1", "--final-attack", "none", "--reference-attack", "none"),
 )
 ELSEWHERE = {
     "RAY_ADDRESS": "10.255.255.1:6379",

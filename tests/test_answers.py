@@ -15,9 +15,9 @@ from ltsd.attacks.autoattack import MEMBERS, STANDARD, autoattack
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.data import Splits
 from ltsd.data.batches import Split
-from ltsd.evaluation.corruptions import corruption_verdicts
-from ltsd.evaluation.evaluate import Verdicts, clean_verdicts, pgd_verdicts
-from ltsd.evaluation.verdicts import read_verdicts, write_verdicts
+from ltsd.evaluation.correctness import read_correctness, write_correctness
+from ltsd.evaluation.corruptions import corruption_correctness
+from ltsd.evaluation.evaluate import Correctness, clean_correctness, pgd_correctness
 from ltsd.models.frozen import frozen
 from ltsd.models.network import Network
 from ltsd.pictures import attack_grid
@@ -42,12 +42,15 @@ def test_an_answer_with_nan_or_infinity_in_it_is_wrong_and_any_other_right_by_it
     assert is_right(spoiled, labels).tolist() == expected
 
 
-def verdicts_of(model: nn.Module, split: Split) -> dict[str, Verdicts]:
+def correctness_of(model: nn.Module, split: Split) -> dict[str, Correctness]:
     """What is measured of a model outside of AutoAttack."""
-    found = {"clean": clean_verdicts(model, split), "noise": corruption_verdicts(model, split, "shot_noise-5", seed=0)}
-    found["fgsm"] = pgd_verdicts(model, split, eps=0.05, step_size=0.05, steps=1, seed=None)
+    found = {
+        "clean": clean_correctness(model, split),
+        "noise": corruption_correctness(model, split, "shot_noise-5", seed=0),
+    }
+    found["fgsm"] = pgd_correctness(model, split, eps=0.05, step_size=0.05, steps=1, seed=None)
     for loss in (cross_entropy, cw_margin, scaled_cross_entropy):
-        found[loss.__name__] = pgd_verdicts(model, split, eps=0.05, step_size=0.02, steps=3, seed=0, loss=loss)
+        found[loss.__name__] = pgd_correctness(model, split, eps=0.05, step_size=0.02, steps=3, seed=0, loss=loss)
     return found
 
 
@@ -57,10 +60,10 @@ def test_every_attack_counts_it_as_wrong_and_changes_nothing_for_other_images(
     splits: Splits, trained: nn.Module, fails: Tensor, value: float
 ) -> None:
     split = splits.test.select(splits.test.rows[:IMAGES])
-    honest, found = (verdicts_of(model, split) for model in (trained, Faulty(trained, lambda inputs: fails, value)))
-    for attack, verdicts in found.items():
-        assert verdicts.right.tolist() == (honest[attack].right & ~fails).tolist(), attack
-        assert verdicts.unanswered == set(fails.nonzero().flatten().tolist()), attack
+    honest, found = (correctness_of(model, split) for model in (trained, Faulty(trained, lambda inputs: fails, value)))
+    for attack, correctness in found.items():
+        assert correctness.right.tolist() == (honest[attack].right & ~fails).tolist(), attack
+        assert correctness.unanswered == set(fails.nonzero().flatten().tolist()), attack
         assert not honest[attack].unanswered
 
 
@@ -69,9 +72,9 @@ def test_an_answer_that_an_attack_makes_nan_on_its_way_stays_wrong() -> None:
     model = Faulty(Bands(), lambda inputs: (inputs[:, :, 1:].mean((1, 2, 3)) - 0.3).abs() > EPS / 4)
     inputs, labels = (255 * Bands().images(torch.tensor([1]))).round().byte(), torch.tensor([1])
     split = Split(inputs, labels, torch.arange(1), num_classes=4)
-    assert clean_verdicts(model, split).right.all()
-    verdicts = pgd_verdicts(model, split, eps=EPS, step_size=EPS / 2, steps=20, seed=0)
-    assert (verdicts.right.tolist(), verdicts.unanswered) == ([False], {0})
+    assert clean_correctness(model, split).right.all()
+    correctness = pgd_correctness(model, split, eps=EPS, step_size=EPS / 2, steps=20, seed=0)
+    assert (correctness.right.tolist(), correctness.unanswered) == ([False], {0})
 
 
 class Cornered(nn.Module):
@@ -89,10 +92,10 @@ class Cornered(nn.Module):
 def test_an_attack_that_is_told_no_direction_leaves_the_images_where_they_are(splits: Splits) -> None:
     torch.manual_seed(0)
     model = Cornered(Masked().net.eval())
-    verdicts = pgd_verdicts(model, splits.test, eps=0.3, step_size=0.1, steps=2, seed=None)
-    assert torch.equal(verdicts.right, clean_verdicts(model, splits.test).right)
-    assert verdicts.right.any()
-    assert not verdicts.unanswered
+    correctness = pgd_correctness(model, splits.test, eps=0.3, step_size=0.1, steps=2, seed=None)
+    assert torch.equal(correctness.right, clean_correctness(model, splits.test).right)
+    assert correctness.right.any()
+    assert not correctness.unanswered
 
 
 def fragile(inputs: Tensor) -> Tensor:
@@ -163,15 +166,15 @@ def test_a_network_that_says_the_same_of_every_image_is_attacked_to_the_end(
     assert standing.tolist() == (labels == 0).tolist()
 
 
-def test_verdicts_come_back_from_the_disk_with_what_was_not_answered(tmp_path: Path) -> None:
+def test_correctness_comes_back_from_disk_with_what_was_not_answered(tmp_path: Path) -> None:
     labels = torch.tensor([0, 1, 2])
-    one = Verdicts(torch.tensor([True, False, False]), labels, 3, frozenset({2}))
-    none = Verdicts(torch.zeros(3, dtype=torch.bool), labels, 3, frozenset({0, 1, 2}))
-    write_verdicts(tmp_path / "a.parquet", {"one": one, "none": none}, "exam")
-    found, _ = read_verdicts(tmp_path / "a.parquet")
-    for name, verdicts in (("one", one), ("none", none)):
-        assert found[name].right.tolist() == verdicts.right.tolist()
-        assert found[name].unanswered == verdicts.unanswered
+    one = Correctness(torch.tensor([True, False, False]), labels, 3, frozenset({2}))
+    none = Correctness(torch.zeros(3, dtype=torch.bool), labels, 3, frozenset({0, 1, 2}))
+    write_correctness(tmp_path / "a.parquet", {"one": one, "none": none}, "exam")
+    found, _ = read_correctness(tmp_path / "a.parquet")
+    for name, correctness in (("one", one), ("none", none)):
+        assert found[name].right.tolist() == correctness.right.tolist()
+        assert found[name].unanswered == correctness.unanswered
 
 
 def test_a_picture_names_no_class_where_there_is_no_answer(splits: Splits, trained: nn.Module) -> None:

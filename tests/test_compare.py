@@ -10,7 +10,7 @@ import pytest
 from sweeping import SEARCH, mlflow_runs, run_search
 
 from ltsd.evaluation.comparison import paired_difference
-from ltsd.evaluation.verdicts import read_verdicts
+from ltsd.evaluation.correctness import read_correctness
 
 FAST = (
     *("--epochs", "2", "--teacher.epochs", "1", "--evaluate.every", "2", "--model.width", "8"),
@@ -59,12 +59,15 @@ def test_the_table_has_a_line_a_row_and_their_lead_over_at_bsl(folder: Path) -> 
     assert [line.split("|")[1].strip() for line in ("|" + leads).splitlines()[2:]] == ["LTSD + RobustLT", "MART"]
 
 
-def test_the_lead_is_that_of_the_verdicts_image_by_image(folder: Path) -> None:
-    verdicts = {
-        row: [read_verdicts(folder / f"runs/rows/verdicts/final-{row}-s{seed}.parquet")[0]["clean"] for seed in (0, 1)]
+def test_the_lead_is_that_of_the_correctness_files_image_by_image(folder: Path) -> None:
+    correctness = {
+        row: [
+            read_correctness(folder / f"runs/rows/correctness/final-{row}-s{seed}.parquet")[0]["clean"]
+            for seed in (0, 1)
+        ]
         for row in ("mart", "at-bsl")
     }
-    lead = paired_difference(verdicts["mart"], verdicts["at-bsl"], classes=None, seed=0)
+    lead = paired_difference(correctness["mart"], correctness["at-bsl"], classes=None, seed=0)
     cell = f"{100 * lead.mean:+.1f} [{100 * lead.low:+.1f}, {100 * lead.high:+.1f}]"
     (line,) = [
         line
@@ -81,8 +84,8 @@ def test_the_record_agrees_with_mlflow_and_checkpoints(folder: Path) -> None:
     assert "all agree on 8 jobs" in done.stdout
 
 
-def test_where_verdicts_are_lost_the_table_says_so_and_has_the_accuracies_all_the_same(folder: Path) -> None:
-    kept = folder / "runs/rows/verdicts/final-mart-s0.parquet"
+def test_where_a_correctness_file_is_lost_the_table_says_so_and_has_the_accuracies_all_the_same(folder: Path) -> None:
+    kept = folder / "runs/rows/correctness/final-mart-s0.parquet"
     content = kept.read_bytes()
     kept.write_bytes(content[:100])
     again = run_search(folder, "--name", "rows", "--resume")

@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from ltsd.errors import UserError
 from ltsd.evaluation.comparison import paired_difference
-from ltsd.evaluation.evaluate import Verdicts
+from ltsd.evaluation.evaluate import Correctness
 
 COUNTS = (400, 100, 200)
 LABELS = np.repeat(np.arange(3), COUNTS)
 Z = 1.959964
 
 
-def sides(right: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[list[Verdicts], list[Verdicts]]:
+def sides(right: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[list[Correctness], list[Correctness]]:
     labels = torch.from_numpy(LABELS)
-    return tuple([Verdicts(torch.from_numpy(row), labels, 3) for row in rows] for rows in (right, other))  # type: ignore[return-value]
+    return tuple([Correctness(torch.from_numpy(row), labels, 3) for row in rows] for rows in (right, other))  # type: ignore[return-value]
 
 
 def drawn(seeds: int, *rates: float) -> NDArray[np.bool_]:
@@ -61,9 +61,9 @@ def test_the_same_images_in_every_seed_are_no_more_images() -> None:
 
 def test_only_the_same_images_and_seeds_are_compared() -> None:
     ours, theirs = sides(drawn(2, 0.9, 0.5, 0.3), drawn(2, 0.8, 0.4, 0.3))
-    with pytest.raises(UserError, match="2 and 1 seeds cannot be compared image by image"):
+    with pytest.raises(UserError, match="of 2 seeds and of 1 cannot be compared image by image"):
         paired_difference(ours, theirs[:1], classes=None, seed=0)
-    shifted = [Verdicts(one.right, one.labels.roll(1), 3) for one in theirs]
+    shifted = [Correctness(one.right, one.labels.roll(1), 3) for one in theirs]
     with pytest.raises(UserError, match="on the same test set"):
         paired_difference(ours, shifted, classes=None, seed=0)
     with pytest.raises(UserError, match="class 5 has no test image"):

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from ltsd.data import Splits
-from ltsd.evaluation.corruptions import CORRUPTIONS, VARIANTS, corrupted, corruption_verdicts
+from ltsd.evaluation.corruptions import CORRUPTIONS, VARIANTS, corrupted, corruption_correctness
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -86,7 +86,7 @@ def test_pixelation_leaves_blocks() -> None:
     assert torch.equal(corrupt(torch.ones(1, 3, 1, 1), "pixelate-5"), torch.ones(1, 3, 1, 1))
 
 
-def test_verdicts_are_those_on_the_corrupted_images(splits: Splits, teacher: nn.Module) -> None:
+def test_correctness_is_that_on_the_corrupted_images(splits: Splits, teacher: nn.Module) -> None:
     inputs, labels = splits.test.take(torch.arange(len(splits.test)))
     expected = teacher.eval()(corrupt(inputs, "gaussian_noise-5", seed=3)).argmax(1) == labels
-    assert torch.equal(corruption_verdicts(teacher, splits.test, "gaussian_noise-5", seed=3).right, expected)
+    assert torch.equal(corruption_correctness(teacher, splits.test, "gaussian_noise-5", seed=3).right, expected)

@@ -19,11 +19,11 @@ from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import (
     CHUNK,
     Accuracy,
-    Verdicts,
-    clean_verdicts,
+    Correctness,
+    clean_correctness,
     eval_mode,
-    pgd_verdicts,
-    standing_verdicts,
+    pgd_correctness,
+    standing_correctness,
     validation_metrics,
 )
 
@@ -33,8 +33,8 @@ def test_accuracies_are_those_of_scikit_learn(num_classes: int, examples: int, s
     random = np.random.RandomState(seed)
     labels = np.concatenate([np.arange(num_classes), random.randint(0, num_classes, examples)])
     predicted = random.randint(0, num_classes, len(labels))
-    verdicts = Verdicts(torch.from_numpy(predicted == labels), torch.from_numpy(labels), num_classes)
-    accuracy = Accuracy.of(verdicts, list(range(num_classes, 0, -1)))
+    correctness = Correctness(torch.from_numpy(predicted == labels), torch.from_numpy(labels), num_classes)
+    accuracy = Accuracy.of(correctness, list(range(num_classes, 0, -1)))
     recalls = recall_score(labels, predicted, labels=range(num_classes), average=None, zero_division=0)
     third = max(1, num_classes // 3)
     assert accuracy.per_class == pytest.approx(recalls)
@@ -60,15 +60,15 @@ def test_the_last_partial_chunk_counts_fully() -> None:
     images[-1] = 255
     labels = (torch.arange(CHUNK + 3) >= CHUNK).long()
     split = Split(images, labels, torch.arange(CHUNK + 3), num_classes=2)
-    verdicts = clean_verdicts(Bright(), split)
-    assert verdicts.right.tolist() == [True] * CHUNK + [False, False, True]
-    assert verdicts.per_class() == pytest.approx([1, 1 / 3])
-    attacked = pgd_verdicts(Bright(), split, eps=0.1, step_size=0.05, steps=2, seed=0)
-    assert attacked.right.tolist() == verdicts.right.tolist()
+    correctness = clean_correctness(Bright(), split)
+    assert correctness.right.tolist() == [True] * CHUNK + [False, False, True]
+    assert correctness.per_class() == pytest.approx([1, 1 / 3])
+    attacked = pgd_correctness(Bright(), split, eps=0.1, step_size=0.05, steps=2, seed=0)
+    assert attacked.right.tolist() == correctness.right.tolist()
 
 
 def test_a_class_without_examples_has_no_recall() -> None:
-    recalls = Verdicts(torch.tensor([True, False]), torch.tensor([0, 2]), 3).per_class()
+    recalls = Correctness(torch.tensor([True, False]), torch.tensor([0, 2]), 3).per_class()
     assert (recalls[0], math.isnan(recalls[1]), recalls[2]) == (1.0, True, 0.0)
 
 
@@ -79,14 +79,14 @@ def test_one_step_from_the_image_is_the_fast_gradient_sign_method(splits: Splits
     (gradient,) = torch.autograd.grad(F.cross_entropy(model(inputs), labels), inputs)
     attacked = (inputs + 0.1 * gradient.sign()).clamp(0, 1)
     expected = model(attacked).argmax(1) == labels
-    verdicts = pgd_verdicts(model, splits.train, eps=0.1, step_size=0.1, steps=1, seed=None)
-    assert torch.equal(verdicts.right, expected)
-    assert 0 < expected.sum() < clean_verdicts(model, splits.train).right.sum()
+    correctness = pgd_correctness(model, splits.train, eps=0.1, step_size=0.1, steps=1, seed=None)
+    assert torch.equal(correctness.right, expected)
+    assert 0 < expected.sum() < clean_correctness(model, splits.train).right.sum()
 
 
 def test_the_seed_decides_the_attack(splits: Splits, trained: nn.Module) -> None:
     def right(seed: int) -> Tensor:
-        return pgd_verdicts(trained, splits.train, eps=0.2, step_size=0.02, steps=1, seed=seed).right
+        return pgd_correctness(trained, splits.train, eps=0.2, step_size=0.02, steps=1, seed=seed).right
 
     assert torch.equal(right(0), right(0))
     assert not torch.equal(right(0), right(1))
@@ -97,8 +97,8 @@ def test_a_model_is_judged_in_eval_mode_and_left_as_it_was(splits: Splits, teach
     teacher.train(training)
     before, judged_in = deepcopy(teacher.state_dict()), list[bool]()
     teacher.register_forward_pre_hook(lambda module, inputs: judged_in.append(module.training))
-    clean_verdicts(teacher, splits.val)
-    pgd_verdicts(teacher, splits.val, eps=0.1, step_size=0.05, steps=2, seed=0)
+    clean_correctness(teacher, splits.val)
+    pgd_correctness(teacher, splits.val, eps=0.1, step_size=0.05, steps=2, seed=0)
     assert set(judged_in) == {False}
     assert {module.training for module in teacher.modules()} == {training}
     torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
@@ -126,7 +126,7 @@ def test_the_worst_case_is_right_under_every_attack_and_costs_only_what_still_st
     asked = list[int]()
     hook = trained.register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
     options = {"eps": 0.1, "step_size": 0.03, "steps": 5, "seed": 3}
-    standing = standing_verdicts(trained, splits.train, LOSSES, **options)
+    standing = standing_correctness(trained, splits.train, LOSSES, **options)
     hook.remove()
     right = {name: one.right for name, one in standing.items()}
     assert list(right) == ["clean", *LOSSES]
@@ -134,7 +134,7 @@ def test_the_worst_case_is_right_under_every_attack_and_costs_only_what_still_st
     still = [int(one.sum()) for one in right.values()]
     assert len(splits.train) > still[0] > still[1] > 0
     assert sum(asked) == len(splits.train) + 6 * sum(still[:-1])
-    alone = {name: pgd_verdicts(trained, splits.train, loss=loss, **options).right for name, loss in LOSSES.items()}
+    alone = {name: pgd_correctness(trained, splits.train, loss=loss, **options).right for name, loss in LOSSES.items()}
     assert torch.equal(right["pgd"], right["clean"] & alone["pgd"])
     assert torch.equal(right["lsa"], right["clean"] & torch.stack([*alone.values()]).all(0))
 
@@ -154,7 +154,7 @@ def test_a_model_whose_gradients_mislead_cross_entropy_scores_no_higher_for_that
     splits: Splits, trained: nn.Module
 ) -> None:
     options = {"eps": 0.1, "step_size": 0.025, "steps": 20, "seed": 1}
-    loud, plain = (standing_verdicts(m.eval(), splits.test, LOSSES, **options) for m in (Loud(trained), trained))
+    loud, plain = (standing_correctness(m.eval(), splits.test, LOSSES, **options) for m in (Loud(trained), trained))
     pgd, worst, honest = (int(one.right.sum()) for one in (loud["pgd"], loud["lsa"], plain["lsa"]))
     assert pgd > honest + 5
     assert worst <= honest + 1

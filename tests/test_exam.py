@@ -19,11 +19,11 @@ from ltsd.config import AttackConfig
 from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluation.corruptions import CORRUPTIONS, VARIANTS, corruption_verdicts
-from ltsd.evaluation.evaluate import Accuracy, clean_verdicts, pgd_verdicts
+from ltsd.evaluation.correctness import read_correctness
+from ltsd.evaluation.corruptions import CORRUPTIONS, VARIANTS, corruption_correctness
+from ltsd.evaluation.evaluate import Accuracy, clean_correctness, pgd_correctness
 from ltsd.evaluation.exam import ExamResult, examine
 from ltsd.evaluation.gradient_masking import Signs, doubts, signs_of
-from ltsd.evaluation.verdicts import read_verdicts
 from ltsd.pictures import COLOURS, class_bars
 
 ATTACK = AttackConfig(eps=0.05)
@@ -51,21 +51,21 @@ def test_the_exam_tells_every_attack_by_class_and_group(splits: Splits, teacher:
     model = teacher.eval()
     *_, (done, result) = examine(model, splits.test, counts, ATTACK, "none")
     assert (done, result.images) == ("corruptions", len(splits.test))
-    expected = {"clean": Accuracy.of(clean_verdicts(model, splits.test), counts)}
+    expected = {"clean": Accuracy.of(clean_correctness(model, splits.test), counts)}
     for name, loss in (("pgd20", cross_entropy), ("cw20", cw_margin), ("ls20", scaled_cross_entropy)):
-        verdicts = pgd_verdicts(
+        correctness = pgd_correctness(
             model, splits.test, eps=0.05, step_size=ATTACK.resolved_step_size, steps=20, seed=0, loss=loss
         )
-        expected[name] = Accuracy.of(verdicts, counts)
+        expected[name] = Accuracy.of(correctness, counts)
     everything = result.as_json()
     means = {name: sum(levels) / 5 for name, levels in everything["corruptions"].items()}
     assert means.keys() == CORRUPTIONS.keys()
-    noises = [corruption_verdicts(model, splits.test, f"gaussian_noise-{level}", seed=0) for level in range(1, 6)]
+    noises = [corruption_correctness(model, splits.test, f"gaussian_noise-{level}", seed=0) for level in range(1, 6)]
     noise = sum(Accuracy.of(one, counts).balanced for one in noises) / 5
     assert means["gaussian_noise"] == pytest.approx(noise)
     values = everything["metrics"]
     assert values["test/corruption_acc"] == pytest.approx(sum(means.values()) / 7)
-    tails = [Accuracy.of(result.verdicts[variant], counts).group("tail") for variant in VARIANTS]
+    tails = [Accuracy.of(result.correctness[variant], counts).group("tail") for variant in VARIANTS]
     assert values["test/tail_corruption_acc"] == pytest.approx(sum(tails) / 35)
     for name, accuracy in expected.items():
         assert result.per_class()[name] == list(accuracy.per_class)
@@ -102,18 +102,20 @@ def test_an_exam_that_is_broken_off_goes_on_to_the_same_bits(splits: Splits, tmp
     assert table["label"].to_pylist() == test.labels[test.rows].tolist()
     standing = [torch.tensor(table[name].to_pylist()) for name in ("clean", "apgd-ce", "apgd-t", "fab-t", "square")]
     assert all(not (after & ~before).any() for before, after in itertools.pairwise(standing))
-    aa = Accuracy.of(read_verdicts(whole)[0]["square"], counts)
+    aa = Accuracy.of(read_correctness(whole)[0]["square"], counts)
     assert result.values()["test/aa_acc"] == pytest.approx(aa.balanced, nan_ok=True)
 
 
-def test_an_exam_goes_on_with_no_verdicts_but_its_own(splits: Splits, teacher: nn.Module, tmp_path: Path) -> None:
+def test_an_exam_resumes_from_no_correctness_file_but_its_own(
+    splits: Splits, teacher: nn.Module, tmp_path: Path
+) -> None:
     """Not with those of other weights, images, labels or radius, and not with a damaged file."""
     path, counts = tmp_path / "one.parquet", splits.train.class_counts()
     model, test = teacher.eval(), splits.test
 
-    def verdicts_of(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Tensor]:
+    def correctness_of(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Tensor]:
         list(examine(model, test, counts, attack, "none", keep=path))
-        return {name: one.right for name, one in read_verdicts(path)[0].items()}
+        return {name: one.right for name, one in read_correctness(path)[0].items()}
 
     other = deepcopy(model)
     with torch.no_grad():
@@ -127,16 +129,16 @@ def test_an_exam_goes_on_with_no_verdicts_but_its_own(splits: Splits, teacher: n
         (model, test, AttackConfig(eps=0.02)),
     ]
     for exam in others:
-        mine = verdicts_of(model, test, ATTACK)
-        theirs = verdicts_of(*exam)
+        mine = correctness_of(model, test, ATTACK)
+        theirs = correctness_of(*exam)
         assert any(not torch.equal(mine[name], theirs[name]) for name in ATTACKS)
         with counted(exam[0].get_submodule("head")) as asked:
-            verdicts_of(*exam)
+            correctness_of(*exam)
         assert sum(asked) == signs_cost(*exam[:2])
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match="holds no verdicts of an exam"):
-        read_verdicts(path)
-    assert torch.equal(verdicts_of(model, test, ATTACK)["pgd20"], mine["pgd20"])
+    with pytest.raises(UserError, match="is not the correctness file of an exam"):
+        read_correctness(path)
+    assert torch.equal(correctness_of(model, test, ATTACK)["pgd20"], mine["pgd20"])
 
 
 @pytest.mark.parametrize("ensemble", ["aa", "apgd_ce_t"])
@@ -177,8 +179,8 @@ def test_a_network_that_does_not_answer_is_told_of_first_and_goes_on_being_told_
     first, *_, last = exam(model, keep)
     for result in (first, last):
         assert result.doubts[0] == ("the network answers NaN or infinity on 14 of 40 test images: these count as wrong")
-    for name, verdicts in last.verdicts.items():
-        assert torch.equal(verdicts.right, honest.verdicts[name].right & ~fails), name
+    for name, correctness in last.correctness.items():
+        assert torch.equal(correctness.right, honest.correctness[name].right & ~fails), name
     assert repr(exam(model, keep)[-1].as_json()) == repr(last.as_json())
 
 

@@ -106,8 +106,8 @@ def test_help_tells_the_default_of_each_kind_of_data_the_limits_and_what_a_sweep
 def test_of_subcommands_the_flags_of_the_chosen_one_are_proposed(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code_of(lambda: command_line(["evaluate", "one.pt", "--data", "cifar10"])) == 2
     assert "did you mean '--data" not in capsys.readouterr().err
-    assert exit_code_of(lambda: command_line(["evaluate", "one.pt", "--verdict", "one.parquet"])) == 2
-    assert "did you mean '--verdicts'?" in capsys.readouterr().err
+    assert exit_code_of(lambda: command_line(["evaluate", "one.pt", "--correct", "one.parquet"])) == 2
+    assert "did you mean '--correctness'?" in capsys.readouterr().err
 
 
 def test_a_mistake_ends_with_code_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:

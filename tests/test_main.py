@@ -15,7 +15,7 @@ from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
-from ltsd.evaluation.verdicts import read_verdicts
+from ltsd.evaluation.correctness import read_correctness
 from ltsd.runs import open_run
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -31,7 +31,7 @@ def test_trains_a_teacher_and_a_student_and_examines_the_student(
     assert "ltsd epoch 3/3 " in said
     assert said.splitlines()[-1].endswith(f"python -m ltsd evaluate {run}")
 
-    outputs = [f for name in ("json", "picture", "verdicts") for f in (f"--{name}", str(tmp_path / f"out.{name}"))]
+    outputs = [f for name in ("json", "picture", "correctness") for f in (f"--{name}", str(tmp_path / f"out.{name}"))]
     assert main(["evaluate", str(run), *outputs]) == 0
     table = capsys.readouterr().out.splitlines()
     written = json.loads((tmp_path / "out.json").read_text())
@@ -45,9 +45,9 @@ def test_trains_a_teacher_and_a_student_and_examines_the_student(
     assert written["images"] == 40
     assert written["groups"]["tail"] == [7, 8, 9]
     assert (tmp_path / "out.picture").read_bytes().startswith(PNG_SIGNATURE)
-    verdicts, _ = read_verdicts(tmp_path / "out.verdicts")
+    correctness, _ = read_correctness(tmp_path / "out.correctness")
     for attack in ("clean", "fgsm", "pgd20", "cw20", "ls20"):
-        assert verdicts[attack].per_class() == pytest.approx(written["per_class"][attack])
+        assert correctness[attack].per_class() == pytest.approx(written["per_class"][attack])
 
 
 def test_a_run_that_exists_is_never_overwritten(small_flags: list[str], tmp_path: Path) -> None:

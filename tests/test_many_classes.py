@@ -12,7 +12,7 @@ from sweeping import mlflow_runs, run_search
 from torch import nn
 
 from ltsd.data.longtail import long_tail_counts
-from ltsd.evaluation.evaluate import Verdicts
+from ltsd.evaluation.evaluate import Correctness
 from ltsd.evaluation.exam import ExamResult
 from ltsd.evaluation.gradient_masking import Signs
 from ltsd.evaluation.table import WORST, class_table
@@ -37,9 +37,9 @@ def exam_of(recalls: list[int], images: int) -> ExamResult:
     """An exam in which of the images of class c that many are right under every attack."""
     labels = torch.arange(len(recalls)).repeat_interleave(images)
     right = torch.cat([torch.arange(images) < recall for recall in recalls])
-    one = Verdicts(right, labels, len(recalls))
-    verdicts = dict.fromkeys(("clean", "fgsm", "pgd20"), one)
-    return ExamResult.of(verdicts, SOUND, list(range(len(recalls), 0, -1)), "none", broken="")
+    one = Correctness(right, labels, len(recalls))
+    correctness = dict.fromkeys(("clean", "fgsm", "pgd20"), one)
+    return ExamResult.of(correctness, SOUND, list(range(len(recalls), 0, -1)), "none", broken="")
 
 
 @pytest.mark.parametrize("count", [100, 1203])

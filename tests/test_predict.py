@@ -16,7 +16,7 @@ from ltsd.__main__ import main as command_line
 from ltsd.config import AttackConfig, Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
-from ltsd.evaluation.evaluate import clean_verdicts, standing_verdicts
+from ltsd.evaluation.evaluate import clean_correctness, standing_correctness
 from ltsd.flags import exit_code_of
 from ltsd.predict import encoded_images, predict
 from ltsd.runs import open_run
@@ -56,8 +56,8 @@ def test_files_and_rows_have_the_answers_that_the_test_set_has(
     found = list(predict(trained.eval(), (1, 8, 8), CLASSES, sources, attack=attack))
     part = splits.test.select(splits.test.rows[:20])
     labels = part.labels[part.rows]
-    right = clean_verdicts(trained, part).right
-    *_, worst = standing_verdicts(
+    right = clean_correctness(trained, part).right
+    *_, worst = standing_correctness(
         trained, part, VALIDATION_LOSSES, eps=0.05, step_size=attack.resolved_step_size, steps=20, seed=0
     ).values()
     for answers in (found[:20], found[20:]):

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from sweeping import ELSEWHERE, SMALL, mlflow_runs, run_search
 
 from ltsd.checkpoint import load_checkpoint
-from ltsd.evaluation.verdicts import read_verdicts
+from ltsd.evaluation.correctness import read_correctness
 from ltsd.runs import load_model
 from sweeps.audit import main as audit
 from sweeps.journal.record import Record
@@ -66,14 +66,14 @@ def test_tells_of_each_variable_that_it_does_not_obey(folder: Path, name: str) -
     assert ELSEWHERE["RAY_AUTH_TOKEN"] not in said
 
 
-def test_keeps_the_verdicts_of_every_exam(folder: Path) -> None:
+def test_keeps_the_correctness_file_of_every_exam(folder: Path) -> None:
     finals = list(Record.read(folder / "runs" / "small").of_kind("final"))
     for known in finals:
-        verdicts, _ = read_verdicts(folder / known.job.verdicts)
-        recalls = verdicts["cw20"].per_class()
+        correctness, _ = read_correctness(folder / known.job.correctness)
+        recalls = correctness["cw20"].per_class()
         assert known.result is not None
         assert sum(recalls) / len(recalls) == pytest.approx(known.result.values["test/cw20_acc"])
-    assert len(list((folder / "runs" / "small" / "verdicts").iterdir())) == len(finals)
+    assert len(list((folder / "runs" / "small" / "correctness").iterdir())) == len(finals)
 
 
 def test_tells_optuna_the_truth(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""AutoAttack (Croce & Hein 2020), member by member, L-infinity; the same verdict as pyautoattack's on every image."""
+"""AutoAttack (Croce & Hein 2020), member by member, L-infinity; the same answer as pyautoattack's on every image."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping

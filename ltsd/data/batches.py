@@ -39,6 +39,12 @@ class Split:
         for positions in torch.arange(len(self), device=self.rows.device).split(size):  # type: ignore[no-untyped-call]
             yield self.take(positions)
 
+    def first_of_each_class(self, classes: int) -> tuple[Tensor, Tensor]:
+        """Return the first image of each of the first `classes` classes at most, as `take` does."""
+        labels = self.labels[self.rows]
+        firsts = [(labels == c).nonzero()[0] for c in range(min(classes, self.num_classes))]
+        return self.take(torch.cat(firsts))
+
     def select(self, rows: Tensor) -> Self:
         """Return other rows of the same images."""
         return replace(self, rows=rows)

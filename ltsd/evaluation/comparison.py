@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ltsd.errors import UserError
-from ltsd.evaluation.evaluate import Verdicts
+from ltsd.evaluation.evaluate import Correctness
 
 RESAMPLES = 10_000
 
@@ -23,7 +23,7 @@ class Difference:
 
 
 def paired_difference(
-    ours: Sequence[Verdicts], theirs: Sequence[Verdicts], *, classes: Sequence[int] | None, seed: int
+    ours: Sequence[Correctness], theirs: Sequence[Correctness], *, classes: Sequence[int] | None, seed: int
 ) -> Difference:
     """Mean difference of class-balanced accuracy, ours minus theirs, with its 95% percentile bootstrap interval
     (Efron & Tibshirani 1993, ch. 13).
@@ -44,7 +44,7 @@ def paired_difference(
     labels = ours[0].labels
     if len(ours) != len(theirs) or any(not torch.equal(one.labels, labels) for one in (*ours, *theirs)):
         raise UserError(
-            f"verdicts of {len(ours)} and {len(theirs)} seeds cannot be compared image by image; "
+            f"the correctness of {len(ours)} seeds and of {len(theirs)} cannot be compared image by image; "
             "examine both models on as many seeds, and on the same test set"
         )
     gains = np.stack(

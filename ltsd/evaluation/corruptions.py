@@ -15,7 +15,7 @@ from PIL.Image import Resampling
 from torch import Tensor, nn
 
 from ltsd.data.batches import Split
-from ltsd.evaluation.evaluate import CHUNK, Verdicts, eval_mode
+from ltsd.evaluation.evaluate import CHUNK, Correctness, eval_mode
 
 Corruption = Callable[[Tensor, float, torch.Generator], Tensor]
 
@@ -99,9 +99,9 @@ def corrupted(inputs: Tensor, variant: str, generator: torch.Generator) -> Tenso
     return corruption(inputs, strengths[level - 1], generator)
 
 
-def corruption_verdicts(model: nn.Module, split: Split, variant: str, *, seed: int) -> Verdicts:
-    """Verdicts on corrupted images; the noise is drawn from `seed`."""
+def corruption_correctness(model: nn.Module, split: Split, variant: str, *, seed: int) -> Correctness:
+    """Correctness on corrupted images; the noise is drawn from `seed`."""
     generator = torch.Generator(split.rows.device).manual_seed(seed)
     with eval_mode(model), torch.no_grad():
         answers = ((model(corrupted(inputs, variant, generator)), labels) for inputs, labels in split.chunks(CHUNK))
-        return Verdicts.of(answers, split)
+        return Correctness.of(answers, split)

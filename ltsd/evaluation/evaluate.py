@@ -18,7 +18,7 @@ CATASTROPHIC_GAP = 0.2
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class Correctness:
     """Whether each example is classified correctly. `right` is bool [N], `labels` int64 [N], both on the CPU.
 
     `unanswered` are the positions of the examples with NaN or infinity in the answer; they count as wrong.
@@ -30,12 +30,12 @@ class Verdicts:
     unanswered: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, answers: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Verdicts":
+    def of(cls, answers: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Correctness":
         """Judge the logits [B, C] and labels [B] of a split's chunks, in order."""
         return cls.judged(((is_right(logits, labels), is_finite(logits)) for logits, labels in answers), split)
 
     @classmethod
-    def judged(cls, judgements: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Verdicts":
+    def judged(cls, judgements: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Correctness":
         """Join (right, finite), bool [B] each, of a split's chunks, in order."""
         right, finite = (torch.cat(chunks).cpu() for chunks in zip(*judgements, strict=True))
         unanswered = frozenset((~finite).nonzero().flatten().tolist())
@@ -55,9 +55,9 @@ class Accuracy:
     groups: Mapping[str, Sequence[int]]
 
     @classmethod
-    def of(cls, verdicts: Verdicts, class_counts: Sequence[int]) -> "Accuracy":
+    def of(cls, correctness: Correctness, class_counts: Sequence[int]) -> "Accuracy":
         """Group the recalls by the training counts of the classes."""
-        return cls(tuple(verdicts.per_class()), class_groups(class_counts))
+        return cls(tuple(correctness.per_class()), class_groups(class_counts))
 
     @classmethod
     def mean_of(cls, accuracies: Sequence["Accuracy"]) -> "Accuracy":
@@ -103,13 +103,13 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def clean_verdicts(model: nn.Module, split: Split) -> Verdicts:
-    """Return the verdicts on clean images."""
+def clean_correctness(model: nn.Module, split: Split) -> Correctness:
+    """Return the correctness on clean images."""
     with eval_mode(model), torch.no_grad():
-        return Verdicts.of(((model(inputs), labels) for inputs, labels in split.chunks(CHUNK)), split)
+        return Correctness.of(((model(inputs), labels) for inputs, labels in split.chunks(CHUNK)), split)
 
 
-def pgd_verdicts(
+def pgd_correctness(
     model: nn.Module,
     split: Split,
     *,
@@ -118,9 +118,10 @@ def pgd_verdicts(
     steps: int,
     seed: int | None,
     loss: Loss = cross_entropy,
-) -> Verdicts:
-    """Return the verdicts under PGD from one random start, drawn from `seed`; None starts at the image, and one step of
-    size eps is then FGSM. Another loss gives another attack: CW-20, LSA-20.
+) -> Correctness:
+    """Return the correctness under PGD from one random start, drawn from `seed`; None starts at the image.
+
+    From the image, one step of size eps is FGSM. Another loss gives another attack: CW-20, LSA-20.
     """
     generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
 
@@ -139,15 +140,15 @@ def pgd_verdicts(
             yield logits, labels
 
     with eval_mode(model):
-        return Verdicts.of(answers(), split)
+        return Correctness.of(answers(), split)
 
 
-def standing_verdicts(
+def standing_correctness(
     model: nn.Module, split: Split, losses: Mapping[str, Loss], *, eps: float, step_size: float, steps: int, seed: int
-) -> dict[str, Verdicts]:
-    """Return the verdicts on clean images, then under PGD on each loss in turn, attacking only what is still right.
+) -> dict[str, Correctness]:
+    """Return the correctness on clean images, then under PGD on each loss in turn, attacking only what is still right.
 
-    The last verdicts are the worst case, image by image. All attacks start at the same random point, drawn from `seed`.
+    The last entry is the worst case, image by image. All attacks start at the same random point, drawn from `seed`.
 
     Args:
         model: [B, C, H, W] in [0, 1] -> logits [B, num_classes].
@@ -159,7 +160,7 @@ def standing_verdicts(
         seed: of the random start.
 
     Returns:
-        Verdicts by `clean` and by the names of the losses: right there and under every attack before.
+        Correctness by `clean` and by the names of the losses: right there and under every attack before.
     """
     generator = torch.Generator(split.rows.device).manual_seed(seed)
     judged: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ("clean", *losses)}
@@ -186,17 +187,17 @@ def standing_verdicts(
                         logits = model(adv_inputs)
                     standing[left], finite[left] = is_right(logits, labels[left]), is_finite(logits)
                 judged[name].append((standing, finite))
-    return {name: Verdicts.judged(chunks, split) for name, chunks in judged.items()}
+    return {name: Correctness.judged(chunks, split) for name, chunks in judged.items()}
 
 
-def unanswered(verdicts: Iterable[Verdicts], images: str) -> str:
+def unanswered(correctness: Iterable[Correctness], images: str) -> str:
     """Describe how many images have NaN or infinity in an answer, under any of the attacks; "" for none.
 
     Args:
-        verdicts: of the same images, an attack each.
+        correctness: of the same images, an attack each.
         images: the name of the images, such as "test images".
     """
-    found = list(verdicts)
+    found = list(correctness)
     positions = frozenset[int]().union(*(one.unanswered for one in found))
     if not positions:
         return ""

@@ -16,25 +16,25 @@ from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluation.corruptions import VARIANTS, corruption_verdicts
+from ltsd.evaluation.correctness import correctness_kept, fingerprint_of, write_correctness
+from ltsd.evaluation.corruptions import VARIANTS, corruption_correctness
 from ltsd.evaluation.evaluate import (
     CHUNK,
     Accuracy,
-    Verdicts,
-    clean_verdicts,
+    Correctness,
+    clean_correctness,
     mean,
-    pgd_verdicts,
+    pgd_correctness,
     unanswered,
     validation_metrics,
 )
 from ltsd.evaluation.gradient_masking import Signs, doubts, signs_of
-from ltsd.evaluation.verdicts import fingerprint_of, verdicts_kept, write_verdicts
 from ltsd.models.frozen import frozen
 
 PGD_STEPS = 20
 SEED = 0
 NOT_FINITE = "wrong"
-"""What answers with NaN or infinity in them count as, which verdicts of before that was so are told by."""
+"""How answers with NaN or infinity count: part of the fingerprint, since older files counted otherwise."""
 PGD_LOSSES = {"pgd20": cross_entropy, "cw20": cw_margin, "ls20": scaled_cross_entropy}
 TITLES = {"clean": "clean", "fgsm": "FGSM", "pgd20": "PGD-20", "cw20": "CW-20", "ls20": "LSA-20"}
 PARTS: dict[str, Sequence[str]] = {
@@ -51,25 +51,30 @@ ENSEMBLE_TITLE = {"standard": "AutoAttack", "apgd-ce+t": "APGD-CE+T"}
 class ExamResult:
     """Accuracies by attack (`clean`, `fgsm`, `pgd20`, `cw20`, `ls20`, `corruption`, and `aa` or `apgd_ce_t`).
 
-    `verdicts` are what they are made of, by attack, by corruption and severity, and by member of the ensemble so far,
-    each of which says who is still right after it and all before it. `doubts` are what is not finite, and signs of
-    false robustness, a sentence each.
+    `correctness` is what they are computed from: by attack, by corruption and severity, and by member of the ensemble
+    so far, where an image is right if it survived this member and all before it. `doubts` name answers that are not
+    finite and signs of false robustness, a sentence each.
     """
 
     accuracies: dict[str, Accuracy]
-    verdicts: Mapping[str, Verdicts]
+    correctness: Mapping[str, Correctness]
     doubts: tuple[str, ...]
 
     @classmethod
     def of(
-        cls, verdicts: Mapping[str, Verdicts], signs: Signs, class_counts: Sequence[int], ensemble: str, broken: str
+        cls,
+        correctness: Mapping[str, Correctness],
+        signs: Signs,
+        class_counts: Sequence[int],
+        ensemble: str,
+        broken: str,
     ) -> "ExamResult":
-        """What the verdicts of an exam with `ensemble` come to, of those that there are so far.
+        """Return the result of an exam with `ensemble` from the correctness so far.
 
         Args:
             broken: the first weight or statistic of the network that is not finite; "" for none.
         """
-        found = {name: Accuracy.of(one, class_counts) for name, one in verdicts.items()}
+        found = {name: Accuracy.of(one, class_counts) for name, one in correctness.items()}
         accuracies = {name: found[name] for name in TITLES if name in found}
         titled = {TITLES[name]: accuracy.balanced for name, accuracy in accuracies.items() if name != "clean"}
         corrupted = [found[variant] for variant in VARIANTS if variant in found]
@@ -79,15 +84,15 @@ class ExamResult:
             if member in found:
                 accuracies[ENSEMBLE_METRIC[ensemble].removesuffix("_acc")] = found[member]
                 titled[ENSEMBLE_TITLE[ensemble]] = found[member].balanced
-        told = unanswered(verdicts.values(), "test images")
+        told = unanswered(correctness.values(), "test images")
         first = [f"{told}: these count as wrong"] if told else []
         first += [f"{broken} of the network is not finite"] if broken else []
-        return cls(accuracies, verdicts, (*first, *doubts(titled, signs)))
+        return cls(accuracies, correctness, (*first, *doubts(titled, signs)))
 
     @property
     def images(self) -> int:
         """How many test images there are."""
-        return len(self.verdicts["clean"].labels)
+        return len(self.correctness["clean"].labels)
 
     def values(self) -> dict[str, float]:
         """The metrics `test/*`; head, medium, tail and worst class are under PGD-20, as robust_acc is."""
@@ -110,12 +115,12 @@ class ExamResult:
         """Class-balanced accuracy under every corruption, by severity from 1 to 5."""
         levels: dict[str, list[float]] = {}
         for variant, (name, _) in VARIANTS.items():
-            if variant in self.verdicts:
-                levels.setdefault(name, []).append(mean(self.verdicts[variant].per_class()))
+            if variant in self.correctness:
+                levels.setdefault(name, []).append(mean(self.correctness[variant].per_class()))
         return levels
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the verdicts, as plain values; of each corruption the accuracy at the severities 1 to 5."""
+        """Everything but the correctness, as plain values; of each corruption the accuracy at the severities 1 to 5."""
         groups = {name: list(classes) for name, classes in self.accuracies["clean"].groups.items()}
         return {
             "images": self.images,
@@ -154,7 +159,7 @@ def examine(
         class_counts: the training images of each class, which make head, medium and tail.
         attack: eps and step size; the steps are those of the attacks here.
         ensemble: `standard` for AutoAttack, `apgd-ce+t` for its first half, `none`.
-        keep: Parquet file of the verdicts, written after every part. Where it has some of this very exam already,
+        keep: Parquet file of the correctness, written after every part. Where it has some of this very exam already,
             they are taken from it, and the exam goes on with what is missing; the result is the same to the bit.
 
     Yields:
@@ -166,14 +171,14 @@ def examine(
     """
     check_classes(ensemble, test.num_classes)
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
-    known = verdicts_kept(keep, fingerprint) if keep is not None else {}
+    known = correctness_kept(keep, fingerprint) if keep is not None else {}
     broken = first_not_finite(model.state_dict())
     model = frozen(model)
-    signs, answers = signs_of(model, test), dict[str, Verdicts]()
-    for title, verdicts in _parts(model, test, attack, ensemble, known):
-        answers |= verdicts
-        if keep is not None and not verdicts.keys() <= known.keys():
-            write_verdicts(keep, known | answers, fingerprint)
+    signs, answers = signs_of(model, test), dict[str, Correctness]()
+    for title, correctness in _parts(model, test, attack, ensemble, known):
+        answers |= correctness
+        if keep is not None and not correctness.keys() <= known.keys():
+            write_correctness(keep, known | answers, fingerprint)
         yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble, broken)
 
 
@@ -183,17 +188,17 @@ def _conditions(test: Split, attack: AttackConfig) -> list[object]:
 
 
 def _parts(
-    model: nn.Module, test: Split, attack: AttackConfig, ensemble: str, known: Mapping[str, Verdicts]
-) -> Iterator[tuple[str, dict[str, Verdicts]]]:
-    """The verdicts of every part in order; those that are known are not measured again."""
+    model: nn.Module, test: Split, attack: AttackConfig, ensemble: str, known: Mapping[str, Correctness]
+) -> Iterator[tuple[str, dict[str, Correctness]]]:
+    """Yield the correctness of every part in order; parts that are known are not measured again."""
     eps = attack.eps
-    measures: dict[str, Callable[[], Verdicts]] = {
-        "clean": partial(clean_verdicts, model, test),
-        "fgsm": partial(pgd_verdicts, model, test, eps=eps, step_size=eps, steps=1, seed=None),
+    measures: dict[str, Callable[[], Correctness]] = {
+        "clean": partial(clean_correctness, model, test),
+        "fgsm": partial(pgd_correctness, model, test, eps=eps, step_size=eps, steps=1, seed=None),
     }
     for name, loss in PGD_LOSSES.items():
         measures[name] = partial(
-            pgd_verdicts,
+            pgd_correctness,
             model,
             test,
             eps=eps,
@@ -203,7 +208,7 @@ def _parts(
             loss=loss,
         )
     for variant in VARIANTS:
-        measures[variant] = partial(corruption_verdicts, model, test, variant, seed=SEED)
+        measures[variant] = partial(corruption_correctness, model, test, variant, seed=SEED)
     for title, names in PARTS.items():
         yield title, {name: known[name] if name in known else measures[name]() for name in names}
     if ensemble == "none":
@@ -214,4 +219,7 @@ def _parts(
     for member, standing in autoattack(
         model, inputs, labels, eps=eps, version=ensemble, seed=SEED, batch_size=CHUNK, known=done
     ):
-        yield f"{ENSEMBLE_TITLE[ensemble]} {member}", {member: Verdicts(standing.cpu(), labels.cpu(), test.num_classes)}
+        yield (
+            f"{ENSEMBLE_TITLE[ensemble]} {member}",
+            {member: Correctness(standing.cpu(), labels.cpu(), test.num_classes)},
+        )

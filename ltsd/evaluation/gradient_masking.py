@@ -12,7 +12,7 @@ from torch import nn
 
 from ltsd.attacks.losses import cross_entropy
 from ltsd.data.batches import Split
-from ltsd.evaluation.evaluate import eval_mode, pgd_verdicts
+from ltsd.evaluation.evaluate import eval_mode, pgd_correctness
 
 IMAGES = 500
 HALF_THE_RANGE = 0.5
@@ -49,7 +49,7 @@ def signs_of(model: nn.Module, test: Split) -> Signs:
     with eval_mode(model):
         inputs.requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(model(inputs), labels), inputs)
-    standing = pgd_verdicts(model, part, eps=HALF_THE_RANGE, step_size=HALF_THE_RANGE / 8, steps=20, seed=None)
+    standing = pgd_correctness(model, part, eps=HALF_THE_RANGE, step_size=HALF_THE_RANGE / 8, steps=20, seed=None)
     return Signs(
         images=count,
         still=float((gradient.flatten(1) == 0).all(1).double().mean()),

@@ -1,4 +1,4 @@
-"""How the machines of a sweep exchange checkpoints, teachers, verdicts and pictures: by a folder or by a bucket.
+"""Exchange of checkpoints, teachers, correctness files and pictures between machines: by a folder or a bucket.
 
 Every machine works on files of its own disk. If that disk is no shared folder, a file is published after it was written
 and brought before it is read, under its path below the storage.
@@ -148,7 +148,7 @@ class SharedBucket:
     def gather(self, job: Job) -> None:
         """See `Exchange`."""
         pictures = (job.pictures / f"{name}.png" for name in self.bucket.folders(self._name(job.pictures)))
-        for path in (job.verdicts, *pictures):
+        for path in (job.correctness, *pictures):
             self.bring(path)
         if job.kind == "final":
             self.bring(job.checkpoint)

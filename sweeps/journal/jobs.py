@@ -13,7 +13,7 @@ from ltsd.knobs import Value
 Kind = Literal["teacher", "trial", "confirm", "final"]
 Part = Literal["train", "complete"]
 BEGINS = "begins"
-FOLDERS = ("checkpoints", "pictures", "verdicts")
+FOLDERS = ("checkpoints", "pictures", "correctness")
 """Where in a sweep's folder its jobs keep files, each under its key."""
 
 
@@ -65,9 +65,9 @@ class Job:
         return Path(self.folder) / "pictures" / self.key
 
     @property
-    def verdicts(self) -> Path:
-        """Path of the verdicts of its exam, image by image."""
-        return Path(self.folder) / "verdicts" / f"{self.key}.parquet"
+    def correctness(self) -> Path:
+        """Path of the correctness file of its exam."""
+        return Path(self.folder) / "correctness" / f"{self.key}.parquet"
 
 
 @dataclass(frozen=True)

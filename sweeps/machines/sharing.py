@@ -14,7 +14,7 @@ from ltsd.config import Config
 from ltsd.cuda_graphs import WARM_STEPS, stepper_for
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluation.evaluate import CHUNK, pgd_verdicts
+from ltsd.evaluation.evaluate import CHUNK, pgd_correctness
 from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.models.frozen import frozen
@@ -129,7 +129,7 @@ class Probe:
         in bf16 on smaller batches, this takes the most memory.
         """
         part, attack = data.select(data.rows[:CHUNK]).to(self._device), self._config.attack
-        pgd_verdicts(
+        pgd_correctness(
             frozen(self._state.student), part, eps=attack.eps, step_size=attack.resolved_step_size, steps=1, seed=None
         )
 

@@ -91,11 +91,11 @@ def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path, of_sear
 
 @dataclass(frozen=True)
 class Examined:
-    """A final run of one seed: the numbers of its exam, and the file of verdicts behind them."""
+    """A final run of one seed: the numbers of its exam, and the correctness file behind them."""
 
     seed: int
     exam: Mapping[str, Any]
-    verdicts: Path
+    correctness: Path
 
 
 Results = dict[str, list[Examined]]
@@ -115,7 +115,7 @@ def results(record: Record, choices: Sequence[Choice], rows: Sequence[str]) -> R
     for known in sorted(record.of_kind("final"), key=lambda known: known.job.config.seed):
         row = keys.get(known.job.key.removeprefix("final-").rpartition("-s")[0])
         if row is not None and known.result is not None and known.result.exam is not None:
-            found[row].append(Examined(known.job.config.seed, known.result.exam, known.job.verdicts))
+            found[row].append(Examined(known.job.config.seed, known.result.exam, known.job.correctness))
     return {row: runs for row, runs in found.items() if runs}
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ltsd.evaluation.comparison import paired_difference
-from ltsd.evaluation.evaluate import Verdicts
-from ltsd.evaluation.verdicts import read_verdicts
+from ltsd.evaluation.correctness import read_correctness
+from ltsd.evaluation.evaluate import Correctness
 from sweeps.results.finals import Examined, Results
 from sweeps.settings.rows import title_of
 
@@ -16,7 +16,7 @@ COLUMNS = {
     "AutoAttack": ("square", ""),
     "tail AA": ("square", "tail"),
 }
-"""Of each column the attack among the verdicts (`square` ends AutoAttack), and the group of classes."""
+"""By column: the attack in the correctness file (`square` ends AutoAttack), and the group of classes."""
 SEED = 0
 
 
@@ -27,12 +27,12 @@ def differences(results: Results, baseline: str) -> list[list[str]]:
     baseline there is no row.
 
     Raises:
-        UserError: a file of verdicts is missing or damaged.
+        UserError: a correctness file is missing or damaged.
     """
-    theirs = {run.seed: (run, read_verdicts(run.verdicts)[0]) for run in results.get(baseline, [])}
+    theirs = {run.seed: (run, read_correctness(run.correctness)[0]) for run in results.get(baseline, [])}
     rows: list[list[str]] = []
     for row, runs in results.items():
-        pairs = [(read_verdicts(run.verdicts)[0], *theirs[run.seed]) for run in runs if run.seed in theirs]
+        pairs = [(read_correctness(run.correctness)[0], *theirs[run.seed]) for run in runs if run.seed in theirs]
         if row != baseline and pairs:
             rows.append([title_of(row), *(_cell(pairs, *of) for of in COLUMNS.values())])
     kept = [0, *(i for i in range(1, len(COLUMNS) + 1) if any(row[i] != "–" for row in rows))]
@@ -40,7 +40,9 @@ def differences(results: Results, baseline: str) -> list[list[str]]:
     return [[row[i] for i in kept] for row in [header, *rows]] if rows else []
 
 
-def _cell(pairs: Sequence[tuple[dict[str, Verdicts], Examined, dict[str, Verdicts]]], attack: str, group: str) -> str:
+def _cell(
+    pairs: Sequence[tuple[dict[str, Correctness], Examined, dict[str, Correctness]]], attack: str, group: str
+) -> str:
     if not all(attack in ours and attack in theirs for ours, _, theirs in pairs):
         return "–"
     classes = pairs[0][1].exam["groups"][group] if group else None

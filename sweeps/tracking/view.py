@@ -31,7 +31,7 @@ from sweeps.tracking.faults import fault, in_the_bin
 from sweeps.tracking.model import is_registered, register
 from sweeps.tracking.points import Point, expected, points
 from sweeps.tracking.tags import ending, versions
-from sweeps.worker.figures import first_of_each_class
+from sweeps.worker.figures import GRID_IMAGES
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 MAX_RUNS = 50_000
@@ -166,7 +166,7 @@ class MlflowView:
         for path in artifacts:
             self._client.log_artifact(self._ids[PARENT], str(path))
         if model is not None:
-            inputs, _ = first_of_each_class(self._splits.val)
+            inputs, _ = self._splits.val.first_of_each_class(GRID_IMAGES)
             register(self._uri, self.runs(model.key)[0], self.experiment, model, inputs)
 
     def has_model(self, run: Run) -> bool:

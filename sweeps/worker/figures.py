@@ -5,9 +5,7 @@ They are kept beside its checkpoint and given to MLflow: the driver of many tria
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from ltsd import pictures
 from ltsd.data.batches import Split
@@ -34,7 +32,7 @@ def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequen
     if per_class:
         figures["per_class"] = pictures.class_bars(per_class, run.data.class_counts(), names)
     attack = job.config.attack
-    inputs, labels = first_of_each_class(val)
+    inputs, labels = val.first_of_each_class(GRID_IMAGES)
     model = run.state.model.eval()
     figures["attacked_images"] = pictures.attack_grid(
         model, inputs, labels, names, eps=attack.eps, step_size=attack.resolved_step_size, steps=20
@@ -43,10 +41,3 @@ def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequen
     for name, figure in figures.items():
         with publishing(job.pictures / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png")
-
-
-def first_of_each_class(split: Split) -> tuple[Tensor, Tensor]:
-    """Return the first image of each of the first ten classes: inputs [N, C, H, W], labels [N]."""
-    labels = split.labels[split.rows]
-    positions = [(labels == c).nonzero()[0] for c in range(min(GRID_IMAGES, split.num_classes))]
-    return split.take(torch.cat(positions))

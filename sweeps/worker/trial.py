@@ -163,10 +163,10 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
     test = splits.test.to(run.data.rows.device)
     results: list[ExamResult] = []
     counts = run.data.class_counts()
-    exchange.bring(job.verdicts)
-    for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.verdicts):
-        exchange.publish(job.verdicts, len(result.verdicts))
-        if told := unanswered(result.verdicts.values(), "test images"):
+    exchange.bring(job.correctness)
+    for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.correctness):
+        exchange.publish(job.correctness, len(result.correctness))
+        if told := unanswered(result.correctness.values(), "test images"):
             raise DivergedError(f"{told}; {REMEDY}")
         tune.report(Report(job.config.epochs, done).message())
         results.append(result)

@@ -109,15 +109,6 @@ def starts(record: Record, host: Host) -> int:
     return sum(known.hosts.count(host.address) for known in record.jobs.values())
 
 
-def ended_well(cluster: RayCluster, name: str, sweep: subprocess.Popen[bytes]) -> Record:
-    """The record of a sweep that came to its end without a failed job, and with which all else agrees."""
-    cluster.ends_well(sweep)
-    cluster.audit(name)
-    record = cluster.record(name)
-    assert {known.outcome for known in record.jobs.values()} <= {"done", "pruned", "reused"}
-    return record
-
-
 def test_nothing_that_lies_beside_the_code_is_sent(cluster: RayCluster) -> None:
     """The head has it all when `ray up` is over; what brings the workers up goes on after that."""
     for host in (cluster.head, *cluster.workers[:2]):
@@ -125,10 +116,11 @@ def test_nothing_that_lies_beside_the_code_is_sent(cluster: RayCluster) -> None:
         assert host.sent() == set(CODE)
 
 
-def test_hosts_that_lose_power_or_their_link_and_one_that_comes_late_cost_no_trial(cluster: RayCluster) -> None:
+def test_lost_workers_a_cut_link_a_late_host_and_a_lost_head_cost_no_trial(cluster: RayCluster) -> None:
+    """One sweep meets it all: what is over stays as it was, the rest is tried again, and the records agree."""
     powerless, cut, newcomer = cluster.workers
     # Trials that take longer than a worker's start: shorter ones go to workers that are there already.
-    sweep = cluster.search("night", "--trials", "12", "--epochs", "80", "--trial-steps", "10")
+    sweep = cluster.search("night", "--trials", "10", "--epochs", "80", "--trial-steps", "10")
     for host in (powerless, cut):
         wait_until(f"{host.address} works", lambda host=host: bool(running_on(cluster.record("night"), host)), 120)
     powerless.pull_the_plug()
@@ -141,27 +133,29 @@ def test_hosts_that_lose_power_or_their_link_and_one_that_comes_late_cost_no_tri
         host.boot()
     time.sleep(max(0, since + LINK_DOWN_S - time.monotonic()))
     cut.link("up")
-    record = ended_well(cluster, "night", sweep)
-    # A teacher that the host without a link ended by itself is found in the store when it is tried again.
-    begun_again = [record.jobs[key] for key in lost if record.jobs[key].outcome != "reused"]
-    assert {len(known.hosts) for known in begun_again} == {2}
-    assert {host.address: starts(record, host) > before[host] for host in cluster.workers} == {
-        host.address: True for host in cluster.workers
-    }
+    for host in cluster.workers:
+        wait_until(
+            f"{host.address} works after the losses",
+            lambda host=host: starts(cluster.record("night"), host) > before[host],
+            180,
+        )
 
-
-def test_where_the_head_loses_power_the_sweep_is_resumed_after_ray_up_and_ray_down_leaves_nothing(
-    cluster: RayCluster,
-) -> None:
-    sweep = cluster.search("head", "--trials", "6", "--epochs", "20")
-    wait_until("some jobs are over", lambda: len(over(cluster.record("head"))) >= 4, 120)
-    before = over(cluster.record("head"))
+    before_the_head = over(cluster.record("night"))
     cluster.head.pull_the_plug()
     assert sweep.wait(60) != 0
     cluster.head.boot()
     cluster.up()
-    record = ended_well(cluster, "head", cluster.search("head", "--resume"))
-    assert all(record.jobs[key] == known for key, known in before.items())
+    cluster.ends_well(cluster.search("night", "--resume"))
+    cluster.audit("night")
+    record = cluster.record("night")
+    assert {known.outcome for known in record.jobs.values()} <= {"done", "pruned", "reused"}
+    assert before_the_head
+    assert all(record.jobs[key] == known for key, known in before_the_head.items())
+    # A teacher that the host without a link ended by itself is found in the store when it is tried again.
+    assert all(len(record.jobs[key].hosts) >= 2 for key in lost if record.jobs[key].outcome != "reused")
+
+
+def test_ray_down_leaves_nothing(cluster: RayCluster) -> None:
     cluster.run("down", "-y", str(cluster.file))
     # Ray's launcher stops the head; the others see that it is gone, after a minute.
     for host in (cluster.head, *cluster.workers):

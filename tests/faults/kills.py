@@ -29,7 +29,7 @@ NAME = "fire"
 SHORT = (
     *("--search", "distill,balance"),
     *("--epochs", "12", "--teacher.epochs", "4", "--evaluate.every", "2", "--model.width", "8", "--final-seeds", "1"),
-    *("--final-attack", "none", "--reference-attack", "none"),
+    *("--confirm", "1", "--final-attack", "none", "--reference-attack", "none"),
 )
 VICTIMS = {
     "worker": "ray::ImplicitFunc",

@@ -1,4 +1,4 @@
-"""Verdicts on the disk: one Parquet file an exam, so that models are compared image by image and exams go on."""
+"""Correctness on disk: one Parquet file per exam, to compare models image by image and to resume an exam."""
 
 import hashlib
 import json
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluation.evaluate import Verdicts
+from ltsd.evaluation.evaluate import Correctness
 from ltsd.files import publishing
 
 LABEL = "label"
 
 
-def write_verdicts(path: Path, verdicts: Mapping[str, Verdicts], fingerprint: str) -> None:
+def write_correctness(path: Path, correctness: Mapping[str, Correctness], fingerprint: str) -> None:
     """Write a row an image, in the order of the split: `label` and a bool column an attack, true where the model
     is right under it, null where it answers NaN or infinity. The file appears whole or not at all.
 
     Args:
-        verdicts: by attack, at least one, all of the same images.
+        correctness: by attack, at least one, all of the same images.
         fingerprint: of what was examined, see `fingerprint_of`.
     """
-    first = next(iter(verdicts.values()))
-    columns = {LABEL: pa.array(first.labels.numpy())} | {name: _column(one) for name, one in verdicts.items()}
+    first = next(iter(correctness.values()))
+    columns = {LABEL: pa.array(first.labels.numpy())} | {name: _column(one) for name, one in correctness.items()}
     table = pa.table(columns).replace_schema_metadata(
         {"fingerprint": fingerprint, "num_classes": str(first.num_classes)}
     )
@@ -38,14 +38,14 @@ def write_verdicts(path: Path, verdicts: Mapping[str, Verdicts], fingerprint: st
         temporary.write_bytes(buffer.getvalue())
 
 
-def _column(verdicts: Verdicts) -> pa.Array:
-    is_null = np.zeros(len(verdicts.right), dtype=bool)
-    is_null[list(verdicts.unanswered)] = True
-    return pa.array(verdicts.right.numpy(), mask=is_null)
+def _column(correctness: Correctness) -> pa.Array:
+    is_null = np.zeros(len(correctness.right), dtype=bool)
+    is_null[list(correctness.unanswered)] = True
+    return pa.array(correctness.right.numpy(), mask=is_null)
 
 
-def read_verdicts(path: Path) -> tuple[dict[str, Verdicts], str]:
-    """The verdicts of a file by attack, and the fingerprint of what was examined.
+def read_correctness(path: Path) -> tuple[dict[str, Correctness], str]:
+    """Return the correctness in a file by attack, and the fingerprint of what was examined.
 
     Raises:
         UserError: there is no such file, or it is damaged or another kind of file.
@@ -56,30 +56,30 @@ def read_verdicts(path: Path) -> tuple[dict[str, Verdicts], str]:
         fingerprint, num_classes = metadata["fingerprint"], int(metadata["num_classes"])
         label, *columns = table.columns
         labels = torch.tensor(label.to_numpy())
-        found = [_verdicts(column, labels, num_classes) for column in columns]
+        found = [_correctness(column, labels, num_classes) for column in columns]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} holds no verdicts of an exam ({error}); delete it and examine the model again"
+            f"{path} is not the correctness file of an exam ({error}); delete it and examine the model again"
         ) from error
     return dict(zip(table.column_names[1:], found, strict=True)), fingerprint
 
 
-def _verdicts(column: pa.ChunkedArray, labels: Tensor, num_classes: int) -> Verdicts:
+def _correctness(column: pa.ChunkedArray, labels: Tensor, num_classes: int) -> Correctness:
     unanswered = frozenset(np.flatnonzero(column.is_null().to_numpy()).tolist())
-    return Verdicts(torch.tensor(column.fill_null(False).to_numpy()), labels, num_classes, unanswered)
+    return Correctness(torch.tensor(column.fill_null(False).to_numpy()), labels, num_classes, unanswered)
 
 
-def verdicts_kept(path: Path, fingerprint: str) -> dict[str, Verdicts]:
-    """What a file has of exactly this exam; nothing where there is none, or it is damaged or of another exam."""
+def correctness_kept(path: Path, fingerprint: str) -> dict[str, Correctness]:
+    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam."""
     try:
-        verdicts, found = read_verdicts(path)
+        correctness, found = read_correctness(path)
     except UserError:
         return {}
-    return verdicts if found == fingerprint else {}
+    return correctness if found == fingerprint else {}
 
 
 def fingerprint_of(model: nn.Module, split: Split, conditions: Sequence[object]) -> str:
-    """SHA-256 of all that verdicts depend on: architecture, weights, images, labels, and the conditions of the exam.
+    """Return the SHA-256 of all that correctness depends on: architecture, weights, images, labels, conditions.
 
     Args:
         conditions: plain values, among them whatever decides the bits: radius, seed, batch size, device, versions.
