@@ -51,6 +51,17 @@ class Server:
             os.killpg(self.process.pid, number)
         if number == signal.SIGKILL:
             self.process.wait(20)
+            self._wait_until_the_port_is_free()
+
+    def _wait_until_the_port_is_free(self) -> None:
+        """Wait for the server's children, which may outlive it for a moment and hold its port."""
+        for _ in range(80):
+            with socket.socket() as free, contextlib.suppress(OSError):
+                free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                free.bind(("127.0.0.1", self.port))
+                return
+            time.sleep(0.25)
+        raise AssertionError(f"port {self.port} stays taken")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""From a source to the splits of a run: which images train, validate and test."""
+"""Splits of a run: the training, validation and test images of a source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -51,7 +51,7 @@ class Splits:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W) of an image."""
+        """Return (C, H, W) of an image."""
         return tuple(self.train.images.shape[1:])
 
 

@@ -85,13 +85,13 @@ def read_image_set(path: Path) -> ImageSet:
 
 
 def _hashes_of(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """A 64-bit hash of every image [N, C, H, W]."""
+    """Return a 64-bit hash of every image [N, C, H, W]."""
     digests = b"".join(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in images)
     return np.frombuffer(digests, dtype=np.int64)
 
 
 def check_image_set(path: Path) -> None:
-    """Read a whole image set and hold it against its fingerprint.
+    """Read a whole image set and compare it with its fingerprint.
 
     Raises:
         UserError: it is damaged.
@@ -115,5 +115,5 @@ def _fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], class_nam
 
 
 def cache_folder() -> Path:
-    """Where decoded images lie: $XDG_CACHE_HOME/ltsd, else ~/.cache/ltsd."""
+    """Return the folder of decoded images: $XDG_CACHE_HOME/ltsd, else ~/.cache/ltsd."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ltsd"

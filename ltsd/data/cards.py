@@ -1,4 +1,4 @@
-"""What the README.md of a Hugging Face data set says of its configurations: the data sets that lie in one folder."""
+"""Configurations of a Hugging Face data set, read from its README.md: several data sets in one folder."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ FRONT_MATTER = re.compile(r"\ufeff?---\r?\n(.*?)\r?\n---\s*(?:\n|$)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Configuration:
-    """One data set: the folder that it lies in, with a slash at its end, and globs by split, relative to it."""
+    """One data set: its folder, with a trailing slash, and globs by split, relative to it."""
 
     folder: str
     patterns: Mapping[str, tuple[str, ...]]
@@ -26,13 +26,13 @@ class Configuration:
 
 @dataclass(frozen=True)
 class DataSetCard:
-    """The configurations of a README.md by name; `default` is the one that is read where none is chosen, if any."""
+    """The configurations of a README.md by name; `default` is the one to read if none is chosen, if any."""
 
     configurations: Mapping[str, Configuration]
     default: str | None
 
     def chosen(self, source: str, wanted: str | None) -> tuple[str, Configuration]:
-        """The configuration that is asked for, else the default, else the only one.
+        """Return the chosen configuration, else the default, else the only one.
 
         Raises:
             UserError: there is none of that name, or there are several and none is chosen.
@@ -50,7 +50,7 @@ class DataSetCard:
 
 
 def read_card(place: Place, paths: Collection[str]) -> DataSetCard | None:
-    """The configurations in the YAML at the beginning of a source's README.md; None where it has none.
+    """Read the configurations in the YAML header of a source's README.md; None if it has none.
 
     Args:
         paths: the files of the source.

@@ -1,4 +1,4 @@
-"""Encoded images, whatever they lie in, to one array of pixels; each that cannot be used is named by its place."""
+"""Decoding of encoded images from any container to one array of pixels; errors name the image by its place."""
 
 import io
 import re
@@ -56,8 +56,9 @@ def decode_all(rows: Encoded, source: str, image_size: int | None) -> Decoded:
 
 
 def decode_image(encoded: bytes, place: str, image_size: int | None) -> tuple[Images, bool]:
-    """An encoded image as uint8 [3, H, W], and whether it was turned or mirrored upright, as its orientation tag says;
-    grey images have three equal channels.
+    """Return an image as uint8 [3, H, W], and whether its orientation tag had it turned or mirrored upright.
+
+    Grey images have three equal channels.
 
     Raises:
         UserError: broken, of more than 8 bits a channel, or of more than 16.7 million pixels (told from its header,

@@ -1,4 +1,4 @@
-"""What is said of data before anything is trained: what was read, what serves for what, the classes."""
+"""Description of data before training: what was read, how it is split, the classes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ COARSE = 10
 
 
 def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
-    """Lines that say where the images are from and what they serve for."""
+    """Yield lines that tell where the images come from and how they are used."""
     counts = splits.complete.class_counts()
     how = f"drawn with {data.tail} tail at" if splits.simulated else "naturally at"
     test_from = f"{data.test_fraction:.3g} of every class" if splits.reading.is_test_held_out else "the data's own"
@@ -37,7 +37,7 @@ def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
 
 
 def class_rows(splits: Splits) -> Iterator[str]:
-    """A table of the classes by falling training count; of many the most frequent and the rarest."""
+    """Return a table of the classes by descending training count; of many, the most frequent and the rarest."""
     counts = splits.complete.class_counts()
     columns = (counts, splits.val.class_counts(), splits.test.class_counts())
     group_of = {c: name for name, members in class_groups(counts).items() for c in members}

@@ -1,4 +1,4 @@
-"""Where a source lies: a path of this machine, or a URI of any file system that pyarrow reads, such as S3."""
+"""Location of a source: a path of this machine, or a URI of any file system that pyarrow reads, such as S3."""
 
 import os
 import re
@@ -19,7 +19,7 @@ CIRCLE = "links to a folder above them"
 
 @dataclass(frozen=True)
 class Place:
-    """The files of a source, sorted by path: the source itself where it is a file, else all below it.
+    """The files of a source, sorted by path: the source itself if it is a file, else all files below it.
 
     Links are followed; `passed_over` has the paths of those that cannot be, by the reason.
     """
@@ -41,16 +41,16 @@ class Place:
         return len(self.files) == 1 and self.files[0].path == self.root
 
     def shown(self, file: FileInfo) -> str:
-        """A file as the user would write it."""
+        """Return the address of a file as the user would write it."""
         return str(file.path) if self.is_local else f"{self.source.partition('://')[0]}://{file.path}"
 
     def relative(self, file: FileInfo) -> str:
-        """The path of a file below the root; its name where the source is that file."""
+        """Return the path of a file below the root; its name if the source is that file."""
         path = str(file.path)
         return path.rpartition("/")[2] if self.is_file else path.removeprefix(self.root).lstrip("/")
 
     def read(self, relative: str) -> bytes:
-        """The content of a file below the root.
+        """Return the content of a file below the root.
 
         Raises:
             OSError: it cannot be read.
@@ -59,12 +59,12 @@ class Place:
             return bytes(file.read())
 
     def identity(self) -> list[tuple[str, int, int]]:
-        """(path, bytes, nanoseconds of the last change) of every file; S3 rounds the last to seconds."""
+        """Return (path, bytes, modification time in ns) of every file; S3 rounds the last to seconds."""
         return [(file.path, file.size, file.mtime_ns) for file in self.files]
 
 
 def find_place(source: str) -> Place:
-    """The files of a path or URI.
+    """Return the files of a path or URI.
 
     Credentials of S3 are read from the environment; its server from the URI's query,
     `s3://bucket/folder?endpoint_override=HOST:PORT&scheme=http`.
@@ -78,7 +78,7 @@ def find_place(source: str) -> Place:
 
 
 def open_uri(uri: str, flag: str) -> tuple[FileSystem, str]:
-    """The file system of a URI that a flag gave, and the path on it; see `find_place`.
+    """Return the file system of a URI that a flag gave, and the path on it; see `find_place`.
 
     Raises:
         UserError: nothing reads such a URI, it names no bucket, or it holds credentials.
@@ -109,8 +109,9 @@ def _listed(source: str, filesystem: FileSystem, root: str) -> Place:
 
 
 def _local(source: str, filesystem: FileSystem, root: str) -> Place:
-    """The files below a folder of this machine. pyarrow leaves out links that lead nowhere without a word, and follows
-    those that lead in a circle 40 times.
+    """Return the files below a folder of this machine.
+
+    pyarrow alone would omit broken links silently, and follow circular ones 40 times.
     """
     circles: list[str] = []
     found = filesystem.get_file_info(list(_walk(root, (), circles)))
@@ -121,7 +122,7 @@ def _local(source: str, filesystem: FileSystem, root: str) -> Place:
 
 
 def _walk(folder: str, above: tuple[str, ...], circles: list[str]) -> Iterator[str]:
-    """The paths of all files below a folder, through links; links to a folder in `above` are added to `circles`."""
+    """Yield the paths of all files below a folder, through links; add links to a folder in `above` to `circles`."""
     real = os.path.realpath(folder)
     if real in above:
         circles.append(folder)
@@ -152,7 +153,7 @@ def _missing(source: str, filesystem: FileSystem, root: str) -> UserError:
 
 
 def no_bucket(uri: str, flag: str, bucket: str) -> UserError:
-    """What is said of a URI whose bucket is not there."""
+    """Return the error for a URI whose bucket does not exist."""
     return UserError(
         f"{flag} {uri}: there is no bucket {bucket!r}; a server other than Amazon's is given as "
         f"?endpoint_override=HOST:PORT&scheme=http"
@@ -160,7 +161,7 @@ def no_bucket(uri: str, flag: str, bucket: str) -> UserError:
 
 
 def _refuse_credentials(uri: str, flag: str) -> None:
-    """A URI is written to journals and shown by MLflow: it is no place for secrets."""
+    """Refuse a URI with a password: URIs are written to journals and shown by MLflow."""
     scheme, _, rest = uri.partition("://")
     address, _, query = rest.partition("?")
     if ":" in address.rpartition("@")[0] or re.search(r"(?i)secret|passw|token|key|sig|sas", query):
@@ -171,7 +172,7 @@ def _refuse_credentials(uri: str, flag: str) -> None:
 
 
 def unusable(uri: str, flag: str, error: Exception) -> UserError:
-    """What is said of a URI that a file system refused."""
+    """Return the error for a URI that a file system refused."""
     denied = "access is denied: " if any(denial in str(error) for denial in DENIALS) else ""
     remedy = (
         "; credentials are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"

@@ -37,18 +37,18 @@ class _ImageTree:
     annotations: Mapping[str, Mapping[str, str]]
 
     def class_of(self, split: str, path: str) -> str:
-        """The class of an image: by the table of its split, else the first folder below the split; "" for none."""
+        """Return the class of an image: by its split's table, else its first folder below the split; "" for none."""
         if split in self.annotations:
             return self.annotations[split].get(path, "")
         first, slash, _ = self.layout.splits[split][path].partition("/")
         return first if slash else ""
 
     def classes(self, split: str) -> list[str]:
-        """The classes of a split, sorted."""
+        """Return the classes of a split, sorted."""
         return sorted({self.class_of(split, path) for path in self.layout.splits[split]} - {""})
 
     def samples(self, split: str, label_of: Mapping[str, int]) -> Samples:
-        """Paths and labels, sorted by class and folder as torchvision sorts them.
+        """Return paths and labels, sorted by class and folder as torchvision sorts them.
 
         Raises:
             UserError: an image of a class that has no label.
@@ -74,7 +74,7 @@ class _ImageTree:
 
 
 def open_folder(place: Place, paths: Sequence[str], data: DataConfig) -> Opened:
-    """The images of a folder by split, not decoded yet; class names are those of the training folders, sorted.
+    """Return the images of a folder by split, not decoded yet; class names are those of the training folders, sorted.
 
     Images may lie in folders below their class's. Tiny-ImageNet is known by its `wnids.txt`: its labels are the
     places in the sorted WordNet ids, its validation images the test set.
@@ -146,7 +146,7 @@ def _tree(place: Place, paths: Sequence[str], data: DataConfig, choices: Choices
 
 
 def _without_wrapper(below: Below) -> Below:
-    """The images of a tree without the folders that hold all its classes, if there are any."""
+    """Return the images of a tree without the folders that hold all its classes, if there are any."""
     folders = [one.rpartition("/")[0] for one in below.values()]
     wrapper = os.path.commonpath(folders)
     if not wrapper or wrapper in folders:  # of one class alone there may be folders below it
@@ -155,7 +155,7 @@ def _without_wrapper(below: Below) -> Below:
 
 
 def _refuse_two_levels(place: Place, below: Sequence[str]) -> None:
-    """See that it is plain which folders are classes: not so where `one/cat`, `one/dog`, `two/cat` … lie side by side.
+    """Refuse a tree in which either of two levels could be the classes: `one/cat`, `one/dog`, `two/cat` ….
 
     Raises:
         UserError: folders of one name lie below several others, beside some of another name.
@@ -175,7 +175,7 @@ def _refuse_two_levels(place: Place, below: Sequence[str]) -> None:
 
 
 def _annotations(place: Place, layout: Layout, paths: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The classes of Tiny-ImageNet's validation images by path: a table of file name, class and bounding box."""
+    """Yield the classes of Tiny-ImageNet's validation images by path, from its table of names, classes and boxes."""
     for split in layout.splits:
         table = f"{split}/{ANNOTATIONS}"
         if table in paths and WNIDS in paths:
@@ -196,7 +196,7 @@ def _annotations(place: Place, layout: Layout, paths: Sequence[str]) -> Iterator
 def _check_classes(
     place: Place, layout: Layout, train: Sequence[str], classes: Sequence[str], paths: Sequence[str]
 ) -> None:
-    """See that there are training images in folders of classes, and that none of these is unread as a whole."""
+    """Check that there are training images in class folders, and that no such folder is unreadable as a whole."""
     if not train:
         raise UserError(
             f"--data.source {place.source}: has a folder {listed(layout.names)} and none "
@@ -220,7 +220,7 @@ def _check_classes(
 
 @cache
 def readable_suffixes() -> frozenset[str]:
-    """The endings of the formats that Pillow reads by itself."""
+    """Return the file suffixes of the formats that Pillow reads by itself."""
     Image.init()
     return frozenset(
         suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in NEED_MORE

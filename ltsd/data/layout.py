@@ -1,4 +1,4 @@
-"""Which files of a source belong to which split of which data set, told from the names of folders and files."""
+"""Assignment of a source's files to splits and data sets by the names of folders and files."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -34,7 +34,7 @@ class Layout:
 
     @property
     def names(self) -> list[str]:
-        """The names of the splits; none where the files name none, and lie under WHOLE."""
+        """Return the names of the splits; empty if the files name none and are listed under WHOLE."""
         return [name for name in self.splits if name != WHOLE]
 
 
@@ -49,7 +49,7 @@ class _Located:
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a relative path is, or lies in, what users do not see: names with a leading dot, `__MACOSX`, `Thumbs.db`.
+    """Return whether a path is or is inside something users do not see: a leading dot, `__MACOSX`, `Thumbs.db`.
 
     `datasets` passes over the same, and over all folders that begin with two underscores.
     """
@@ -94,7 +94,7 @@ def find_layout(
 def _of_card(
     source: str, paths: Sequence[str], name: str, entry: Configuration, *, named: Collection[str], by_file: bool
 ) -> Layout:
-    """The layout of a configuration of a card."""
+    """Return the layout of a configuration of a card."""
     inside = {path: path.removeprefix(entry.folder) for path in paths if path.startswith(entry.folder)}
     if entry.patterns:
         splits = _by_patterns(source, name, inside, entry.patterns)
@@ -106,7 +106,7 @@ def _of_card(
 
 
 def _inside(source: str, paths: Sequence[str], folder: str) -> Layout:
-    """The layout of a data set whose folder names no split."""
+    """Return the layout of a data set whose folder names no split."""
     files = {path: path.removeprefix(f"{folder}/") for path in paths if path.startswith(f"{folder}/")}
     if not files:
         tops = sorted({path.split("/")[0] for path in paths if "/" in path})
@@ -115,8 +115,9 @@ def _inside(source: str, paths: Sequence[str], folder: str) -> Layout:
 
 
 def _locate(paths: Sequence[str], named: Collection[str], by_file: bool) -> list[_Located]:
-    """Find the split of every file: by the pattern of the hub where it fits, else by the topmost folder that names one,
-    below what all of them share, else by the file's name.
+    """Find the split of every file: by the hub's pattern, else by the topmost folder that names one, else by file name.
+
+    Folders that all files share name no split.
     """
     depth = _shared_depth(paths)
     return [_locate_one(path, depth, named, by_file) for path in paths]
@@ -136,13 +137,13 @@ def _locate_one(path: str, depth: int, named: Collection[str], by_file: bool) ->
 
 
 def _spelling(stem: str) -> str:
-    """The word of a file's name that names its split, as it is written there."""
+    """Return the word in a file's name that names its split, as it is written there."""
     words: list[str] = WORD.findall(stem)
     return next(word for word in words if word.casefold() in ROLE_OF)
 
 
 def _shared_depth(paths: Sequence[str]) -> int:
-    """How many folders at the top are of the whole source, though they may name a split (`test-data/train/…`)."""
+    """Return how many top folders belong to the whole source, though they may name a split (`test-data/train/…`)."""
     depth = 0
     while True:
         folders = [path.split("/")[:-1] for path in paths]
@@ -154,7 +155,7 @@ def _shared_depth(paths: Sequence[str]) -> int:
 
 
 def _only_home(source: str, located: Sequence[_Located], wanted: str | None) -> str | None:
-    """The folder of the one data set that is read; None where nothing tells several apart."""
+    """Return the folder of the one data set to read; None if nothing distinguishes several."""
     homes: dict[str, set[str]] = {}
     for one in located:
         if one.split:
@@ -177,7 +178,7 @@ def _only_home(source: str, located: Sequence[_Located], wanted: str | None) -> 
 
 
 def _splits(located: Sequence[_Located]) -> dict[str, dict[str, str]]:
-    """Files by the name of their split; all of them under WHOLE where none is named."""
+    """Return files by the name of their split; all of them under WHOLE if none is named."""
     if not any(one.split for one in located):
         return {WHOLE: {one.path: one.below for one in located}}
     splits: dict[str, dict[str, str]] = {}
@@ -190,7 +191,7 @@ def _splits(located: Sequence[_Located]) -> dict[str, dict[str, str]]:
 def _by_patterns(
     source: str, config: str, inside: Mapping[str, str], patterns: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, str]]:
-    """The files of each split of a card, by its patterns, which are globs relative to the card's folder."""
+    """Return the files of each split of a card by its patterns, which are globs relative to the card's folder."""
     from fsspec.utils import glob_translate
 
     splits: dict[str, dict[str, str]] = {}
@@ -207,7 +208,7 @@ def _by_patterns(
 
 
 def _below_class_root(path: str) -> str:
-    """The last folder and the name of a file: `datasets` takes the last folder for the class."""
+    """Return the last folder and the name of a file: `datasets` takes the last folder for the class."""
     return "/".join(path.split("/")[-2:])
 
 

@@ -1,4 +1,4 @@
-"""The long-tail draw and the validation protocol: which row of a data set serves for what."""
+"""The long-tail draw and the validation protocol: the rows of a data set for training, validation and finals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,13 +35,13 @@ class SplitIndices:
     val_from: str
 
     def moved(self, rows: Rows) -> Self:
-        """The same images by their rows in a larger source."""
+        """Return the indices of the same images in a larger source."""
         parts: dict[str, Any] = {name: rows[getattr(self, name)] for name in ("train", "val", "reserve", "complete")}
         return replace(self, **parts)
 
 
 def long_tail_counts(n_max: int, imbalance_ratio: float, num_classes: int, tail: str) -> list[int]:
-    """Training images of every class, in label order, from n_max down to int(n_max / IR).
+    """Return the training images of every class, in label order, from n_max down to int(n_max / IR).
 
     Args:
         tail: `exponential`, n_c = int(n_max * IR^(-c / (C - 1))) (Cui et al. 2019); or `step`, n_max for the first
@@ -56,7 +56,7 @@ def long_tail_counts(n_max: int, imbalance_ratio: float, num_classes: int, tail:
 
 
 def shuffled_by_class(labels: NDArray[np.int64], num_classes: int) -> list[Rows]:
-    """The rows of each class, each shuffled in place by one RandomState(0), in class order."""
+    """Return the rows of each class, shuffled in class order by one RandomState(0)."""
     random = np.random.RandomState(0)
     by_class = [np.flatnonzero(labels == c) for c in range(num_classes)]
     for rows in by_class:
@@ -110,7 +110,7 @@ def _with_own_validation(
     *,
     is_natural: bool,
 ) -> SplitIndices:
-    """The protocol of data that bring a validation split, of which nothing is drawn from training images."""
+    """Return the split of data that bring a validation split: no validation image comes from the training images."""
     for name, rows in zip(class_names, val_by_class, strict=True):
         if not len(rows):
             raise UserError(
@@ -146,7 +146,7 @@ def _with_own_validation(
 
 
 def _cut(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, ratio: float) -> list[Rows]:
-    """The training rows of every class under a simulated tail.
+    """Return the training rows of every class under a simulated tail.
 
     Raises:
         UserError: a class has fewer images than the tail asks for, or the tail asks for none.
@@ -216,7 +216,7 @@ def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig)
 
 
 def hold_out(labels: NDArray[np.int64], num_classes: int, fraction: float) -> tuple[Rows, Rows]:
-    """(training, test) rows of a source without a test set: `fraction` of every class, at least one image."""
+    """Split a source without a test set into (training, test) rows: `fraction` of every class, at least one image."""
     by_class = shuffled_by_class(labels, num_classes)
     cut = [max(1, round(len(rows) * fraction)) if len(rows) else 0 for rows in by_class]
     test = [rows[:n] for rows, n in zip(by_class, cut, strict=True)]
@@ -225,8 +225,9 @@ def hold_out(labels: NDArray[np.int64], num_classes: int, fraction: float) -> tu
 
 
 def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """Head, medium and tail: thirds of the classes by training count, floor(C / 3) head and tail. Of two classes one is
-    the head and one the tail, and there is no medium.
+    """Return head, medium and tail: thirds of the classes by training count, floor(C / 3) each in head and tail.
+
+    Of two classes one is the head and one the tail; there is no medium.
 
     Ties keep the order of the classes, so that the simulated tail of 10 classes is 7, 8, 9.
     """
@@ -241,7 +242,7 @@ def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
 
 
 def balanced_resample(labels: NDArray[np.int64], size: int, seed: int) -> Rows:
-    """Rows of D_B, `size` of every class, drawn once (LTSD, stage 1).
+    """Return the rows of D_B, `size` of every class, drawn once (LTSD, stage 1).
 
     A class with more is cut; one with fewer is repeated whole as often as it goes and the rest drawn
     with replacement.

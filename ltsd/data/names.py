@@ -1,4 +1,4 @@
-"""Class names as people are shown them: short, on one line, a few of many."""
+"""Display of class names: short, on one line, a few of many."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ LISTED_WIDTH = 30
 
 
 def shortened(name: str, width: int) -> str:
-    """A name on one line, at most `width` terminal cells wide, cut in the middle: names often differ at their end.
+    """Return a name on one line, at most `width` terminal cells wide, cut in the middle: names often differ at the end.
 
     Runs of white space are one space, characters that cannot be printed are `�`; a name of nothing else is `''`.
 
@@ -26,7 +26,7 @@ def shortened(name: str, width: int) -> str:
 
 
 def told_apart(names: Sequence[str], width: int) -> list[str]:
-    """Every name shortened; those that would look the same end in their number, counted from 0: `a long…name #17`."""
+    """Shorten every name; those that would look the same get their index as suffix: `a long…name #17`."""
     shown = [shortened(name, width) for name in names]
     times = Counter(shown)
     numbers = [f" #{number}" if times[text] > 1 else "" for number, text in enumerate(shown)]
@@ -34,14 +34,14 @@ def told_apart(names: Sequence[str], width: int) -> list[str]:
 
 
 def listed(names: Sequence[str], at_most: int = 8) -> str:
-    """The first `at_most` names, each shortened, and how many there are beside them: `a, b, c, … and 1,195 more`."""
+    """Return the first `at_most` names, shortened, and the number of the others: `a, b, c, … and 1,195 more`."""
     shown = [shortened(name, LISTED_WIDTH) for name in names[:at_most]]
     more = len(names) - len(shown)
     return ", ".join([*shown, f"{ELLIPSIS} and {more:,} more"] if more else shown)
 
 
 def padded(text: str, width: int) -> str:
-    """A text filled up to `width` terminal cells, at its left."""
+    """Pad a text on the left to `width` terminal cells."""
     return " " * (width - cell_len(text)) + text
 
 
@@ -52,7 +52,7 @@ def _printable(character: str) -> str:
 
 
 def _within(text: str, width: int) -> str:
-    """The longest beginning of a text that fits into so many terminal cells."""
+    """Return the longest prefix of a text that fits into this many terminal cells."""
     end = min(len(text), width)
     while cell_len(text[:end]) > width:
         end -= 1

@@ -1,4 +1,4 @@
-"""Images that serve twice: counted by a hash of their pixels, left out of training, or refused."""
+"""Duplicate images across splits: counted by a hash of their pixels, left out of training, or refused."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from ltsd.config import DataConfig
 from ltsd.errors import UserError
 
 MOST = 0.01
-"""The share of the smaller of two splits that may be in the other one."""
+"""Share of the smaller of two splits that may also be in the other one."""
 
 Hashes = NDArray[np.int64]
 Labels = NDArray[np.int64]
 
 
 def repeated(hashes: Hashes) -> int:
-    """How many of some images are copies of an earlier one."""
+    """Return how many images are copies of an earlier one."""
     return len(hashes) - len(np.unique(hashes))
 
 
@@ -28,7 +28,7 @@ def without_copies(
     data: DataConfig,
     class_names: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Those of the training rows whose images are not among held-out ones.
+    """Return the training rows whose images are not among the held-out ones.
 
     Args:
         rows: [N] into hashes and labels, both [M].
@@ -49,7 +49,7 @@ def without_copies(
 
 
 def overlap(kinds: tuple[str, str], one: Hashes, other: Hashes, data: DataConfig) -> int:
-    """How many images of the smaller of two splits are in the other one.
+    """Return how many images of the smaller of two splits are in the other one.
 
     Args:
         kinds: what the images of each are called.

@@ -1,4 +1,4 @@
-"""What was read from a source and what was left out: kept beside the images, told before anything is trained."""
+"""Report of what was read from a source and what was left out: kept beside the images, printed before training."""
 
 import dataclasses
 import json
@@ -32,9 +32,10 @@ class PartRead:
 
 @dataclass(frozen=True)
 class Reading:
-    """All of a source: its parts by role; by reason the number of files that were passed over and the first of them;
-    how many images were turned upright by their orientation tag; what else there is to say, a sentence each; whether
-    the test set is a share of the training images.
+    """What was read from a source.
+
+    It has the parts by role, the number of skipped files and the first of them by reason, the number of images turned
+    upright by their orientation tag, further remarks, and whether the test set is a share of the training images.
     """
 
     source: str
@@ -46,19 +47,19 @@ class Reading:
     is_test_held_out: bool = False
 
     def to_json(self) -> str:
-        """As one line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The inverse of `to_json`."""
+        """Read what `to_json` returned."""
         content = json.loads(text)
         parts = {role: PartRead(**part) for role, part in content.pop("parts").items()}
         passed_over = {reason: tuple(found) for reason, found in content.pop("passed_over").items()}
         return cls(parts=parts, passed_over=passed_over, **content)
 
     def lines(self) -> Iterator[str]:
-        """The reading in words, a line each."""
+        """Yield the report in words, line by line."""
         config = f", data set {self.config!r}" if self.config else ""
         yield f"read: {self.source}{config}; " + "; ".join(f"{role}: {part}" for role, part in self.parts.items())
         yield from (f"read: {note}" for note in self.notes)
@@ -70,8 +71,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Opened:
-    """A source before its images are decoded: the rows and the relative paths of the files of each split, the splits by
-    role, those whose labels are withheld, and the paths of files that were passed over, by the reason.
+    """A source before its images are decoded.
+
+    It has the rows and relative file paths of each split, the splits by role, the splits without published labels,
+    and the paths of skipped files by reason.
     """
 
     class_names: Sequence[str]
@@ -83,7 +86,7 @@ class Opened:
     passed_over: Mapping[str, Sequence[str]]
 
     def settled(self, choices: Choices) -> tuple[dict[str, Sequence[str]], list[str]]:
-        """The splits by role that are read, and what there is to say of that.
+        """Return the splits to read by role, and remarks on that choice.
 
         Splits without labels are left aside. A validation split is the test set where there is no other and none was
         chosen, as with Tiny-ImageNet and ImageNet, whose test labels are not published.

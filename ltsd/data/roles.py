@@ -1,4 +1,4 @@
-"""What serves for what: which splits train, validate and test, by their names or by `--data.split-map`.
+"""Roles of splits: which train, validate and test, by their names or by `--data.split-map`.
 
 The words for splits are those of Hugging Face's `datasets`, in any case: a word counts where no letter stands beside it
 (`Train`, `train-images`, `cifar10_test_2`).
@@ -21,12 +21,12 @@ WORD = re.compile(r"[^\W\d_]+")
 NONE = "none"
 
 Choices = Mapping[str, tuple[str, ...]]
-"""By role, the names of the splits that serve for it."""
+"""By role, the names of its splits."""
 
 
 @cache
 def role_of(name: str) -> str:
-    """The role that the name of a split, folder or file names: train, validation or test; "" for none, or several."""
+    """Return the role that a split, folder or file name states: train, validation or test; "" if none or several."""
     roles = {ROLE_OF[word] for word in WORD.findall(name.casefold()) if word in ROLE_OF}
     return roles.pop() if len(roles) == 1 else ""
 
@@ -50,7 +50,7 @@ def choices_of(text: str | None) -> dict[str, tuple[str, ...]]:
 
 
 def by_role(source: str, names: Sequence[str], choices: Choices) -> dict[str, tuple[str, ...]]:
-    """The names of the splits that serve for each role: those chosen, else those whose names say so.
+    """Return the names of the splits of each role: those chosen, else those whose names state it.
 
     Args:
         names: of the splits that there are.

@@ -1,4 +1,4 @@
-"""Folders that Hugging Face's `save_to_disk` wrote: which of their Arrow files are data, and which rows of them."""
+"""Folders written by Hugging Face's `save_to_disk`: which Arrow files are data, and which of their rows."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,19 +15,19 @@ CACHE = "cache files that Hugging Face's datasets left"
 
 
 class Rows(Protocol):
-    """Rows of images and labels; `name` stands for them in messages."""
+    """Rows of images and labels; messages call them `name`."""
 
     @property
     def name(self) -> str: ...
 
     def schema(self) -> pa.Schema:
-        """The columns and metadata."""
+        """Return the columns and metadata."""
 
     def columns(self) -> tuple[str, str]:
-        """The names of the image and the label column."""
+        """Return the names of the image and the label column."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows, some at once."""
+        """Yield the rows in batches."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Selected:
 
 @dataclass(frozen=True)
 class SavedFolders:
-    """By folder, relative and with a slash at its end, the names of its data files and of its files of indices."""
+    """By folder, relative and with a trailing slash, the names of its data files and of its index files."""
 
     place: Place
     folders: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
 
     @classmethod
     def of(cls, place: Place, paths: Sequence[str]) -> Self:
-        """The folders of a source that have a `state.json`.
+        """Return the folders of a source that have a `state.json`.
 
         Raises:
             UserError: one of these cannot be read, or names files that are not there.
@@ -79,12 +79,13 @@ class SavedFolders:
 
     @property
     def is_one(self) -> bool:
-        """Whether the source itself is such a folder: a data set without splits."""
+        """Return whether the source itself is such a folder: a data set without splits."""
         return "" in self.folders
 
     def is_cache(self, path: str) -> bool:
-        """Whether an Arrow file is no data of its folder: beside a `state.json` all that it does not name, else those
-        that are called as caches are.
+        """Return whether an Arrow file is not data of its folder.
+
+        Beside a `state.json`, that is every file it does not name; elsewhere, every file named like a cache.
         """
         folder, slash, name = path.rpartition("/")
         if (known := self.folders.get(f"{folder}{slash}")) is not None:
@@ -92,18 +93,18 @@ class SavedFolders:
         return name.startswith("cache-") and name.endswith(".arrow")
 
     def told(self, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Those of the paths that are caches, by the reason to pass them over."""
+        """Return the paths that are caches, by the reason to skip them."""
         indices = set(self.indices_of(paths))
         caches = tuple(path for path in paths if self.is_cache(path) and path not in indices)
         return {CACHE: caches} if caches else {}
 
     def indices_of(self, paths: Sequence[str]) -> list[str]:
-        """The files of indices that belong to tables."""
+        """Return the index files that belong to tables."""
         folders = dict.fromkeys(path[: path.rfind("/") + 1] for path in paths)
         return [f"{folder}{name}" for folder in folders for name in self.folders.get(folder, ((), ()))[1]]
 
     def selected(self, tables: Mapping[str, Rows]) -> list[Rows]:
-        """The tables of a split by their paths; those of a saved folder in its order, and only the rows it selects."""
+        """Return the tables of a split; those of a saved folder in its order, with the rows it selects."""
         found = list[Rows]()
         done = set[str]()
         for path, table in tables.items():

@@ -1,4 +1,4 @@
-"""From the name, path or URI of a source to its training and test `ImageSet`, decoded once per machine."""
+"""Training and test `ImageSet` of a source, given by name, path or URI; decoded once per machine."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ DESCRIBED = (
     *("readme.md", "license", "license.txt", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"),
     *("state.json", "wnids.txt", "words.txt", "val_annotations.txt"),
 )
-"""Files that describe a data set, or were read for that: nobody misses their images."""
+"""Files that describe a data set: they are not reported as left out."""
 OTHERS = "files that are no images, Parquet or Arrow"
 
 Parts = dict[str, Decoded]
@@ -49,27 +49,27 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Tells these images from others."""
+        """Return a string that identifies these images."""
         brings = self.validation_from < len(self.train.labels)
         validation = f"-{self.validation_from}" if brings else ""
         return f"{self.train.fingerprint[:16]}-{self.test.fingerprint[:16]}{validation}"
 
 
 def load_source(data: DataConfig, *, check: bool = False) -> Source:
-    """The images of `data.source`, decoded on first use and mapped into memory from then on; see `decoded`."""
+    """Return the images of `data.source`, decoded on first use and memory-mapped from then on; see `decoded`."""
     return read_decoded(decoded(data, check=check))
 
 
 def read_decoded(folder: Path) -> Source:
-    """The images that `decoded` left in a folder, mapped into memory."""
+    """Map the images into memory that `decoded` wrote to a folder."""
     train, test = (read_image_set(folder / part) for part in DECODED_FILES)
     return Source(train, test, int(train.about["validation_from"]), Reading.from_json(train.about["reading"]))
 
 
 def decoded(data: DataConfig, *, check: bool = False) -> Path:
-    """The folder of this machine where the images of `data.source` lie decoded, in `DECODED_FILES`.
+    """Return the folder of this machine with the decoded images of `data.source`, in `DECODED_FILES`.
 
-    With `check` they are held against their checksum; damaged ones are decoded again, with a warning.
+    With `check`, compare them with their checksum; decode damaged ones again, with a warning.
 
     Raises:
         UserError: a path or URI that is missing, cannot be read or holds no images; a broken or huge image (its row
@@ -120,7 +120,7 @@ def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> N
 
 
 def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
-    """Class names, the decoded images by role, and what was read, with every file of the source accounted for."""
+    """Return class names, decoded images by role, and a report that accounts for every file of the source."""
     paths = [place.relative(file) for file in place.files]
     hidden = [path for path in paths if is_hidden(path) and not place.is_file]
     seen = [path for path in paths if place.is_file or not is_hidden(path)]
@@ -153,13 +153,13 @@ def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:
 
 
 def _joined(pool: Sequence[Decoded]) -> Decoded:
-    """The images of several parts, one after the other."""
+    """Concatenate the images of several parts."""
     images, labels = (np.concatenate([getattr(part, name) for part in pool]) for name in ("images", "labels"))
     return Decoded(images, labels, sum(part.oriented for part in pool))
 
 
 def _held_out(data: DataConfig, names: Sequence[str], whole: Decoded) -> Parts:
-    """Training and test images of a source without a test set.
+    """Split a source without a test set into training and test images.
 
     Raises:
         UserError: a class has one image, which the test set takes.
@@ -185,7 +185,7 @@ def _refuse_splits_as_classes(source: str, names: Sequence[str]) -> None:
 
 
 def _key(data: DataConfig, place: Place | None) -> str:
-    """Names the decoded form of a source: changes with the files behind it and with how they are decoded."""
+    """Return the cache key of a source: it changes with the files and with how they are decoded."""
     identity = [DECODER_VERSION, data.source, data.image_size, data.test_fraction, data.config, data.split_map]
     found = json.dumps([*identity, place and place.identity()])
     return hashlib.sha256(found.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Images in Parquet and Arrow files, as the Hugging Face library lays them out, wherever these lie."""
+"""Images in Parquet and Arrow files in the layouts of the Hugging Face library."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -32,14 +32,14 @@ UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
 @dataclass(frozen=True)
 class Table:
-    """One file, and what it is called in messages."""
+    """One file, and its name in messages."""
 
     place: Place
     file: FileInfo
     name: str
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Its rows, at most 1000 at once."""
+        """Yield its rows, at most 1000 at a time."""
         source, head = self._opened()
         with source:
             if head == PARQUET:
@@ -54,7 +54,7 @@ class Table:
                     yield batch.select(columns).slice(start, ROWS_AT_ONCE)
 
     def schema(self) -> pa.Schema:
-        """Its columns and metadata.
+        """Return its columns and metadata.
 
         Raises:
             UserError: not a Parquet or Arrow file, or cut short.
@@ -70,7 +70,7 @@ class Table:
             raise UserError(f"{self.name} is not a Parquet or Arrow file, or was cut short ({error})") from error
 
     def columns(self) -> tuple[str, str]:
-        """The names of its image and its label column, of each the first known one that it has.
+        """Return the names of its image and its label column: of each the first known name that it has.
 
         Raises:
             UserError: it lacks one, or a column is of another type.
@@ -110,7 +110,7 @@ class Table:
             raise UserError(f"{self.name} cannot be read after row {row} ({error})") from error
 
     def _opened(self) -> tuple[pa.NativeFile, bytes]:
-        """The file at its beginning, and its first four bytes."""
+        """Open the file; return it at its beginning, and its first four bytes."""
         source = self.place.filesystem.open_input_file(self.file.path)
         head = source.read(4)
         source.seek(0)
@@ -118,7 +118,7 @@ class Table:
 
 
 def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened | None:
-    """The Parquet files of a source, else its Arrow files, by split; None where a folder has neither.
+    """Open the Parquet files of a source, else its Arrow files, by split; None if a folder has neither.
 
     A single file is training data. Class names are those of the Hugging Face metadata, else the numbers up to the
     largest label.
@@ -172,7 +172,7 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
 
 
 def _are_withheld(tables: Sequence[Rows]) -> bool:
-    """Whether no row has a label: -1, as the hub writes where labels are not published, or null."""
+    """Return whether no row has a label: all are null or -1, which the hub writes for unpublished labels."""
     for table in tables:
         _, label = table.columns()
         try:
@@ -186,7 +186,7 @@ def _are_withheld(tables: Sequence[Rows]) -> bool:
 
 
 def _names_in_metadata(schema: pa.Schema, label: str) -> list[str]:
-    """The class names that the Hugging Face library wrote; none where it, or its form, is another."""
+    """Return the class names that the Hugging Face library wrote; empty if there are none of a known form."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])
         return [str(name) for name in features["info"]["features"][label]["names"]]
@@ -195,7 +195,7 @@ def _names_in_metadata(schema: pa.Schema, label: str) -> list[str]:
 
 
 def _count_classes(tables: Sequence[Rows]) -> int:
-    """The largest label, and one. Every class has an image, so that it is no more than there are rows."""
+    """Return the largest label plus one. Every class has an image, so it cannot exceed the number of rows."""
     largest, rows = -1, 0
     for table in tables:
         _, label = table.columns()
@@ -235,7 +235,7 @@ def _rows(tables: Sequence[Rows], num_classes: int) -> Encoded:
 
 
 def _arrow_batches(source: pa.NativeFile, head: bytes) -> Iterator[pa.RecordBatch]:
-    """The batches of an Arrow file or stream; a stream that does not say its end was cut short."""
+    """Yield the batches of an Arrow file or stream; a stream without an end mark was cut short."""
     if head == ARROW_STREAM:
         source.seek(max(0, source.size() - 8))
         if source.read(8) != ARROW_STREAM + bytes(4):
@@ -254,7 +254,7 @@ def _arrow_reader(source: pa.NativeFile, head: bytes) -> Any:
 
 
 def _refuse_bomb(name: str, metadata: pq.FileMetaData) -> None:
-    """Images are compressed already: what unpacks to a multiple of itself is made to fill the memory."""
+    """Refuse a file that unpacks to a multiple of its size: images do not, so it is built to fill the memory."""
     for group in range(metadata.num_row_groups):
         for column in range(metadata.num_columns):
             chunk = metadata.row_group(group).column(column)
