@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from ltsd.flags import Parser, exit_code_of
+from sweeps.machines.environment import require_packages
 from sweeps.settings.flags import Settings
 from sweeps.settings.sweep import Sweep
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = read_flags(arguments)
     given = {name: value for name, value in vars(flags).items() if name != "repair" and value is not None}
     sweep = Sweep.resumed(given, {}, remedy="give the name of one that was started, and its --storage")
+    require_packages()
     from sweeps.consistency import Views  # takes seconds to import; --help and a mistaken flag need not wait
 
     with sweep.claimed():

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from ltsd.config import Config
 from ltsd.errors import UserError
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
-from sweeps.machines.environment import remedy
+from sweeps.machines.environment import remedy, require_packages
 from sweeps.machines.supervisor import StillbornError, supervised
 from sweeps.settings.flags import Settings
 from sweeps.settings.sweep import Sweep
@@ -28,6 +28,7 @@ ALIASES = {"data": "data.source"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags and run or resume a sweep; returns the exit code."""
     sweep = read_flags(arguments)
+    require_packages()
 
     def run(again: bool) -> int:
         from sweeps.driver import run_sweep  # takes seconds to import; --help and a mistaken flag need not wait

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,33 @@ def test_every_command_is_there_and_trains(site: Path, tmp_path: Path) -> None:
     assert "at epoch 1/1" in run(site, tmp_path, scripts["ltsd"], "train", "--out", "one.pt", *flags)
     assert "--compare" in run(site, tmp_path, scripts["ltsd-search"], "--help")
     assert "--repair" in run(site, tmp_path, scripts["ltsd-audit"], "--help")
+
+
+def test_without_the_packages_of_a_sweep_models_train_and_a_sweep_names_what_to_install(
+    site: Path, tmp_path: Path
+) -> None:
+    """The packages of this environment but for Ray, Optuna and MLflow are linked into a folder of their own."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("ray", "optuna", "mlflow", "sqlalchemy", "SQLAlchemy", "__editable__")):
+            (packages / path.name).symlink_to(path)
+    python = (sys.executable, "-S", "-c", "import sys; from {0} import command; sys.exit(command())")
+    environment = os.environ | {"PYTHONPATH": f"{site}:{packages}", "OMP_NUM_THREADS": "1"}
+
+    def call(module: str, *flags: str) -> subprocess.CompletedProcess[str]:
+        start = (*python[:-1], python[-1].format(module), *flags)
+        return subprocess.run(start, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    flags = ("--out", "one.pt", "--method", "at", "--epochs", "1", "--model.width", "8")
+    trained = call("ltsd.__main__", "train", *flags)
+    assert trained.returncode == 0, trained.stderr
+    refused = call("sweeps.search", "--name", "none")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(
+        "error: a sweep needs ray, optuna, mlflow, sqlalchemy, not installed here; pip install"
+    )
+    assert not (tmp_path / "runs").exists()
 
 
 def test_its_types_are_known(site: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from ltsd.errors import UserError
@@ -59,6 +60,9 @@ SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 LONGEST_PLACE = 107 - len(f"/{SCRATCH}/{SOCKET}")
 """In bytes: a socket's path has 107 at most on Linux."""
 
+PACKAGES = ("ray", "optuna", "mlflow", "sqlalchemy")
+"""What the extra `sweep` installs beside the packages of `ltsd`."""
+
 GIVEN = frozenset(os.environ)
 """What was set before anything else was: Ray sets some variables itself."""
 
@@ -66,6 +70,19 @@ os.environ |= QUIET
 # On a machine whose ports others can reach, nobody commands a Ray who does not know its token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 WAS_CLIENT = os.environ.pop("RAY_CLIENT_MODE", "0") != "0"
+
+
+def require_packages() -> None:
+    """Check that the packages of a sweep are installed.
+
+    Raises:
+        UserError: a package is missing.
+    """
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise UserError(
+            f"a sweep needs {', '.join(missing)}, not installed here; "
+            f"pip install -c constraints.txt -e '.[sweep]', or of a wheel 'ltsd[sweep]'"
+        )
 
 
 def told(*, joins: bool) -> Iterator[str]:
