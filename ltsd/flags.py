@@ -40,6 +40,7 @@ class Parser(argparse.ArgumentParser):
         return flags
 
     def error(self, message: str) -> NoReturn:
+        """Raise a UserError with a message and where help is."""
         raise UserError(f"{message} (see {self.prog} --help)")
 
 

@@ -18,7 +18,8 @@ class Rows(Protocol):
     """Rows of images and labels; messages call them `name`."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name of the table in messages."""
 
     def schema(self) -> pa.Schema:
         """Return the columns and metadata."""

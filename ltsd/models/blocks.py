@@ -8,6 +8,7 @@ class Normalise(nn.Module):
     """(x - 0.5) / 0.25: maps images in [0, 1] to [-2, 2] whatever the data set."""
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise inputs [B, C, H, W]."""
         return (inputs - 0.5) / 0.25
 
 
@@ -25,6 +26,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(conv1x1(channels_in, channels, stride), nn.BatchNorm2d(channels))
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Map [B, channels_in, H, W] to [B, channels, H / stride, W / stride]."""
         hidden = F.relu(self.norm1(self.conv1(inputs)))
         return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(inputs))
 
@@ -45,6 +47,7 @@ class PreActBlock(nn.Module):
         self.shortcut = conv1x1(channels_in, channels, stride) if changes else None
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Map [B, channels_in, H, W] to [B, channels, H / stride, W / stride]."""
         active = F.relu(self.norm1(inputs))
         hidden = self.conv2(F.relu(self.norm2(self.conv1(active))))
         sum_: Tensor = hidden + (inputs if self.shortcut is None else self.shortcut(active))

@@ -35,6 +35,7 @@ class Affine(nn.Module):
         self.shift.copy_((norm.bias - norm.running_mean * factor).view_as(self.shift))
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Scale and shift each channel of inputs [B, C, H, W]."""
         return torch.addcmul(self.shift, inputs, self.factor)
 
 
@@ -74,6 +75,7 @@ class Folded(nn.Module):
             self.bias.copy_(bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Convolve inputs [B, C, H, W]; the first of a size decide how."""
         conv, size = self.source, inputs.shape[2:]
         if size not in self._dense:
             self._dense[size] = self._dense_for(inputs)
