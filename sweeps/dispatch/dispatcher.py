@@ -80,8 +80,15 @@ class Dispatcher(Searcher):
         return False
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Settle a job that ended in Ray."""
+        """Settle a job that ended in Ray; hand it out again if Ray gave it up.
+
+        Ray Tune starts a trial again whose worker died, except while it waits for a worker: a reused worker on a node
+        that is lost at this moment makes the trial an error, though the job has not failed.
+        """
         running = self._running.pop(trial_id)
+        if error:
+            self._plan.put_back(running.job)
+            return
         with self._halting():
             if not self.halted:
                 self._settle(running, *running.outcome())

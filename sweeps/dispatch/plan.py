@@ -84,6 +84,12 @@ class Plan:
             return None
         return self._teaching.take(self._references, running)
 
+    def put_back(self, job: Job) -> None:
+        """Take back a job that was handed out and has not ended; it is next again. A teacher comes with its student."""
+        own = [search.waiting for search in self._searches if search.row == job.row and job.kind != "final"]
+        if job.kind != "teacher":
+            (own[0] if own else self._references).insert(0, job)
+
     def strike(self, teacher: str) -> list[Job]:
         """Remove the students of a teacher from the plan; return them."""
         queues = [self._references, *(search.waiting for search in self._searches)]

@@ -55,6 +55,11 @@ class Stages:
         self.final_runs = len(untuned) + exams.seeds
 
     @property
+    def row(self) -> str:
+        """Name of the row whose search this is; "" for the searched method."""
+        return self._search.row
+
+    @property
     def is_searching(self) -> bool:
         """Whether trials remain to be proposed."""
         return self._study.asked < self._trials
