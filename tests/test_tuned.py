@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tuned")
     code, said = run_until(path, "trial-at-bsl-0001 starts", signal.SIGINT, *TUNED)
     assert code == 130, said
+    assert "python sweeps/search.py --name tuned --resume" in said
+    assert "RUNNING" not in {run.info.status for run in mlflow_runs(path, "tuned")}
     done = run_search(path, "--name", "tuned", "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
     (path / "out.txt").write_text(done.stdout)
@@ -52,6 +55,14 @@ def test_a_reference_is_tuned_as_a_sweep_of_its_own_tunes_it(folder: Path) -> No
     assert len(theirs["proposals"]) == 3
     for what, measured in found(tuned, "at-bsl").items():
         assert measured == theirs[what]
+
+
+def test_after_an_interruption_no_finished_trial_is_run_again_and_mlflow_has_one_run_a_job(folder: Path) -> None:
+    assert "trial-0000 done" in (folder / "interrupted.log").read_text()
+    assert "trial-0000 starts" not in (folder / "out.txt").read_text()
+    runs = mlflow_runs(folder, "tuned")
+    assert Counter(run.data.tags["ltsd.job"] for run in runs).most_common(1)[0][1] == 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
 
 
 def test_the_table_has_each_reference_tuned_and_the_leads_are_over_the_tuned_one(folder: Path) -> None:

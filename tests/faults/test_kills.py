@@ -84,7 +84,7 @@ time.time_ns = lambda: _time_ns() - 86400 * 10**9
 def test_a_first_signal_saves_and_leaves_within_ten_seconds_a_second_at_once_and_a_clock_gone_back_a_day_harms_nothing(
     tmp_path: Path,
 ) -> None:
-    """SIGTERM; Ctrl-C goes the same way, see tests/test_resume.py. The clock is that of the processes of the last
+    """SIGTERM; Ctrl-C goes the same way, see tests/test_tuned.py. The clock is that of the processes of the last
     resume; not that of Ray's servers and of sqlite, which only log it.
     """
     sweep = Sweep(tmp_path, *LONG)
