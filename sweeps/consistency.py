@@ -76,7 +76,7 @@ class Views:
         numbers = report.metrics(self.record, self._study(), choices[0], results)
         self._view.finish(numbers, at, pictures, self._model())
         table = self._folder / "table.md"
-        self._view.describe(note(self._sweep, table.read_text(encoding="utf-8") if table.exists() else ""))
+        self._view.describe(note(self._sweep, *([table.read_text(encoding="utf-8")] if table.exists() else [])))
         self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
 
     def _study(self, row: str = "") -> Study:

@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -10,7 +10,7 @@ import torch
 
 from ltsd.data import load_splits
 from ltsd.output import CLOSED
-from sweeps.dispatch.dispatcher import Dispatcher
+from sweeps.dispatch.dispatcher import Dispatcher, Listener
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
 from sweeps.journal.exchange import exchange_of
@@ -20,7 +20,7 @@ from sweeps.machines.machine import OwnMachine
 from sweeps.results import finals, report
 from sweeps.results.confirm import Choice
 from sweeps.results.finals import Exams
-from sweeps.results.note import note
+from sweeps.results.note import GrowingNote, note
 from sweeps.results.pictures import draw_sweep
 from sweeps.results.progress import Progress
 from sweeps.settings.sweep import Sweep
@@ -69,9 +69,9 @@ def run(parts: Parts) -> int:
         plan = plan_of(parts)
         compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
         studies = [search.study for search in parts.searches]
-        dispatcher = Dispatcher(
-            plan, record, studies, compared_at, machines, exchange, (progress, tracker, export, *safes)
-        )
+        growing = GrowingNote(sweep, record, studies, tracker.describe)
+        listeners: Sequence[Listener] = (progress, tracker, growing, export, *safes)
+        dispatcher = Dispatcher(plan, record, studies, compared_at, machines, exchange, listeners)
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, studies)
         with interrupted_by_signals(progress.asked):  # Ray has put a handler of its own in the place of ours
             run_jobs(dispatcher, machines, exchange, progress.asked)

@@ -2,9 +2,15 @@
 
 import dataclasses
 import shlex
+from collections.abc import Callable, Sequence
 
+from sweeps.journal.jobs import Kind, Report
+from sweeps.journal.record import JobRecord, Record
+from sweeps.results import report
+from sweeps.results.confirm import Choice
 from sweeps.settings.flags import Settings
 from sweeps.settings.sweep import Sweep
+from sweeps.study.searcher import Study
 
 LIMIT = 8000
 """Characters that MLflow keeps of a description."""
@@ -13,7 +19,36 @@ PLACES = (*("name", "storage", "shared", "tracking_uri", "study_uri", "ray_addre
 """Settings that say where a sweep runs and writes, and change nothing of what it finds."""
 
 
-def note(sweep: Sweep, table: str = "") -> str:
+OVER: dict[Kind, str] = {"trial": "trials", "confirm": "confirmations", "final": "final runs"}
+RUNS = "The sweep runs, or was interrupted: its trials are nested under this run."
+
+
+class GrowingNote:
+    """A `Listener` that describes the sweep again whenever a trial, a confirmation or a final run ends."""
+
+    def __init__(self, sweep: Sweep, record: Record, studies: Sequence[Study], describe: Callable[[str], None]) -> None:
+        self._sweep, self._record, self._studies, self._describe = sweep, record, studies, describe
+
+    def started(self, known: JobRecord) -> None:
+        """Do nothing: the numbers are the same."""
+
+    def reported(self, known: JobRecord, report: Report) -> None:
+        """Do nothing: the numbers of a job count when it ends."""
+
+    def ended(self, known: JobRecord) -> None:
+        """Describe what is found so far."""
+        if known.job.kind != "teacher":
+            self._describe(note(self._sweep, "\n".join(self._so_far())))
+
+    def _so_far(self) -> list[str]:
+        over = [known.job.kind for known in self._record.jobs.values() if known.outcome is not None]
+        counts = ", ".join(f"{over.count(kind)} {title}" for kind, title in OVER.items())
+        preference = self._sweep.settings.preference
+        choices = [Choice.of(self._record, study.objectives, preference, study.row) for study in self._studies]
+        return [f"{RUNS} Over: {counts}.\n", *report.fronts(self._studies, choices)]
+
+
+def note(sweep: Sweep, table: str = RUNS) -> str:
     """Return the description in Markdown, at most `LIMIT` characters; without a table, that of a running sweep.
 
     Args:
@@ -21,8 +56,6 @@ def note(sweep: Sweep, table: str = "") -> str:
         table: the text of its `table.md`; paragraphs that do not fit are left out.
     """
     text, made_by = f"{_asked(sweep)}\n", f"\nMade by\n\n```\n{command(sweep)}\n```\n"
-    if not table:
-        return f"{text}\nThe sweep runs, or was interrupted: its trials are nested under this run.\n{made_by}"
     paragraphs = table.strip().split("\n\n")
     for number, paragraph in enumerate(paragraphs, 1):
         rest = REST if number < len(paragraphs) else ""

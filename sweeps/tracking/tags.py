@@ -23,8 +23,9 @@ def ending(known: JobRecord) -> dict[str, str]:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the tags that tell which code ran: the git commit if there is one, and the versions of packages."""
+    """Return the tags that tell which code ran: the command, the git commit if there is one, versions of packages."""
     tags = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
+    tags |= {"mlflow.source.name": "sweeps/search.py", "mlflow.source.type": "LOCAL"}
     here = Path(__file__).parent
     commit = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     if commit.returncode == 0:
