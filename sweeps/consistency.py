@@ -10,6 +10,7 @@ from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Record, epochs_kept, open_mended
 from sweeps.results import finals, report
 from sweeps.results.confirm import Choice
+from sweeps.results.html import FILE as REPORT
 from sweeps.results.note import note
 from sweeps.settings.sweep import JOURNAL_FILE, Sweep
 from sweeps.study.database import check_stores, study_storage_of
@@ -71,7 +72,8 @@ class Views:
         yield f"MLflow: {len(found)} of {len(self.record.jobs)} jobs were written again"
         choices = [self._choice(row) for row in self._sweep.searched]
         results = finals.results(self.record, choices, self._sweep.settings.rows)
-        pictures = sorted((self._folder / "pictures").glob("*.png")) + list(self._folder.glob("table.md"))
+        kept = ("pictures/*.png", "table.md", REPORT)
+        pictures = [path for pattern in kept for path in sorted(self._folder.glob(pattern))]
         at = max((known.ended for known in self.record.jobs.values()), default=int(time.time() * 1000))
         numbers = report.metrics(self.record, self._study(), choices[0], results)
         self._view.finish(numbers, at, pictures, self._model())

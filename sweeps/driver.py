@@ -20,6 +20,7 @@ from sweeps.machines.machine import OwnMachine
 from sweeps.results import finals, report
 from sweeps.results.confirm import Choice
 from sweeps.results.finals import Exams
+from sweeps.results.html import Found, write_report
 from sweeps.results.note import GrowingNote, note
 from sweeps.results.pictures import draw_sweep
 from sweeps.results.progress import Progress
@@ -132,13 +133,23 @@ def conclude(parts: Parts) -> int:
     led = report.leads(results)
     searched = report.fronts(studies, choices) if settings.trials else []
     tables = [*report.accuracies(sweep, results, finals.COLUMNS, parts.splits.finalists), *led, *searched]
+    found = Found(
+        sweep=sweep,
+        record=record,
+        studies=studies if settings.trials else [],
+        choices=choices if settings.trials else [],
+        results=results,
+        class_names=parts.splits.class_names,
+        link=lambda key: report.address(sweep, parts.tracker.page(key)),
+    )
     paths = [*draw_sweep(studies[0], choices[0], results, folder), finals.write_table(tables, folder)]
+    paths.append(write_report(found))
     numbers = report.metrics(record, studies[0], choices[0], results)
     parts.tracker.finish(numbers, paths, finals.finalist_model(record, choices[0]))
     parts.tracker.describe(note(sweep, "\n".join(tables)))
     for line in report.conclusion(sweep, parts.splits, record, studies, choices, results, [*searched, *led], paths):
         parts.progress.say(line)
-    parts.progress.say(report.way_to_mlflow(sweep, parts.tracker.page))
+    parts.progress.say(report.way_to_mlflow(sweep, parts.tracker.page()))
     return 0 if finals.are_in(results, settings.trials) else 1
 
 

@@ -50,6 +50,21 @@ def test_ends_with_a_table_the_pictures_and_the_way_into_mlflow(folder: Path) ->
     }
 
 
+def test_the_report_has_the_numbers_of_the_table_and_of_the_study(folder: Path) -> None:
+    def cells(html: str) -> list[list[str]]:
+        rows = re.findall(r"<tr>(.*?)</tr>", html)
+        return [[re.sub("<[^>]*>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in rows]
+
+    finals, *_, trials = re.findall(r"<table.*?</table>", (folder / "runs/small/report.html").read_text(), re.DOTALL)
+    lines = (folder / "runs/small/table.md").read_text().split("\n\n")[1].splitlines()
+    assert cells(finals) == [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "---" not in line]
+    expected = [
+        [str(trial.number), *(f"{100 * value:.1f}" for value in trial.values)]
+        for trial in study_of(folder).get_trials(states=[TrialState.COMPLETE])
+    ]
+    assert [row[:3] for row in cells(trials)[1:] if "complete" in row] == expected
+
+
 def test_the_description_in_mlflow_has_the_command_and_the_tables(folder: Path) -> None:
     (parent,) = [run for run in mlflow_runs(folder, "small") if run.data.tags["ltsd.kind"] == "sweep"]
     told = parent.data.tags["mlflow.note.content"]

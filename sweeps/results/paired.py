@@ -6,7 +6,7 @@ from ltsd.evaluation.comparison import paired_difference
 from ltsd.evaluation.correctness import read_correctness
 from ltsd.evaluation.evaluate import Correctness
 from sweeps.results.finals import Examined, Results
-from sweeps.settings.rows import title_of
+from sweeps.settings.rows import BASELINE, TUNED, title_of
 
 COLUMNS = {
     "clean": ("clean", ""),
@@ -18,6 +18,12 @@ COLUMNS = {
 }
 """By column: the attack in the correctness file (`square` ends AutoAttack), and the group of classes."""
 SEED = 0
+
+
+def baseline(results: Results) -> str:
+    """Return the row over which leads are told: the tuned AT-BSL if there is one, else AT-BSL."""
+    tuned = f"{TUNED}{BASELINE}"
+    return tuned if tuned in results else BASELINE
 
 
 def differences(results: Results, baseline: str) -> list[list[str]]:

@@ -16,13 +16,16 @@ from sweeps.machines.machine import Machines
 from sweeps.results import confirm, finals
 from sweeps.results.confirm import Choice
 from sweeps.results.finals import Results
-from sweeps.results.paired import differences
+from sweeps.results.paired import baseline, differences
 from sweeps.settings.addresses import flag_of, given_again, without_password
 from sweeps.settings.flags import AUTO
 from sweeps.settings.objectives import MEASURED
-from sweeps.settings.rows import BASELINE, FINALIST, TUNED, title_of
+from sweeps.settings.rows import FINALIST, title_of
 from sweeps.settings.sweep import Sweep
 from sweeps.study.searcher import Study
+
+OWN_SERVER = "http://127.0.0.1:5000"
+"""Where `mlflow ui` answers, which the last line of a sweep starts."""
 
 
 def introduction(
@@ -90,9 +93,8 @@ def accuracies(sweep: Sweep, results: Results, titles: Iterable[str], finalists:
 
 def leads(results: Results) -> list[str]:
     """Return every row's lead over AT-BSL in Markdown, over the tuned one if there is one; nothing without AT-BSL."""
-    tuned = f"{TUNED}{BASELINE}"
     try:
-        rows = differences(results, tuned if tuned in results else BASELINE)
+        rows = differences(results, baseline(results))
     except UserError as error:  # the accuracies are on record all the same
         return [f"the leads over the baseline cannot be told: {error}\n"]
     if not rows:
@@ -224,9 +226,16 @@ def way_to_mlflow(sweep: Sweep, page: str) -> str:
     """Return how to open the sweep's page in MLflow; `page` follows the server's address."""
     uri = without_password(sweep.settings.tracking_uri)
     if uri.startswith("http"):
-        return f"browse it: {uri.rstrip('/')}/{page}"
+        return f"browse it: {address(sweep, page)}"
     serve = f"mlflow ui --host 127.0.0.1 --backend-store-uri {shlex.quote(uri)}"
-    return f"browse it: {serve}\nthen open http://127.0.0.1:5000/{page}"
+    return f"browse it: {serve}\nthen open {address(sweep, page)}"
+
+
+def address(sweep: Sweep, page: str) -> str:
+    """Return the whole address of a page in MLflow; "" for no page."""
+    uri = without_password(sweep.settings.tracking_uri)
+    server = uri.rstrip("/") if uri.startswith("http") else OWN_SERVER
+    return f"{server}/{page}" if page else ""
 
 
 def resume_command(sweep: Sweep) -> str:

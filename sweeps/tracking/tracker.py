@@ -12,7 +12,7 @@ from sweeps.journal.outbox import Outbox
 from sweeps.journal.record import JobRecord, Record
 from sweeps.settings.addresses import without_secret
 from sweeps.tracking.agreement import repair
-from sweeps.tracking.view import MlflowView, is_outage
+from sweeps.tracking.view import PARENT, MlflowView, is_outage
 
 REFUSED_S = 4.0
 
@@ -39,10 +39,9 @@ class Tracker:
                 self._say(f"MLflow lacked something of {len(repaired)} jobs and has it now")
         self._outbox.start()
 
-    @property
-    def page(self) -> str:
+    def page(self, job: str = PARENT) -> str:
         """See `MlflowView.page`."""
-        return self._view.page
+        return self._view.page(job)
 
     def describe(self, note: str) -> None:
         """Set the description of the sweep's run."""

@@ -64,6 +64,7 @@ class MlflowView:
         self._experiment_id = ""
         self._ids: dict[str, str] = {}
         self._told: dict[str, set[Point]] = {}  # what the runs have that still run
+        self._before: dict[str, str] = {}  # the runs that were there when MLflow was reached
         self._perhaps: set[str] = set()  # jobs that MLflow may have a run of, whether or not its answer came through
 
     @classmethod
@@ -85,7 +86,8 @@ class MlflowView:
             self._experiment_id = experiment.experiment_id if experiment else ""
             if experiment and experiment.lifecycle_stage == LifecycleStage.DELETED:
                 raise in_the_bin(self.experiment, self._experiment_id, self._uri)
-            self._perhaps = {run.data.tags["ltsd.job"] for run in self.runs()}
+            self._before = {run.data.tags["ltsd.job"]: run.info.run_id for run in self.runs()}
+            self._perhaps = set(self._before)
             self._told = {}
 
     def open(self) -> None:
@@ -127,10 +129,10 @@ class MlflowView:
         """Set the parent run's description, in Markdown."""
         self._client.set_tag(self._ids[PARENT], MLFLOW_RUN_NOTE, note)
 
-    @property
-    def page(self) -> str:
-        """The part of an MLflow address after its server: the page of the parent run."""
-        return f"#/experiments/{self._experiment_id}/runs/{self._ids[PARENT]}"
+    def page(self, job: str = PARENT) -> str:
+        """Return the part of an MLflow address after its server: the page of a job's run; "" if it has none yet."""
+        run_id = self._ids.get(job) or self._before.get(job)
+        return f"#/experiments/{self._experiment_id}/runs/{run_id}" if run_id else ""
 
     def bring(self, known: JobRecord) -> None:
         """Write what is on record of a job and missing in its run, in as few calls as possible."""

@@ -21,10 +21,10 @@ pytestmark = [
 
 RAY = str(VENV / "bin" / "ray")
 HOSTS = 4
-LINK_DOWN_S = 60.0
+LINK_DOWN_S = 50.0
 SWEEP = (
     *("--ray-address", "auto", "--storage", "~/storage/runs", "--tracking-uri", "http://127.0.0.1:5000"),
-    *("--search", "distill,balance", "--teacher.epochs", "10", "--confirm", "1", "--final-seeds", "1"),
+    *("--search", "distill", "--teacher.epochs", "5", "--confirm", "1", "--final-seeds", "1"),
     *("--final-attack", "none", "--references", "''"),
 )
 
@@ -120,7 +120,7 @@ def test_lost_workers_a_cut_link_a_late_host_and_a_lost_head_cost_no_trial(clust
     """One sweep meets it all: what is over stays as it was, the rest is tried again, and the records agree."""
     powerless, cut, newcomer = cluster.workers
     # Trials that take longer than a worker's start: shorter ones go to workers that are there already.
-    sweep = cluster.search("night", "--trials", "18", "--epochs", "80", "--trial-steps", "10")
+    sweep = cluster.search("night", "--trials", "16", "--epochs", "80", "--trial-steps", "10")
     for host in (powerless, cut):
         wait_until(f"{host.address} works", lambda host=host: bool(running_on(cluster.record("night"), host)), 120)
     powerless.pull_the_plug()
@@ -145,7 +145,8 @@ def test_lost_workers_a_cut_link_a_late_host_and_a_lost_head_cost_no_trial(clust
     assert sweep.wait(60) != 0
     cluster.head.boot()
     cluster.up()
-    cluster.ends_well(cluster.search("night", "--resume"))
+    # What was proposed is finished, and nothing more is proposed: the rest of the night would teach nothing new.
+    cluster.ends_well(cluster.search("night", "--resume", "--trials", "1"))
     cluster.audit("night")
     record = cluster.record("night")
     assert {known.outcome for known in record.jobs.values()} <= {"done", "pruned", "reused"}
