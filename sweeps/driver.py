@@ -11,6 +11,7 @@ import torch
 from ltsd.data import load_splits
 from ltsd.output import CLOSED
 from sweeps.dispatch.dispatcher import Dispatcher, Listener
+from sweeps.dispatch.final_runs import Exams
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
 from sweeps.journal.exchange import exchange_of
@@ -19,7 +20,6 @@ from sweeps.machines.cluster import Cluster
 from sweeps.machines.machine import OwnMachine
 from sweeps.results import finals, report
 from sweeps.results.confirm import Choice
-from sweeps.results.finals import Exams
 from sweeps.results.html import Found, write_report
 from sweeps.results.note import GrowingNote, note
 from sweeps.results.pictures import draw_sweep

@@ -9,12 +9,12 @@ from optuna.distributions import FloatDistribution
 from ltsd.config import Config
 from ltsd.data import Splits
 from sweeps.dispatch.dispatcher import Dispatcher
+from sweeps.dispatch.final_runs import Exams
 from sweeps.dispatch.plan import Plan
 from sweeps.journal.exchange import SharedFolder
 from sweeps.journal.jobs import BEGINS, Job, Report
 from sweeps.journal.record import Record
 from sweeps.machines.machine import OwnMachine
-from sweeps.results.finals import Exams
 from sweeps.settings.flags import Settings
 from sweeps.settings.objectives import Objectives, Preference
 from sweeps.study.search import Search

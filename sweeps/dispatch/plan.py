@@ -4,14 +4,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ltsd.config import Config
+from sweeps.dispatch import final_runs
+from sweeps.dispatch.final_runs import Exams
 from sweeps.dispatch.stages import Stages
 from sweeps.dispatch.teaching import Teaching
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
-from sweeps.results import finals
-from sweeps.results.finals import Exams
 from sweeps.settings.objectives import Preference
 from sweeps.study.search import Search
 from sweeps.worker.teachers import TeacherStore
@@ -41,10 +41,10 @@ class Plan:
     ) -> None:
         self._teaching = Teaching(store, folder, exchange)
         self._references: list[Job] = []
-        left = [job for job in finals.reference_jobs(base, exams, folder) if not record.is_done(job)]
+        left = [job for job in final_runs.reference_jobs(base, exams, folder) if not record.is_done(job)]
         self._searches: list[Stages] = []
         for search in searches if trials else ():
-            untuned = [job for job in left if finals.is_of_row(job, search.row or base.method)]
+            untuned = [job for job in left if final_runs.is_of_row(job, search.row or base.method)]
             left = [job for job in left if job not in untuned]
             stages = Stages(
                 search,

@@ -7,6 +7,8 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from ltsd.config import Config
+from sweeps.dispatch.confirmations import confirmation_jobs
+from sweeps.dispatch.final_runs import Exams, jobs_of_trial
 from sweeps.dispatch.teaching import Teaching
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job, trial_key
@@ -14,7 +16,6 @@ from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
 from sweeps.results import confirm, finals
 from sweeps.results.confirm import Choice
-from sweeps.results.finals import Exams
 from sweeps.settings.objectives import Preference
 from sweeps.study.search import Search
 from sweeps.study.searcher import Proposal
@@ -86,7 +87,7 @@ class Stages:
         found = confirm.scores(self._record, self._study.objectives, search.row)
         complete = self._study.trials(TrialState.COMPLETE)
         trials = confirm.contenders(complete, found, self._confirmed, turn, self._preference)
-        jobs = confirm.confirmation_jobs(search.row, search.tried, trials, turn, self._folder, self._exchange)
+        jobs = confirmation_jobs(search.row, search.tried, trials, turn, self._folder, self._exchange)
         return self._missing(jobs)
 
     def _finalists(self) -> list[Job]:
@@ -94,7 +95,7 @@ class Stages:
         wanted = [
             job
             for row, trial in finals.chosen_rows(choice).items()
-            for job in finals.jobs_of_trial(row, trial, self._config_of(trial), self._exams, self._folder)
+            for job in jobs_of_trial(row, trial, self._config_of(trial), self._exams, self._folder)
         ]
         wanted = [self._teaching.taught(job) for job in wanted]
         untuned = [job for job in self._untuned if job.config not in [job.config for job in wanted]]

@@ -8,15 +8,12 @@ on a second seed, the better half of those on a third. The defaults take part to
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Self
 
 from optuna.trial import FrozenTrial
 
-from ltsd.config import Config
-from sweeps.journal.exchange import Exchange
-from sweeps.journal.jobs import Job, newest_checkpoint, trial_key
+from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
 from sweeps.settings.objectives import Objectives, Preference, Scores
 
@@ -50,26 +47,6 @@ def contenders(
         done = {trial.number: mean(found.get(trial.number, [])[: past + 1]) for trial in (*left, *untuned)}
         left.sort(key=lambda trial: preference.key(done[trial.number], done.get(DEFAULTS, ())), reverse=True)
     return [*left[: math.ceil(count / 2**turn)], *untuned]
-
-
-def confirmation_jobs(
-    row: str, base: Config, trials: Sequence[FrozenTrial], turn: int, folder: Path, exchange: Exchange
-) -> list[Job]:
-    """Return a job for each trial of a row's search on seed number `turn`; on the first, the trial's own, its last
-    checkpoint is only scored again.
-    """
-    jobs = []
-    for trial in trials:
-        config, start = base.override(trial.params), None
-        if turn == 0:
-            own = Job("trial", trial_key(row, trial.number), config, "train", str(folder), row=row)
-            exchange.bring_checkpoint(own)
-            start = newest_checkpoint(own)
-        seed = base.seed + turn
-        key = f"{trial_key(row, trial.number).replace('trial', PREFIX, 1)}-s{seed}"
-        of_seed = replace(config, seed=seed)
-        jobs.append(Job("confirm", key, of_seed, "train", str(folder), resume=str(start or ""), row=row))
-    return jobs
 
 
 def trial_of(job: Job) -> int:

@@ -2,16 +2,15 @@
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ltsd.config import Config
 from ltsd.files import publishing
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
 from sweeps.results.confirm import Choice
-from sweeps.settings.rows import END, FINALIST, TUNED, overrides, title_of
+from sweeps.settings.rows import END, FINALIST, TUNED, title_of
 
 COLUMNS = {
     "clean": "test/clean_acc",
@@ -36,57 +35,12 @@ SHOWN = (
 """What is shown at the end of a sweep; the table in its folder has every column."""
 
 
-@dataclass(frozen=True)
-class Exams:
-    """The AutoAttack ensembles of the finalist and of the references, the number of seeds, and the reference rows."""
-
-    seeds: int
-    finalist: str
-    references: str
-    rows: tuple[str, ...]
-
-
 def chosen_rows(choice: Choice) -> dict[str, int]:
     """Return the table rows that a search gives, with their trials: its finalist and, for the sweep's own search, the
     ends of the front.
     """
     finalist = {} if choice.finalist is None else {f"{TUNED}{choice.row}" if choice.row else FINALIST: choice.finalist}
     return finalist | ({} if choice.row else {f"{END}{name}": number for name, number in choice.ends.items()})
-
-
-def jobs_of_trial(row: str, trial: int, config: Config, exams: Exams, folder: Path) -> list[Job]:
-    """Return the final runs of a trial's configuration, one a seed, on the complete training set; ends of the front get
-    the exam of a reference.
-    """
-    exam = exams.references if row.startswith(END) else exams.finalist
-    of_search = row.removeprefix(TUNED) if row.startswith(TUNED) else ""
-    return _jobs(f"{row}-{trial:04d}", config, exams.seeds, exam, folder, of_search)
-
-
-def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
-    """Return the final runs of the reference rows on the same splits and seeds, seed by seed."""
-    by_row = [_jobs(row, base.override(overrides(row)), exams.seeds, exams.references, folder) for row in exams.rows]
-    return [job for of_seed in zip(*by_row, strict=True) for job in of_seed]
-
-
-def is_of_row(reference: Job, row: str) -> bool:
-    """Return whether a reference is a run of a row."""
-    return reference.key.startswith(f"final-{row}-s")
-
-
-def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path, of_search: str = "") -> list[Job]:
-    return [
-        Job(
-            "final",
-            f"final-{row}-s{seed}",
-            replace(config, seed=seed),
-            "complete",
-            str(folder),
-            exam=exam,
-            row=of_search,
-        )
-        for seed in range(config.seed, config.seed + seeds)
-    ]
 
 
 @dataclass(frozen=True)
