@@ -11,7 +11,6 @@ import torch
 from ltsd.data import load_splits
 from ltsd.output import CLOSED
 from sweeps.dispatch.dispatcher import Dispatcher, Listener
-from sweeps.dispatch.final_runs import Exams
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
 from sweeps.journal.exchange import exchange_of
@@ -67,7 +66,8 @@ def run(parts: Parts) -> int:
     safes = [Safe(exchange, sweep.settings.folder, progress.say)] if sweep.settings.shared else []
     code, patience = 1, PATIENCE_INTERRUPTED_S
     try:
-        plan = plan_of(parts)
+        store = TeacherStore(Path(sweep.settings.storage), parts.splits)
+        plan = Plan(sweep.settings, sweep.base, parts.searches, record, store, machines, exchange)
         compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
         studies = [search.study for search in parts.searches]
         growing = GrowingNote(sweep, record, studies, tracker.describe)
@@ -89,24 +89,6 @@ def run(parts: Parts) -> int:
         for safe in safes:
             safe.close(PATIENCE_S if code == 0 else PATIENCE_INTERRUPTED_S)
     return CLOSED if code == 0 and progress.asked else code
-
-
-def plan_of(parts: Parts) -> Plan:
-    """Plan the jobs that the settings ask for, without those on record."""
-    settings = parts.sweep.settings
-    return Plan(
-        parts.sweep.base,
-        parts.searches,
-        parts.record,
-        TeacherStore(Path(settings.storage), parts.splits),
-        settings.folder.absolute(),
-        trials=settings.trials,
-        confirmed=settings.confirm,
-        preference=settings.preference,
-        exams=Exams(settings.final_seeds, settings.final_attack, settings.reference_attack, settings.rows),
-        machines=parts.machines,
-        exchange=parts.exchange,
-    )
 
 
 def interrupted(progress: Progress, told: str) -> int:

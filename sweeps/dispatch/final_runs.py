@@ -1,35 +1,26 @@
 """The final runs of a sweep: of the finalists, of the ends of the front, and of the references."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from ltsd.config import Config
 from sweeps.journal.jobs import Job
+from sweeps.settings.flags import Settings
 from sweeps.settings.rows import END, TUNED, overrides
 
 
-@dataclass(frozen=True)
-class Exams:
-    """The AutoAttack ensembles of the finalist and of the references, the number of seeds, and the reference rows."""
-
-    seeds: int
-    finalist: str
-    references: str
-    rows: tuple[str, ...]
-
-
-def jobs_of_trial(row: str, trial: int, config: Config, exams: Exams, folder: Path) -> list[Job]:
+def jobs_of_trial(row: str, trial: int, config: Config, settings: Settings) -> list[Job]:
     """Return the final runs of a trial's configuration, one a seed, on the complete training set; ends of the front get
     the exam of a reference.
     """
-    exam = exams.references if row.startswith(END) else exams.finalist
+    exam = settings.reference_attack if row.startswith(END) else settings.final_attack
     of_search = row.removeprefix(TUNED) if row.startswith(TUNED) else ""
-    return _jobs(f"{row}-{trial:04d}", config, exams.seeds, exam, folder, of_search)
+    return _jobs(f"{row}-{trial:04d}", config, exam, settings, of_search)
 
 
-def reference_jobs(base: Config, exams: Exams, folder: Path) -> list[Job]:
+def reference_jobs(base: Config, settings: Settings) -> list[Job]:
     """Return the final runs of the reference rows on the same splits and seeds, seed by seed."""
-    by_row = [_jobs(row, base.override(overrides(row)), exams.seeds, exams.references, folder) for row in exams.rows]
+    exam = settings.reference_attack
+    by_row = [_jobs(row, base.override(overrides(row)), exam, settings) for row in settings.rows]
     return [job for of_seed in zip(*by_row, strict=True) for job in of_seed]
 
 
@@ -38,16 +29,9 @@ def is_of_row(reference: Job, row: str) -> bool:
     return reference.key.startswith(f"final-{row}-s")
 
 
-def _jobs(row: str, config: Config, seeds: int, exam: str, folder: Path, of_search: str = "") -> list[Job]:
+def _jobs(row: str, config: Config, exam: str, settings: Settings, of_search: str = "") -> list[Job]:
+    folder = str(settings.folder.absolute())
     return [
-        Job(
-            "final",
-            f"final-{row}-s{seed}",
-            replace(config, seed=seed),
-            "complete",
-            str(folder),
-            exam=exam,
-            row=of_search,
-        )
-        for seed in range(config.seed, config.seed + seeds)
+        Job("final", f"final-{row}-s{seed}", replace(config, seed=seed), "complete", folder, exam=exam, row=of_search)
+        for seed in range(config.seed, config.seed + settings.final_seeds)
     ]

@@ -1,18 +1,16 @@
 """Choose the next job among those that a sweep needs and that are not on record."""
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from ltsd.config import Config
 from sweeps.dispatch import final_runs
-from sweeps.dispatch.final_runs import Exams
 from sweeps.dispatch.stages import Stages
 from sweeps.dispatch.teaching import Teaching
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
-from sweeps.settings.objectives import Preference
+from sweeps.settings.flags import Settings
 from sweeps.study.search import Search
 from sweeps.worker.teachers import TeacherStore
 
@@ -26,35 +24,26 @@ class Plan:
 
     def __init__(
         self,
+        settings: Settings,
         base: Config,
         searches: Sequence[Search],
         record: Record,
         store: TeacherStore,
-        folder: Path,
-        *,
-        trials: int,
-        confirmed: int,
-        preference: Preference,
-        exams: Exams,
         machines: Machines,
         exchange: Exchange,
     ) -> None:
-        self._teaching = Teaching(store, folder, exchange)
+        self._teaching = Teaching(store, settings.folder.absolute(), exchange)
         self._references: list[Job] = []
-        left = [job for job in final_runs.reference_jobs(base, exams, folder) if not record.is_done(job)]
+        left = [job for job in final_runs.reference_jobs(base, settings) if not record.is_done(job)]
         self._searches: list[Stages] = []
-        for search in searches if trials else ():
+        for search in searches if settings.trials else ():
             untuned = [job for job in left if final_runs.is_of_row(job, search.row or base.method)]
             left = [job for job in left if job not in untuned]
             stages = Stages(
+                settings,
                 search,
                 record,
                 self._teaching,
-                folder,
-                trials=trials,
-                confirmed=confirmed,
-                preference=preference,
-                exams=exams,
                 untuned=[self._teaching.taught(job) for job in untuned],
                 references=self._references,
                 machines=machines,

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from pathlib import Path
 
 from optuna.trial import TrialState
 
 from ltsd.config import Config
 from sweeps.dispatch.confirmations import confirmation_jobs
-from sweeps.dispatch.final_runs import Exams, jobs_of_trial
+from sweeps.dispatch.final_runs import jobs_of_trial
 from sweeps.dispatch.teaching import Teaching
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job, trial_key
@@ -16,7 +15,7 @@ from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
 from sweeps.results import confirm, finals
 from sweeps.results.confirm import Choice
-from sweeps.settings.objectives import Preference
+from sweeps.settings.flags import Settings
 from sweeps.study.search import Search
 from sweeps.study.searcher import Proposal
 
@@ -31,29 +30,24 @@ class Stages:
 
     def __init__(
         self,
+        settings: Settings,
         search: Search,
         record: Record,
         teaching: Teaching,
-        folder: Path,
         *,
-        trials: int,
-        confirmed: int,
-        preference: Preference,
-        exams: Exams,
         untuned: Sequence[Job],
         references: list[Job],
         machines: Machines,
         exchange: Exchange,
     ) -> None:
-        self._search, self._study, self._record = search, search.study, record
-        self._teaching, self._folder = teaching, folder
-        self._trials, self._confirmed, self._preference, self._exams = trials, confirmed, preference, exams
+        self._settings, self._folder = settings, settings.folder.absolute()
+        self._search, self._study, self._record, self._teaching = search, search.study, record, teaching
         self._untuned, self._references = untuned, references
         self._machines, self._exchange = machines, exchange
         turns = [partial(self._confirmations, turn) for turn in range(confirm.SEEDS)]
         self._left: list[Callable[[], list[Job]]] = [*turns, self._finalists]
         self.waiting = [self._trial_job(proposal) for proposal in self._study.orphans()]
-        self.final_runs = len(untuned) + exams.seeds
+        self.final_runs = len(untuned) + settings.final_seeds
 
     @property
     def row(self) -> str:
@@ -63,7 +57,7 @@ class Stages:
     @property
     def is_searching(self) -> bool:
         """Whether trials remain to be proposed."""
-        return self._study.asked < self._trials
+        return self._study.asked < self._settings.trials
 
     def next(self, running: Collection[Job]) -> Job | None:
         """Return the next job beside the running ones; None if there is none now, or no more."""
@@ -86,16 +80,17 @@ class Stages:
         search = self._search
         found = confirm.scores(self._record, self._study.objectives, search.row)
         complete = self._study.trials(TrialState.COMPLETE)
-        trials = confirm.contenders(complete, found, self._confirmed, turn, self._preference)
+        settings = self._settings
+        trials = confirm.contenders(complete, found, settings.confirm, turn, settings.preference)
         jobs = confirmation_jobs(search.row, search.tried, trials, turn, self._folder, self._exchange)
         return self._missing(jobs)
 
     def _finalists(self) -> list[Job]:
-        choice = Choice.of(self._record, self._study.objectives, self._preference, self._search.row)
+        choice = Choice.of(self._record, self._study.objectives, self._settings.preference, self._search.row)
         wanted = [
             job
             for row, trial in finals.chosen_rows(choice).items()
-            for job in jobs_of_trial(row, trial, self._config_of(trial), self._exams, self._folder)
+            for job in jobs_of_trial(row, trial, self._config_of(trial), self._settings)
         ]
         wanted = [self._teaching.taught(job) for job in wanted]
         untuned = [job for job in self._untuned if job.config not in [job.config for job in wanted]]
