@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from ltsd.evaluation.exam import TITLES
-from sweeps.journal.jobs import Kind
+from sweeps.journal.jobs import Kind, trial_key
 from sweeps.journal.record import JobRecord, Record
 from sweeps.results.confirm import DEFAULTS, Choice, mean
 from sweeps.results.finals import Examined, Results
@@ -36,9 +36,43 @@ def front(study: Study, choice: Choice, link: Link) -> go.Figure:
     """Draw the second objective against the first: trials, their front, confirmed trials, defaults and finalist."""
     names, complete = study.objectives.names, study.trials(TrialState.COMPLETE)
     figure = go.Figure()
-    _add_points(figure, complete, "trial (validation)", link, color=GREY, size=7)
+
+    def run_of(number: int) -> str:
+        return link(trial_key(study.row, number))
+
+    _add_points(figure, complete, "trial (validation)", run_of, color=GREY, size=7)
     edge = sorted(study.front(), key=lambda trial: trial.values[0])
-    _add_points(figure, edge, "front of the trials", link, color=BLUE, size=8, line=True)
+    _add_points(figure, edge, "front of the trials", run_of, color=BLUE, size=8, line=True)
+    _add_confirmed(figure, complete, choice, run_of)
+    axes = [f"{name} accuracy, percent" for name in names]
+    return figure.update_layout(**LAYOUT, xaxis_title=axes[0], yaxis_title=axes[1], height=480)
+
+
+def _add_points(
+    figure: go.Figure,
+    trials: Sequence[FrozenTrial],
+    name: str,
+    run_of: Callable[[int], str],
+    *,
+    line: bool = False,
+    **marker: Any,
+) -> None:
+    figure.add_scatter(
+        x=[100 * trial.values[0] for trial in trials],
+        y=[100 * trial.values[1] for trial in trials],
+        mode="lines+markers" if line else "markers",
+        line={"shape": "vh", "color": marker["color"]},
+        hovertext=[_told(trial) for trial in trials],
+        customdata=[run_of(trial.number) for trial in trials],
+        name=name,
+        marker=marker,
+    )
+
+
+def _add_confirmed(
+    figure: go.Figure, complete: Sequence[FrozenTrial], choice: Choice, run_of: Callable[[int], str]
+) -> None:
+    """Draw the mean of every confirmed trial with its standard error; mark the defaults and the finalist."""
     by_number = {trial.number: trial for trial in complete}
     middles = {number: [100 * score for score in mean(scores)] for number, scores in choice.found.items()}
     known = [number for number in middles if number in by_number]
@@ -51,7 +85,7 @@ def front(study: Study, choice: Choice, link: Link) -> go.Figure:
         text=[str(number) for number in known],
         textposition="top right",
         hovertext=[_told(by_number[number]) for number in known],
-        customdata=[link(f"trial-{number:04d}") for number in known],
+        customdata=[run_of(number) for number in known],
         name="confirmed trial, standard error",
         marker={"color": ORANGE, "size": 9},
     )
@@ -61,23 +95,6 @@ def front(study: Study, choice: Choice, link: Link) -> go.Figure:
             figure.add_scatter(
                 x=x, y=y, mode="markers", name=title, marker={"symbol": symbol, "size": 17, "color": "#222"}
             )
-    axes = [f"{name} accuracy, percent" for name in names]
-    return figure.update_layout(**LAYOUT, xaxis_title=axes[0], yaxis_title=axes[1], height=480)
-
-
-def _add_points(
-    figure: go.Figure, trials: Sequence[FrozenTrial], name: str, link: Link, *, line: bool = False, **marker: Any
-) -> None:
-    figure.add_scatter(
-        x=[100 * trial.values[0] for trial in trials],
-        y=[100 * trial.values[1] for trial in trials],
-        mode="lines+markers" if line else "markers",
-        line={"shape": "vh", "color": marker["color"]},
-        hovertext=[_told(trial) for trial in trials],
-        customdata=[link(f"trial-{trial.number:04d}") for trial in trials],
-        name=name,
-        marker=marker,
-    )
 
 
 def _told(trial: FrozenTrial) -> str:

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from ltsd.errors import UserError
 from ltsd.evaluation.exam import TITLES
 from ltsd.files import publishing
+from sweeps.journal.jobs import trial_key
 from sweeps.journal.record import Record
 from sweeps.results import charts, finals, report
 from sweeps.results.charts import Link
@@ -107,8 +108,7 @@ def _sections(found: Found) -> Iterator[tuple[str, str, str]]:
     yield from _final_sections(found)
     for study, choice in zip(found.studies, found.choices, strict=True):
         of = f" of {escape(title_of(study.row))}" if study.row else ""
-        link: Link = (lambda key: "") if study.row else found.link
-        for title, hint, body in _search_sections(found, study, choice, link):
+        for title, hint, body in _search_sections(found, study, choice):
             yield f"{title}{of}", hint, body
     yield "Timeline", "What each worker did, machine by machine.", _figure(charts.timeline(found.record))
 
@@ -138,13 +138,13 @@ def _leads(results: Results) -> str:
     return _table(rows) if rows else ""
 
 
-def _search_sections(found: Found, study: Study, choice: Choice, link: Link) -> Iterator[tuple[str, str, str]]:
+def _search_sections(found: Found, study: Study, choice: Choice) -> Iterator[tuple[str, str, str]]:
     complete = study.trials(TrialState.COMPLETE)
     told = report.unmet(choice, study) or report.chosen(choice)
     if complete and len(study.objectives.names) > 1:
         hint = f"{escape(told)}. Hover for the knobs; click a point to open its run in MLflow."
-        yield "The front", hint, _figure(charts.front(study, choice, link))
-    yield "Trials", "Click a column's head to sort.", _trials(found.record, study, link)
+        yield "The front", hint, _figure(charts.front(study, choice, found.link))
+    yield "Trials", "Click a column's head to sort.", _trials(study, found.link)
     if len(complete) > 1 and len(complete[0].params) > 1:
         hint = "Drag along an axis to keep the trials in that range; drag an axis' name to move it."
         yield "Parallel coordinates", hint, _figure(charts.parallel_coordinates(study))
@@ -155,14 +155,14 @@ def _search_sections(found: Found, study: Study, choice: Choice, link: Link) -> 
     yield "Learning curves", hint, _figure(charts.curves(found.record, study.row, epochs))
 
 
-def _trials(record: Record, study: Study, link: Link) -> str:
+def _trials(study: Study, link: Link) -> str:
     knobs = list(dict.fromkeys(name for trial in study.trials() for name in trial.params))
     rows = []
     for trial in study.trials():
         scores = [f"{100 * value:.1f}" for value in trial.values or ()] or ["–"] * len(study.objectives.names)
         values = [f"{trial.params[name]:.4g}" if name in trial.params else "–" for name in knobs]
         rows.append([str(trial.number), *scores, trial.state.name.lower(), *values])
-    addresses = [link(f"trial-{trial.number:04d}") for trial in study.trials()]
+    addresses = [link(trial_key(study.row, trial.number)) for trial in study.trials()]
     return _table([["trial", *study.objectives.names, "state", *knobs], *rows], addresses)
 
 
