@@ -97,10 +97,8 @@ def _state(found: Found) -> str:
     over = sum(known.outcome is not None for known in jobs)
     seconds = sum((known.ended - known.started) / 1000 for known in jobs if known.ended)
     base = found.sweep.base
-    return escape(
-        f"{title_of(base.method)} on {base.data.source}: {over} of {len(jobs)} jobs are over; they took "
-        f"{seconds / 3600:.2f} hours of a worker, with one processor core each."
-    )
+    work = f"{title_of(base.method)} on {base.data.source}"
+    return escape(f"{work}: {over} of {len(jobs)} jobs are over, after {seconds / 3600:.2f} core-hours.")
 
 
 def _sections(found: Found) -> Iterator[tuple[str, str, str]]:

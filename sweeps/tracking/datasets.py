@@ -21,7 +21,7 @@ def dataset_input(source: str, splits: Splits, split: Split, context: str) -> Da
     digest = hashlib.sha256(splits.fingerprint.encode() + split.rows.numpy().tobytes())
     data = Dataset(
         name=f"{data_name(source)}-{context}",
-        digest=digest.hexdigest()[:36],
+        digest=digest.hexdigest()[:8],
         source_type="ltsd",
         source=json.dumps({"source": source}),
         profile=json.dumps({"images": len(split)} | _counted(splits, split)),
