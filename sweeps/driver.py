@@ -125,7 +125,7 @@ def conclude(parts: Parts) -> int:
         link=lambda key: report.address(sweep, parts.tracker.page(key)),
     )
     paths = [*draw_sweep(studies[0], choices[0], results, folder), finals.write_table(tables, folder)]
-    paths.append(write_report(found))
+    paths += written_report(found, parts.progress)
     numbers = report.metrics(record, studies[0], choices[0], results)
     parts.tracker.finish(numbers, paths, finals.finalist_model(record, choices[0]))
     parts.tracker.describe(note(sweep, "\n".join(tables)))
@@ -133,6 +133,17 @@ def conclude(parts: Parts) -> int:
         parts.progress.say(line)
     parts.progress.say(report.way_to_mlflow(sweep, parts.tracker.page()))
     return 0 if finals.are_in(results, settings.trials) else 1
+
+
+def written_report(found: Found, progress: Progress) -> list[Path]:
+    """Write the report; return its path, or nothing if it cannot be drawn: every number is on record without it."""
+    try:
+        return [write_report(found)]
+    except OSError:
+        raise
+    except Exception as error:
+        progress.say(f"there is no report.html: {type(error).__name__}: {error}")
+        return []
 
 
 @contextlib.contextmanager
