@@ -38,12 +38,13 @@ def run(site: Path, folder: Path, *command: str) -> str:
 def test_every_command_is_there_and_trains(site: Path, tmp_path: Path) -> None:
     where = run(site, tmp_path, sys.executable, "-c", "import ltsd, sweeps; print(ltsd.__file__, sweeps.__file__)")
     assert all(path.startswith(str(site)) for path in where.split())
-    scripts = {name: str(site / "bin" / name) for name in ("ltsd", "ltsd-search", "ltsd-audit", "ltsd-report")}
+    scripts = {name: str(site / "bin" / name) for name in ("ltsd", "ltsd-sweep")}
     flags = ("--method", "at", "--epochs", "1", "--model.width", "8")
     assert "at epoch 1/1" in run(site, tmp_path, scripts["ltsd"], "train", "--out", "one.pt", *flags)
-    assert "--compare" in run(site, tmp_path, scripts["ltsd-search"], "--help")
-    assert "--repair" in run(site, tmp_path, scripts["ltsd-audit"], "--help")
-    assert "report.html" in run(site, tmp_path, scripts["ltsd-report"], "--help")
+    commands = run(site, tmp_path, scripts["ltsd-sweep"], "--help")
+    for command, flag in (("search", "--compare"), ("audit", "--repair"), ("report", "--storage")):
+        assert f"  {command} " in commands
+        assert flag in run(site, tmp_path, scripts["ltsd-sweep"], command, "--help")
 
 
 def test_without_the_packages_of_a_sweep_models_train_and_a_sweep_names_what_to_install(
