@@ -54,7 +54,7 @@ class RayCluster:
 
     def ends_well(self, process: subprocess.Popen[bytes]) -> str:
         """What a `ray` command printed that came to its good end."""
-        code, said = process.wait(300), self._logs[process.pid].read_text()
+        code, said = process.wait(420), self._logs[process.pid].read_text()
         assert code == 0, said[-3000:]
         return said
 
