@@ -125,11 +125,10 @@ class Dispatcher(Searcher):
     def _take(self, running: Running, report: Report) -> bool:
         self._take_up(running, report)
         known = self._record.jobs[running.job.key]
-        before = known.last_epoch
         for one in (*report.past, *([] if report.phase == BEGINS else [report])):
             self._keep(running, one)
         running.last = report.past[-1] if report.past else report
-        if report.phase == BEGINS and not self._may_begin(running, report.host, before):
+        if report.phase == BEGINS and not self._may_begin(running, report.host, known.last_epoch):
             return False
         if running.job.kind == "trial" and running.last.epoch in self._rungs and running.last.epoch == known.last_epoch:
             running.is_poor = self._studies[running.job.row].is_poor(trial_number(running.job))
@@ -159,7 +158,7 @@ class Dispatcher(Searcher):
         elif self._machines.has(running.host):
             running.deaths += 1
         running.host = host
-        running.begun_after = max(known, running.last.epoch)
+        running.begun_after = known
         return running.deaths <= DEATHS
 
     def _give_up(self, job: Job, reason: str) -> None:
