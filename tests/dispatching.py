@@ -29,7 +29,7 @@ from sweeps.worker.teachers import is_trained, settle_teachers
 EPOCHS = 2
 FIXED = {"epochs": EPOCHS, "evaluate.every": 1, "teacher.epochs": 1}
 HOST = "10.0.0.1"
-ENDS = ("fails at once", "diverges", "has no number", "kills its workers")
+ENDS = ("fails at once", "diverges", "has no number", "kills its workers", "lets no worker begin")
 """How a job ends that does not end well."""
 
 Fate = Callable[[Job], str]

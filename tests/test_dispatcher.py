@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 from dispatching import EPOCHS, HOST, Process, Room, reports, sweep_in
+from ray import tune
 
 from ltsd.config import Config
 from ltsd.data import Splits
+from sweeps.dispatch import dispatcher, running, tuner
 from sweeps.dispatch.running import DEATHS
+from sweeps.dispatch.tuner import run_jobs
+from sweeps.journal.exchange import SharedFolder
 from sweeps.journal.jobs import BEGINS, Job, Kind, Report
 from sweeps.journal.record import JobRecord, Record
+from sweeps.machines.machine import OwnMachine
 from sweeps.study.searcher import VALIDATED
 
 
@@ -144,6 +149,45 @@ def test_workers_that_die_with_their_host_do_not_count(opened: Any) -> None:
     for number in range(3 * DEATHS):
         assert deaths(process, name, count=1, host=f"10.0.0.{number}") == [True]
         process.room.gone.add(f"10.0.0.{number}")
+
+
+def test_a_job_whose_workers_die_before_they_begin_is_given_up_too(opened: Any) -> None:
+    process = opened(trials=1)
+    name, job = process.ask()
+    for _ in range(2):
+        assert all(process.dispatcher.died(name) for _ in range(DEATHS))
+        assert process.dispatcher.reported(name, begins())
+    assert [process.dispatcher.died(name) for _ in range(DEATHS + 1)] == [True] * DEATHS + [False]
+    process.dispatcher.on_trial_complete(name)
+    reason = f"{DEATHS + 1} workers in a row died without a report in between"
+    assert process.record.jobs[job.key].reason == reason
+
+
+@pytest.mark.slow
+def test_ray_hears_that_a_job_is_given_up_and_runs_the_next(
+    memory: Path, small: Config, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the second death, to save the time that a worker takes to start."""
+
+    def kill_or_report(params: dict[str, Any], **given: Any) -> None:
+        if params["job.key"] == "final-natural-s0":
+            os._exit(1)
+        tune.report(Report(0, failure="it reports").message())
+
+    monkeypatch.setattr(tuner, "run_job", kill_or_report)
+    for module in (dispatcher, running):
+        monkeypatch.setattr(module, "DEATHS", 1)
+    sweep = sweep_in(memory, small, trials=0, references="natural,at", concurrency=1)
+    machine = OwnMachine(sweep.settings)
+    machine.start(sweep.settings.folder, splits, SharedFolder())
+    try:
+        process = Process(sweep, splits, machine)
+        run_jobs(process.dispatcher, machine, SharedFolder(), [])
+    finally:
+        machine.stop()
+    reasons = {key: known.reason for key, known in process.record.jobs.items()}
+    died = "2 workers in a row died without a report in between"
+    assert reasons == {"final-natural-s0": died, "final-at-s0": "it reports"}
 
 
 def test_a_trial_in_the_worse_half_is_stopped_at_a_rung_and_nowhere_else(opened: Any) -> None:

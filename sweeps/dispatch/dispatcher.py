@@ -73,11 +73,18 @@ class Dispatcher(Searcher):
         A report that cannot be recorded is not acknowledged: if the disk is full or gone, the sweep halts.
         """
         running = self._running[trial_id]
+        running.silent = 0
         if report.halts:
             self.halted = self.halted or report.failure
         with self._halting():
             return not self.halted and self._take(running, report)
         return False
+
+    def died(self, trial_id: str) -> bool:
+        """Count a worker that died; return whether its job gets another one: not after several that said nothing."""
+        running = self._running[trial_id]
+        running.silent += 1
+        return running.silent <= DEATHS
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Settle a job that ended in Ray."""
