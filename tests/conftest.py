@@ -2,8 +2,9 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     settings.register_profile("busy-machine", deadline=None, max_examples=50)
     settings.load_profile("busy-machine")
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory, where a file is synced at once."""
+    with tempfile.TemporaryDirectory(prefix="ltsd-tests-", dir="/dev/shm") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, create_trial
 
 from ltsd.config import Config
-from sweeps.dispatch.running import Running
 from sweeps.journal.jobs import Job, Report, rank
 from sweeps.journal.record import Record
 from sweeps.results.confirm import chosen, contenders, ends, scores
@@ -141,11 +140,3 @@ def test_the_best_epoch_is_one_with_a_number_and_what_is_not_finite_is_no_measur
         *((VALIDATED, epoch) for epoch in (2, 3, 4)),
         *((name, 4) for name in told),
     }
-
-
-@pytest.mark.parametrize(("score", "outcome"), [(0.5, "done"), (NAN, "failed"), (math.inf, "failed")])
-def test_a_trial_whose_last_score_is_no_number_has_failed(score: float, outcome: str) -> None:
-    config = Config()
-    job = Job("trial", "trial-0000", config, "train", "runs")
-    running = Running(job, last=Report(config.epochs, values={VALIDATED: score}))
-    assert running.outcome()[0] == outcome

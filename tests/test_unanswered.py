@@ -54,7 +54,7 @@ def test_a_network_that_answers_infinity_fails_its_confirmation_and_its_exam(
         tune.Tuner(
             tune.with_resources(lambda one: run_job(one["job"], 0, None, SharedFolder()), {"cpu": 1}),
             param_space={"job": tune.grid_search([job.params() for job in jobs])},
-            tune_config=tune.TuneConfig(scheduler=RungScheduler(reported)),
+            tune_config=tune.TuneConfig(scheduler=RungScheduler(reported, lambda _: True)),
             run_config=tune.RunConfig(storage_path=str(tmp_path / "ray"), verbose=0),
         ).fit()
     finally:

@@ -73,11 +73,18 @@ class Dispatcher(Searcher):
         A report that cannot be recorded is not acknowledged: if the disk is full or gone, the sweep halts.
         """
         running = self._running[trial_id]
+        running.silent = 0
         if report.halts:
             self.halted = self.halted or report.failure
         with self._halting():
             return not self.halted and self._take(running, report)
         return False
+
+    def died(self, trial_id: str) -> bool:
+        """Count a worker that died; return whether its job gets another one: not after several that said nothing."""
+        running = self._running[trial_id]
+        running.silent += 1
+        return running.silent <= DEATHS
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Settle a job that ended in Ray; hand it out again if Ray gave it up.
@@ -132,11 +139,10 @@ class Dispatcher(Searcher):
     def _take(self, running: Running, report: Report) -> bool:
         self._take_up(running, report)
         known = self._record.jobs[running.job.key]
-        before = known.last_epoch
         for one in (*report.past, *([] if report.phase == BEGINS else [report])):
             self._keep(running, one)
         running.last = report.past[-1] if report.past else report
-        if report.phase == BEGINS and not self._may_begin(running, report.host, before):
+        if report.phase == BEGINS and not self._may_begin(running, report.host, known.last_epoch):
             return False
         if running.job.kind == "trial" and running.last.epoch in self._rungs and running.last.epoch == known.last_epoch:
             running.is_poor = self._studies[running.job.row].is_poor(trial_number(running.job))
@@ -166,7 +172,7 @@ class Dispatcher(Searcher):
         elif self._machines.has(running.host):
             running.deaths += 1
         running.host = host
-        running.begun_after = max(known, running.last.epoch)
+        running.begun_after = known
         return running.deaths <= DEATHS
 
     def _give_up(self, job: Job, reason: str) -> None:

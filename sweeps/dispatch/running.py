@@ -21,7 +21,7 @@ class Running:
     """A job that Ray runs, and what its workers reported.
 
     `deaths` counts consecutive workers that died in it without a new epoch; `begun_after` is the epoch from which the
-    last one continued, `host` its machine.
+    last one continued, `host` its machine. `silent` counts consecutive workers that died since the last report.
     """
 
     job: Job
@@ -29,6 +29,7 @@ class Running:
     begun: bool = False
     is_poor: bool = False
     deaths: int = 0
+    silent: int = 0
     begun_after: int = -1
     host: str = ""
 
@@ -40,6 +41,8 @@ class Running:
             return "failed", self.last.failure
         if self.deaths > DEATHS:
             return "failed", f"{self.deaths} workers in a row died after epoch {self.last.epoch}"
+        if self.silent > DEATHS:
+            return "failed", f"{self.silent} workers in a row died without a report in between"
         if self.last.epoch < self.job.config.epochs or self.last.phase not in LAST_PHASES[self.job.kind]:
             return "failed", f"it ended after epoch {self.last.epoch} of {self.job.config.epochs}"
         if self.job.kind == "trial" and not is_scored(self.last):

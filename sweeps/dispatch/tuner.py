@@ -35,7 +35,7 @@ def run_jobs(dispatcher: Dispatcher, machines: Machines, exchange: Exchange, sig
             tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=dispatcher,
-                scheduler=RungScheduler(dispatcher.reported, machines.workers_kept),
+                scheduler=RungScheduler(dispatcher.reported, dispatcher.died, machines.workers_kept),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.config["job.key"]),

@@ -24,14 +24,15 @@ def rungs(epochs: int, every: int) -> list[int]:
 
 
 class RungScheduler(FIFOScheduler):
-    """First come, first served. Passes each report to `reported`, which decides whether the trial continues.
+    """First come, first served. Passes each report to `reported`, which decides whether the trial continues, and each
+    death of a worker to `died`, which decides whether the trial gets another one.
 
     `kept` is the number of idle workers to keep. Ray keeps one, and a new one imports for seconds.
     """
 
-    def __init__(self, reported: Callable[[str, Report], bool], kept: int = 0) -> None:
+    def __init__(self, reported: Callable[[str, Report], bool], died: Callable[[str], bool], kept: int = 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._reported, self._kept = reported, kept
+        self._reported, self._died, self._kept = reported, died, kept
         self._live: list[Trial] = []
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
@@ -39,7 +40,10 @@ class RungScheduler(FIFOScheduler):
         if self._kept:
             tune_controller._actor_cache.increase_max(trial.placement_group_factory, by=self._kept)
             self._kept = 0
+        is_again = trial in self._live
         self._live = [one for one in self._live if one is not trial and one.status not in OVER] + [trial]
+        if is_again and not self._died(trial.trial_id):
+            tune_controller.stop_trial(trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Called by Ray at every event: choose what waited longest. Ray's own scheduler looks through all jobs ever
