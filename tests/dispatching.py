@@ -16,15 +16,15 @@ from ltsd.data import Splits
 from ltsd.evaluation.exam import PARTS
 from ltsd.knobs import Value
 from sweeps.dispatch.dispatcher import Dispatcher, Listener
-from sweeps.driver import plan_of
+from sweeps.dispatch.plan import Plan
 from sweeps.journal.exchange import SharedFolder
 from sweeps.journal.jobs import BEGINS, Job, Report, history, keep_checkpoint, newest_checkpoint
 from sweeps.journal.record import open_mended
 from sweeps.settings.flags import Settings
 from sweeps.settings.sweep import Sweep
-from sweeps.startup import Parts, search_of
+from sweeps.startup import search_of
 from sweeps.study.space import sweep_space
-from sweeps.worker.teachers import is_trained, settle_teachers
+from sweeps.worker.teachers import TeacherStore, is_trained, settle_teachers
 
 EPOCHS = 2
 FIXED = {"epochs": EPOCHS, "evaluate.every": 1, "teacher.epochs": 1}
@@ -79,8 +79,8 @@ class Process:
         spaces = {row: sweep_space(sweep, ratio, row) for row in sweep.searched}
         searches = tuple(search_of(sweep, row, self.record, space, ratio) for row, space in spaces.items())
         self.studies = [search.study for search in searches]
-        not_told = {"tracker": None, "export": None, "progress": None}
-        self.plan = plan_of(Parts(sweep, splits, self.room, exchange, self.record, searches, **not_told))
+        store = TeacherStore(Path(sweep.settings.storage), splits)
+        self.plan = Plan(sweep.settings, sweep.base, searches, self.record, store, self.room, exchange)
         self.dispatcher = Dispatcher(self.plan, self.record, self.studies, rungs, self.room, exchange, listeners)
         self._asked = 0
 

@@ -242,3 +242,19 @@ def test_of_a_job_that_is_over_the_spare_checkpoint_goes_and_the_last_one_stays(
         assert job.spare.exists() == (report.epoch == EPOCHS)
     process.dispatcher.on_trial_complete(name)
     assert (job.checkpoint.exists(), job.spare.exists()) == (True, False)
+
+
+def test_a_job_that_ray_gives_up_while_it_waits_for_a_worker_is_next_again_and_goes_on_after_its_last_epoch(
+    opened: Callable[..., Process],
+) -> None:
+    process = opened()
+    name, job = first_of("trial", process)
+    process.dispatcher.reported(name, begins(host="10.0.0.2"))
+    process.dispatcher.reported(name, epoch(1))
+    process.dispatcher.on_trial_complete(name, error=True)
+    assert process.record.jobs[job.key].outcome is None
+    name, again = process.ask()
+    assert again == job
+    assert process.dispatcher.reported(name, begins(epoch(1)))
+    assert process.record.jobs[job.key].hosts == ["10.0.0.2", HOST]
+    assert process.record.jobs[job.key].last_epoch == 1
