@@ -100,12 +100,14 @@ def test_tries_the_published_defaults_first(folder: Path) -> None:
 
 def test_keeps_one_mlflow_run_a_job_under_one_parent(folder: Path) -> None:
     runs = mlflow_runs(folder, "small")
+    jobs = Record.read(folder / "runs" / "small").jobs
+    assert Counter(run.data.tags["ltsd.job"] for run in runs) == Counter(["sweep", *jobs])
     kinds = Counter(run.data.tags["ltsd.kind"] for run in runs)
-    assert kinds["sweep"] == 1
+    assert kinds == Counter(["sweep", *(known.job.kind for known in jobs.values())])
     assert kinds["trial"] == 3
-    assert kinds["confirm"] % 3 == 0
+    assert kinds["confirm"] == 3 + 2 + 2  # on each seed half of those that are confirmed, and the defaults
     assert kinds["final"] in range(3, 7)  # the untuned LTSD may be the finalist itself, the front has two ends at most
-    assert kinds["teacher"] >= 2
+    assert kinds["teacher"] == len({known.job.teacher for known in jobs.values()} - {""})
     assert {run.info.status for run in runs} == {"FINISHED"}
     parent = next(run.info.run_id for run in runs if run.data.tags["ltsd.kind"] == "sweep")
     for run in runs:
