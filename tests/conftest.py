@@ -46,11 +46,17 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("busy-machine")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def memory() -> Iterator[Path]:
     """A folder in memory, where a file is synced at once."""
     with tempfile.TemporaryDirectory(prefix="ltsd-tests-", dir="/dev/shm") as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def storage(memory: Path) -> Path:
+    """An empty one, for one test."""
+    return Path(tempfile.mkdtemp(dir=memory))
 
 
 @pytest.fixture(scope="session")

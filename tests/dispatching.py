@@ -20,14 +20,18 @@ from sweeps.dispatch.plan import Plan
 from sweeps.journal.exchange import SharedFolder
 from sweeps.journal.jobs import BEGINS, Job, Report, history, keep_checkpoint, newest_checkpoint
 from sweeps.journal.record import open_mended
+from sweeps.results.confirm import trial_of
 from sweeps.settings.flags import Settings
 from sweeps.settings.sweep import Sweep
 from sweeps.startup import search_of
+from sweeps.study.searcher import trial_number
 from sweeps.study.space import sweep_space
 from sweeps.worker.teachers import TeacherStore, is_trained, settle_teachers
 
 EPOCHS = 2
 FIXED = {"epochs": EPOCHS, "evaluate.every": 1, "teacher.epochs": 1}
+SCORES = {0: 0.5, 1: 0.8, 2: 0.7, 3: 0.6}
+"""The accuracy of each trial, but for a little that its seed adds."""
 HOST = "10.0.0.1"
 ENDS = ("fails at once", "diverges", "has no number", "kills its workers", "lets no worker begin")
 """How a job ends that does not end well."""
@@ -148,3 +152,46 @@ def _measured(job: Job, measure: Measure) -> Iterator[Report]:
 
 def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in values.items()}
+
+
+class Driver(Process):
+    """A process whose jobs are named by their keys, a teacher by its number; trials have the accuracies `SCORES`."""
+
+    def __init__(self, sweep: Sweep, splits: Splits, jobs: int = 1, tail: dict[int, float] | None = None) -> None:
+        super().__init__(sweep, splits, Room(jobs))
+        self._scores, self._teachers = {"robust_acc": SCORES, "tail_robust_acc": tail or SCORES}, dict[str, str]()
+        self.live = dict[str, tuple[str, Job]]()
+
+    def next(self) -> str:
+        """Ask for a job; return its name, "none" or "over" if there is none now, or no more."""
+        name, job = self.ask()
+        if job is None:
+            return "over" if name == "over" else "none"
+        told = job.key
+        if job.kind == "teacher":
+            told = self._teachers.setdefault(job.key, f"teacher {len(self._teachers)}")
+        assert told not in self.live, f"{told} is handed out while it runs"
+        self.live[told] = (name, job)
+        return told
+
+    def end(self, told: str, fate: str = "") -> None:
+        """Run a job to its end."""
+        name, job = self.live.pop(told)
+        for report in reports(job, fate, self._measure):
+            if not self.dispatcher.reported(name, report):
+                break
+        self.dispatcher.on_trial_complete(name)
+
+    def rest(self, fates: Mapping[str, str] | None = None) -> list[str]:
+        """Run all jobs that are left, one after another; return them."""
+        run = []
+        while (told := self.next()) != "over":
+            assert len(run) < 100, f"the sweep does not end: {run}"
+            run.append(told)
+            self.end(told, (fates or {}).get(told, ""))
+        return run
+
+    def _measure(self, job: Job, epoch: int) -> dict[str, float]:
+        number = {"trial": trial_number, "confirm": trial_of}.get(job.kind, lambda _: 0)(job)
+        noise = 0.01 * random.Random(job.config.seed).random()
+        return {name: scores[number] + noise for name, scores in self._scores.items()}

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from ltsd.data import Splits
-from ltsd.evaluation.corruptions import CORRUPTIONS, VARIANTS, corrupted, corruption_correctness
+from ltsd.evaluation.corruptions import CORRUPTIONS, corrupted, corruption_correctness
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -38,7 +38,6 @@ def test_images_stay_images_and_severity_is_severe(name: str, shape: tuple[int, 
     assert torch.equal(inputs, kept)
     assert 0 < changes[0] < changes[-1]
     assert changes == sorted(changes)
-    assert len(VARIANTS) == 35
 
 
 @pytest.mark.parametrize(("name", "level", "deviation"), [("gaussian_noise", 3, 0.08), ("shot_noise", 5, 0.1)])

@@ -31,12 +31,12 @@ def begins(*past: Report, host: str = HOST) -> Report:
 
 
 @pytest.fixture
-def opened(memory: Path, small: Config, splits: Splits) -> Callable[..., Process]:
+def opened(storage: Path, small: Config, splits: Splits) -> Callable[..., Process]:
     """Opens a sweep; a second time, as the next process does."""
 
     def of(jobs: int = 1, rungs: Any = (), listeners: Any = (), **settings: Any) -> Process:
         knobs = {"method": "at-bsl"} if "method" not in settings else {"method": settings.pop("method")}
-        return Process(sweep_in(memory, small, knobs, **settings), splits, Room(jobs), rungs, listeners)
+        return Process(sweep_in(storage, small, knobs, **settings), splits, Room(jobs), rungs, listeners)
 
     return of
 
@@ -112,9 +112,9 @@ class Reader:
         self._hear(str(known.outcome), known, known.last_epoch)
 
 
-def test_listeners_hear_of_what_is_on_record_of_every_epoch_once(opened: Any, memory: Path) -> None:
+def test_listeners_hear_of_what_is_on_record_of_every_epoch_once(opened: Any, storage: Path) -> None:
     """Also of epochs of which the driver heard nothing, since the worker died before; and not of repeated ones."""
-    reader = Reader(memory / "one")
+    reader = Reader(storage / "one")
     process = opened(listeners=(reader,), trials=0, references="at")
     name, job = process.ask()
     for report in (begins(), epoch(1), begins(*WHOLE), Report(EPOCHS, "PGD-20"), begins(epoch(1)), epoch(2), EXAMINED):
@@ -165,7 +165,7 @@ def test_a_job_whose_workers_die_before_they_begin_is_given_up_too(opened: Any) 
 
 @pytest.mark.slow
 def test_ray_hears_that_a_job_is_given_up_and_runs_the_next(
-    memory: Path, small: Config, splits: Splits, monkeypatch: pytest.MonkeyPatch
+    storage: Path, small: Config, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the second death, to save the time that a worker takes to start."""
 
@@ -177,7 +177,7 @@ def test_ray_hears_that_a_job_is_given_up_and_runs_the_next(
     monkeypatch.setattr(tuner, "run_job", kill_or_report)
     for module in (dispatcher, running):
         monkeypatch.setattr(module, "DEATHS", 1)
-    sweep = sweep_in(memory, small, trials=0, references="natural,at", concurrency=1)
+    sweep = sweep_in(storage, small, trials=0, references="natural,at", concurrency=1)
     machine = OwnMachine(sweep.settings)
     machine.start(sweep.settings.folder, splits, SharedFolder())
     try:

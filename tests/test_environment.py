@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -54,9 +55,13 @@ def test_what_is_obeyed_is_told_by_its_name_alone(how: str, obeyed: dict[str, st
     assert "S3cret" not in said
 
 
-def test_a_scratch_path_that_is_short_and_can_be_written_is_obeyed() -> None:
-    assert told("starts", {"TMPDIR": "/var/tmp"}) == "TMPDIR is obeyed: Ray's own files lie in /var/tmp"
-    assert of_ray.LONGEST_PLACE == 29
+@pytest.mark.parametrize(("length", "how"), [(29, "obeyed"), (30, "overridden")])
+def test_a_scratch_path_is_obeyed_if_a_socket_has_room_below_it(length: int, how: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        place = Path(folder, "x" * (length - len(folder) - 1))
+        place.mkdir()
+        lies = place if how == "obeyed" else "/tmp"
+        assert told("starts", {"TMPDIR": str(place)}) == f"TMPDIR is {how}: Ray's own files lie in {lies}"
 
 
 def test_warnings_of_libraries_are_left_out_before_mlflow_opens_in_its_thread(

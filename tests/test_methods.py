@@ -254,7 +254,14 @@ def test_most_attacks_maximise_plain_cross_entropy(name: str) -> None:
 
 def test_trades_attacks_the_divergence_from_the_clean_answer_and_starts_off_it() -> None:
     assert attacked_value("trades") == pytest.approx(sum(map(kl_of, *answers())), rel=1e-9)
-    assert METHODS["trades"].start == "gaussian"
+    inputs = batch()[0].requires_grad_()
+    adversary = METHODS["trades"].adversary(bent(1), inputs.detach(), LABELS, context("trades"))
+    assert adversary is not None
+    (gradient,) = torch.autograd.grad(adversary(inputs), inputs)
+    assert gradient.abs().max() < 1e-12, "there is no way up from the clean image"
+    budget = budget_of(Config.preset("digits"), list(COUNTS), 0, CPU)
+    start = batch_of(METHODS["trades"], inputs.detach(), LABELS, budget, torch.Generator().manual_seed(0)).start
+    assert 0 < (start - inputs).abs().max() < 0.01
 
 
 def test_nothing_attacks_clean_training() -> None:

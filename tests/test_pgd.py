@@ -1,6 +1,5 @@
 """PGD where the best perturbation is known, and what holds of every perturbation."""
 
-import inspect
 import math
 
 import pytest
@@ -120,10 +119,14 @@ def test_every_example_may_have_a_radius_of_its_own() -> None:
 
 
 def test_the_budget_is_given_by_name_and_never_by_default() -> None:
-    parameters = inspect.signature(pgd).parameters
-    by_name = {name for name, parameter in parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
-    assert by_name >= {"eps", "step_size", "steps", "start"}
-    assert all(parameters[name].default is inspect.Parameter.empty for name in by_name)
+    inputs = drawn(0, 2, 3)
+    budget = {"eps": 0.1, "step_size": 0.1, "steps": 1, "start": inputs}
+    pgd(Tensor.sum, inputs, **budget)
+    for name in budget:
+        with pytest.raises(TypeError, match=name):
+            pgd(Tensor.sum, inputs, **{other: value for other, value in budget.items() if other != name})
+    with pytest.raises(TypeError, match="positional"):
+        pgd(Tensor.sum, inputs, *budget.values())
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,8 +1,10 @@
 """How many trials a GPU carries best; on processors here, with the same workers."""
 
+import itertools
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from ltsd.errors import UserError
 from sweeps.journal.exchange import SharedFolder
 from sweeps.machines import sharing
 from sweeps.machines.machine import OwnMachine
-from sweeps.machines.sharing import WORTH, Load, best, pays, tried_out
+from sweeps.machines.sharing import WORTH, Load, Probe, best, pays, tried_out
 from sweeps.search import read_flags
 from sweeps.settings.flags import Settings
 
@@ -47,9 +49,18 @@ def test_workers_train_as_the_trials_will_one_alone_and_then_two_at_a_time(
     monkeypatch.setattr(sharing, "WORTH", 0.0)
     loads = list(tried_out(small, machine.shipment, most=machine.carries(), gpus=0))
     assert [load.trials for load in loads] == [1, 2]
-    assert all(load.images_per_s > 50 for load in loads)
     with pytest.raises(UserError, match="--gpus-per-trial auto: a trial on a GPU could not be tried out"):
         list(tried_out(small.override({"data.source": "/nowhere"}), None, most=2, gpus=0))
+
+
+def test_a_worker_counts_the_images_of_whole_epochs_by_the_clock(
+    small: Config, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr(sharing, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    probe = Probe(small.override({"method": "at"}), 0.0, None)
+    size = small.optim.batch_size
+    assert probe.images_per_s(3.0) == 2 * (len(splits.train) // size * size) / 4
 
 
 def test_auto_is_a_share_of_a_gpu_or_none_where_there_is_none() -> None:

@@ -115,14 +115,16 @@ def test_tries_the_published_defaults_first(folder: Path) -> None:
 
 def test_keeps_one_mlflow_run_a_job_under_one_parent(folder: Path) -> None:
     runs = mlflow_runs(folder, "small")
+    jobs = Record.read(folder / "runs" / "small").jobs
+    assert Counter(run.data.tags["ltsd.job"] for run in runs) == Counter(["sweep", *jobs])
     kinds = Counter(run.data.tags["ltsd.kind"] for run in runs)
-    assert kinds["sweep"] == 1
+    assert kinds == Counter(["sweep", *(known.job.kind for known in jobs.values())])
     assert kinds["trial"] == 3
     rivals = sum(trial.state == TrialState.COMPLETE for trial in study_of(folder).trials) - 1
     # Three seeds: the defaults take part in all of them, two rivals in the first, the better one in the others.
     assert kinds["confirm"] == 3 + min(2, rivals) + 2 * min(1, rivals)
     assert kinds["final"] in range(3, 7)  # the untuned LTSD may be the finalist itself, the front has two ends at most
-    assert kinds["teacher"] >= 2
+    assert kinds["teacher"] == len({known.job.teacher for known in jobs.values()} - {""})
     assert {run.info.status for run in runs} == {"FINISHED"}
     parent = next(run.info.run_id for run in runs if run.data.tags["ltsd.kind"] == "sweep")
     for run in runs:

@@ -62,7 +62,7 @@ class Dispatcher(Searcher):
         with self._halting():
             job = self._plan.next([running.job for running in self._running.values()])
             if job is None:
-                return None if self._running or self._plan.waits else str(Searcher.FINISHED)
+                return None if self._running else str(Searcher.FINISHED)
             self._running[trial_id] = Running(job)
             return job.params()
         return str(Searcher.FINISHED)

@@ -58,11 +58,6 @@ class Plan:
         """Number of final runs that this process has to make, as far as known."""
         return self._plain_runs + sum(search.final_runs for search in self._searches)
 
-    @property
-    def waits(self) -> bool:
-        """Whether some jobs cannot start before others end."""
-        return any(search.waiting for search in self._searches)
-
     def next(self, running: Collection[Job]) -> Job | None:
         """Return the next job beside the running ones; None if there is none now, or no more."""
         for search in self._searches:
