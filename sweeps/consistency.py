@@ -11,7 +11,7 @@ from sweeps.journal.record import JobRecord, Record, epochs_kept, open_mended
 from sweeps.results import finals, report
 from sweeps.results.confirm import Choice
 from sweeps.results.html import FILE as REPORT
-from sweeps.results.note import note
+from sweeps.results.note import RUNS, note
 from sweeps.settings.sweep import JOURNAL_FILE, Sweep
 from sweeps.study.database import check_stores, study_storage_of
 from sweeps.study.searcher import Study
@@ -78,7 +78,7 @@ class Views:
         numbers = report.metrics(self.record, self._study(), choices[0], results)
         self._view.finish(numbers, at, pictures, self._model())
         table = self._folder / "table.md"
-        self._view.describe(note(self._sweep, *([table.read_text(encoding="utf-8")] if table.exists() else [])))
+        self._view.describe(note(self._sweep, table.read_text(encoding="utf-8") if table.exists() else RUNS))
         self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
 
     def _study(self, row: str = "") -> Study:

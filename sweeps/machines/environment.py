@@ -60,7 +60,7 @@ SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 LONGEST_PLACE = 107 - len(f"/{SCRATCH}/{SOCKET}")
 """In bytes: a socket's path has 107 at most on Linux."""
 
-PACKAGES = ("ray", "optuna", "mlflow", "sqlalchemy")
+PACKAGES = ("ray", "optuna", "mlflow", "sqlalchemy", "plotly")
 """What the extra `sweep` installs beside the packages of `ltsd`."""
 
 GIVEN = frozenset(os.environ)

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import optuna
@@ -104,10 +104,7 @@ def _told(trial: FrozenTrial) -> str:
 
 def _error(scores: Sequence[Scores], k: int) -> float | None:
     """Return the standard error of an objective's mean over seeds, in percent; None for one seed."""
-    if len(scores) < 2:
-        return None
-    values, middle = [of_seed[k] for of_seed in scores], mean(scores)[k]
-    return 100 * math.sqrt(sum((value - middle) ** 2 for value in values) / (len(values) - 1) / len(values))
+    return 100 * stdev(of_seed[k] for of_seed in scores) / math.sqrt(len(scores)) if len(scores) > 1 else None
 
 
 def parallel_coordinates(study: Study) -> go.Figure:
