@@ -31,7 +31,7 @@ def outcome(config: Config, splits: Splits) -> dict[str, float]:
     device, data, teacher = torch.device("cpu"), splits.complete, None
     if METHODS[config.method].needs_teacher:
         gamma = teacher_gamma(config, splits.imbalance_ratio)
-        resampled = teacher_split(data, gamma, config.seed)
+        resampled = teacher_split(config, data, gamma)
         taught = open_run(teacher_config(config, gamma), splits, resampled, None, device, teacher=None, resume=None)
         list(taught.epochs())
         teacher = taught.state.model

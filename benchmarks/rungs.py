@@ -46,7 +46,7 @@ def scores_of(params: dict[str, Value]) -> dict[int, float]:
     splits = load_splits(config.data)
     device = torch.device("cpu")
     gamma = teacher_gamma(config, splits.imbalance_ratio)
-    data = teacher_split(splits.train, gamma, config.seed)
+    data = teacher_split(config, splits.train, gamma)
     taught = open_run(teacher_config(config, gamma), splits, data, None, device, teacher=None, resume=None)
     list(taught.epochs())
     teacher = taught.state.model

@@ -62,7 +62,7 @@ def run_of(number: int, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
     splits, device = load_splits(config.data), torch.device("cpu")
     counts = splits.train.class_counts()
     gamma = teacher_gamma(config, splits.imbalance_ratio)
-    data = teacher_split(splits.train, gamma, seed)
+    data = teacher_split(config, splits.train, gamma)
     taught = open_run(teacher_config(config, gamma), splits, data, None, device, teacher=None, resume=None)
     list(taught.epochs())
     run = open_run(config, splits, splits.train, None, device, teacher=taught.state.model, resume=None)

@@ -32,8 +32,8 @@ from ltsd.files import publishing
 from ltsd.knobs import Value
 from ltsd.models.frozen import frozen
 from ltsd.runs import open_run
+from ltsd.tasks.classification import VALIDATION_LOSSES
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
-from ltsd.train import VALIDATION_LOSSES
 from sweeps.study.space import published_defaults
 
 BASE = Config.preset("digits").override({"evaluate.every": 4})
@@ -59,7 +59,7 @@ def run_of(number: int, params: Mapping[str, Value], seed: int, steps: int) -> d
         config = config.override({"attack.step_size": config.attack.resolved_step_size * BASE.attack.steps / steps / 2})
     splits, device = load_splits(config.data), torch.device("cpu")
     gamma = teacher_gamma(config, splits.imbalance_ratio)
-    data = teacher_split(splits.train, gamma, seed)
+    data = teacher_split(config, splits.train, gamma)
     taught = open_run(teacher_config(config, gamma), splits, data, splits.val, device, teacher=None, resume=None)
     *_, teacher = taught.epochs()
     teacher_seconds = time.process_time() - began

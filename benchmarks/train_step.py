@@ -37,6 +37,7 @@ from ltsd.models.frozen import frozen
 from ltsd.precision import compute_dtype
 from ltsd.state import TrainState
 from ltsd.step import batch_of, budget_of, context_of
+from ltsd.tasks import TASKS
 
 COUNTS = [5000, 3237, 2096, 1357, 878, 569, 368, 238, 154, 100]
 MATRIX = {"cpu": 2048, "cuda": 8192}
@@ -87,14 +88,14 @@ def our_step(config: Config, device: torch.device, recorder: Recorder | None = N
     context = context_of(config, COUNTS, config.epochs // 2, None, teacher, device)
     budget = budget_of(config, COUNTS, config.epochs // 2, device)
     generator = torch.Generator(device).manual_seed(0)
-    method = METHODS[config.method]
+    task, method = TASKS[config.task], METHODS[config.method]
     split = Split(torch.zeros(1, 3, 32, 32), torch.zeros(1), torch.zeros(1, device=device), num_classes=10)
-    stepper: Stepper = GraphStepper(recorder, config, split, teacher) if recorder else EagerStepper(method)
+    stepper: Stepper = GraphStepper(recorder, config, split, teacher) if recorder else EagerStepper(task, method)
     working = stepper.at(state, teacher).__enter__()  # for good: the state is copied once an epoch, not once a step
 
     def step(inputs: Tensor, labels: Tensor) -> None:
         working.begin_step(config.optim.ema_decay)
-        stepper.step(batch_of(method, inputs, labels, budget, generator), context, budget)
+        stepper.step(batch_of(task, method, inputs, labels, budget, generator), context, budget)
 
     return step
 

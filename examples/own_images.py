@@ -32,7 +32,7 @@ def main() -> int:
 
     # Stage 1: the teacher sees equally many images of every class.
     gamma = teacher_gamma(config, splits.imbalance_ratio)
-    balanced = teacher_split(splits.complete, gamma, config.seed)
+    balanced = teacher_split(config, splits.complete, gamma)
     teacher = open_run(teacher_config(config, gamma), splits, balanced, None, device, teacher=None, resume=None)
     for metrics in teacher.epochs():
         print(f"teacher epoch {metrics.epoch}, loss {metrics.values['train/loss']:.3f}", flush=True)

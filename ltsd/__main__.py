@@ -153,7 +153,7 @@ def _open_teacher(
     config: Config, splits: Splits, complete: bool, device: torch.device, path: Path, resume: bool
 ) -> Run:
     gamma = teacher_gamma(config, splits.imbalance_ratio)
-    data = teacher_split(splits.complete if complete else splits.train, gamma, config.seed)
+    data = teacher_split(config, splits.complete if complete else splits.train, gamma)
     start = path if resume and path.exists() else None
     return open_run(teacher_config(config, gamma), splits, data, None, device, teacher=None, resume=start)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def is_finite(logits: Tensor) -> Tensor:
-    """Return which rows of logits [B, C] are finite throughout: bool [B]."""
-    return logits.isfinite().all(1)
+    """Return which answers of logits [B, ...] are finite throughout: bool [B]."""
+    return logits.isfinite().flatten(1).all(1)
 
 
 def is_right(logits: Tensor, labels: Tensor) -> Tensor:

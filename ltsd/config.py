@@ -254,6 +254,7 @@ MethodKnobs = make_dataclass(
 class Config:
     """One complete training run. `Config.preset(source)` gives the defaults for a source."""
 
+    task: str = knob("classification", "classification: one class an image", choices=("classification",))
     method: str = knob("ltsd", "training method", choices=tuple(METHODS))
     epochs: int = knob(100, "epochs of the student", at_least=1)
     precision: str = knob(

@@ -27,6 +27,8 @@ from ltsd.methods.step_context import StepContext
 from ltsd.models.frozen import Frozen
 from ltsd.state import TrainState
 from ltsd.step import Batch, Budget, Step, train_step
+from ltsd.tasks import TASKS
+from ltsd.tasks.task import Task
 
 Work = Callable[[], Step]
 Replay = Callable[[], None]
@@ -62,7 +64,7 @@ def stepper_for(config: Config, data: Split, teacher: nn.Module | None) -> Stepp
     """Return a stepper for a run; with a recorder, reuse that of the last run if it was of the same kind."""
     recorder = RECORDERS.get(data.rows.device.type)
     if recorder is None:
-        return EagerStepper(METHODS[config.method])
+        return EagerStepper(TASKS[config.task], METHODS[config.method])
     kind = kind_of(config, data, teacher)
     if kind not in _latest:
         _latest.clear()
@@ -76,14 +78,15 @@ def kind_of(config: Config, data: Split, teacher: nn.Module | None) -> tuple[obj
     own = () if config.own is None else tuple(value for value in vars(config.own).values() if type(value) is not float)
     batch = (min(config.optim.batch_size, len(data)), *data.images.shape[1:], data.num_classes, data.rows.device)
     update = (config.optim.momentum, config.optim.weight_decay, config.optim.ema_decay > 0, config.awp.gamma)
-    return config.method, own, config.model, config.precision, config.attack.steps, batch, update, repr(teacher)
+    step = (config.task, config.method, config.model, config.precision, config.attack.steps)
+    return *step, own, batch, update, repr(teacher)
 
 
 class EagerStepper:
     """`Stepper` that runs `train_step` on the run's own state."""
 
-    def __init__(self, method: Method) -> None:
-        self._method = method
+    def __init__(self, task: Task, method: Method) -> None:
+        self._task, self._method = task, method
 
     @contextmanager
     def at(self, state: TrainState, teacher: nn.Module | None) -> Iterator[TrainState]:
@@ -93,14 +96,14 @@ class EagerStepper:
 
     def step(self, batch: Batch, context: StepContext, budget: Budget) -> Step:
         """See `Stepper`."""
-        return train_step(self._method, self._state, batch, context, budget)
+        return train_step(self._task, self._method, self._state, batch, context, budget)
 
 
 class GraphStepper:
     """`Stepper` on its own state and teacher, with a `RecordedStep` for each phase of the method."""
 
     def __init__(self, recorder: Recorder, config: Config, data: Split, teacher: nn.Module | None) -> None:
-        self._recorder, self._method = recorder, METHODS[config.method]
+        self._recorder, self._task, self._method = recorder, TASKS[config.task], METHODS[config.method]
         self._state = TrainState.fresh(config, data.images.shape[1], data.num_classes, data.rows.device)
         self._state.student.train()
         self._teacher = deepcopy(teacher)
@@ -127,7 +130,7 @@ class GraphStepper:
         if context.phase not in self._recordings:
             own_batch, own_context, own_budget = self._places
             around = replace(own_context, phase=context.phase)
-            work = partial(train_step, self._method, self._state, own_batch, around, own_budget)
+            work = partial(train_step, self._task, self._method, self._state, own_batch, around, own_budget)
             self._recordings[context.phase] = RecordedStep(self._recorder, work)
         return self._recordings[context.phase].step()
 
@@ -150,7 +153,7 @@ class RecordedStep:
             step, replay = self._recorded
             replay()
             losses = {name: value.clone() for name, value in step.losses.items()}
-            return Step(losses, step.predicted.clone(), step.right.clone(), step.is_attacked)
+            return Step(losses, step.labels.clone(), step.predicted.clone(), step.right.clone(), step.is_attacked)
         if self._rehearsed == WARM_STEPS:
             return self._work()
         done, can_be_recorded = self._recorder.rehearse(self._work)

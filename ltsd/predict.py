@@ -22,7 +22,7 @@ from ltsd.data.tables import SUFFIXES, Table
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import standing_correctness
 from ltsd.models.frozen import frozen
-from ltsd.train import VALIDATION_LOSSES
+from ltsd.tasks.classification import VALIDATION_LOSSES
 
 CHUNK = 250
 STEPS = 20

@@ -1,6 +1,6 @@
 """One training step (attack, loss, update) and the context of an epoch's steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ltsd.methods.method import Measurements, Method
 from ltsd.methods.step_context import StepContext, on_device
 from ltsd.models.frozen import Frozen
 from ltsd.state import TrainState
+from ltsd.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Batch:
-    """The input of a step: images [B, C, H, W] float32 in [0, 1], labels int64 [B], and the start of their attack, in
-    the images' shape.
+    """The input of a step: images [B, C, H, W] float32 in [0, 1], labels as the task has them, and the start of the
+    attack, in the images' shape.
     """
 
     inputs: Tensor
@@ -43,56 +44,61 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """The result of a step: its losses, 0-d; the predicted classes, int64 [B]; which are right, bool [B]; and whether
-    the images were attacked.
+    """The result of a step: its losses, 0-d; of its rows the labels and the predicted classes, int64 [R], and which are
+    right, bool [R]; and whether the images were attacked.
 
     All are device tensors, so that nothing waits for them.
     """
 
     losses: dict[str, Tensor]
+    labels: Tensor
     predicted: Tensor
     right: Tensor
     is_attacked: bool
 
 
-def train_step(method: Method, state: TrainState, batch: Batch, context: StepContext, budget: Budget) -> Step:
+def train_step(
+    task: Task, method: Method, state: TrainState, batch: Batch, context: StepContext, budget: Budget
+) -> Step:
     """Attack, compute the loss, update. It draws no random number and waits for nothing, so that it can be recorded."""
-    student, inputs, labels = state.student, batch.inputs, batch.labels
-    adv_inputs = attacked(method, state.frozen, batch, context, budget)
+    inputs, adv_inputs = batch.inputs, attacked(task, method, state.frozen, batch, context, budget)
+    student, labels = task.rows(state.student, batch.labels)
+    if context.teacher is not None:
+        context = replace(context, teacher=task.rows(context.teacher, batch.labels)[0])
 
     def objective() -> tuple[Tensor, Measurements]:
         return method.objective(student, inputs, adv_inputs, labels, context)
 
     state.optimizer.zero_grad()
-    with perturbed_weights(student, lambda: objective()[0], gamma=budget.awp_gamma):
+    with perturbed_weights(state.student, lambda: objective()[0], gamma=budget.awp_gamma):
         loss, measurements = objective()
         loss.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     state.update_average()
     logits = measurements.pop("logits").detach()
     losses = {"loss": loss.detach()} | {name: value.detach() for name, value in measurements.items()}
-    return Step(losses, logits.argmax(1), is_right(logits, labels), adv_inputs is not inputs)
+    return Step(losses, labels, logits.argmax(1), is_right(logits, labels), adv_inputs is not inputs)
 
 
-def attacked(method: Method, student: Frozen, batch: Batch, context: StepContext, budget: Budget) -> Tensor:
+def attacked(task: Task, method: Method, student: Frozen, batch: Batch, context: StepContext, budget: Budget) -> Tensor:
     """Return the adversarial inputs [B, C, H, W] of the method; the inputs themselves if it does not attack."""
     student.refresh()
-    adversary = method.adversary(student, batch.inputs, batch.labels, context)
+    answering, labels = task.rows(student, batch.labels)
+    adversary = method.adversary(answering, batch.inputs, labels, context)
     if adversary is None:
         return batch.inputs
-    eps, step_size = (_by_example(radius, batch.labels) for radius in (budget.eps, budget.step_size))
+    eps, step_size = (task.radius(by_class, batch.labels) for by_class in (budget.eps, budget.step_size))
     return pgd(adversary, batch.inputs, eps=eps, step_size=step_size, steps=budget.steps, start=batch.start)
 
 
-def batch_of(method: Method, inputs: Tensor, labels: Tensor, budget: Budget, generator: torch.Generator) -> Batch:
+def batch_of(
+    task: Task, method: Method, inputs: Tensor, labels: Tensor, budget: Budget, generator: torch.Generator
+) -> Batch:
     """Return a batch with the start of its attack, drawn as the method wants it."""
     if method.start == "gaussian":
         return Batch(inputs, labels, gaussian_start(inputs, generator=generator))
-    return Batch(inputs, labels, uniform_start(inputs, eps=_by_example(budget.eps, labels), generator=generator))
-
-
-def _by_example(radius: Tensor, labels: Tensor) -> Tensor:
-    return radius[labels].view(-1, 1, 1, 1)
+    start = uniform_start(inputs, eps=task.radius(budget.eps, labels), generator=generator)
+    return Batch(inputs, labels, start)
 
 
 def context_of(

@@ -2,12 +2,9 @@
 
 from dataclasses import replace
 
-import torch
-
 from ltsd.config import Config
 from ltsd.data.batches import Split
-from ltsd.data.longtail import balanced_resample
-from ltsd.errors import UserError
+from ltsd.tasks import TASKS
 
 
 def teacher_gamma(config: Config, imbalance_ratio: float) -> float:
@@ -38,17 +35,10 @@ def teacher_config(config: Config, gamma: float) -> Config:
     )
 
 
-def teacher_split(data: Split, gamma: float, seed: int) -> Split:
-    """Return D_B: int(gamma * n_min) images of every class, as rows of the same images.
+def teacher_split(config: Config, data: Split, gamma: float) -> Split:
+    """Return the balanced training set of the teacher, D_B, drawn from the seed.
 
     Raises:
         UserError: it would be empty.
     """
-    size = int(gamma * min(data.class_counts()))
-    if size < 1:
-        raise UserError(
-            f"balance.teacher_gamma = {gamma} leaves no image per class: the smallest class has "
-            f"{min(data.class_counts())}; it must be at least {1 / min(data.class_counts()):.3g}"
-        )
-    positions = balanced_resample(data.labels[data.rows].cpu().numpy(), size, seed)
-    return data.select(data.rows[torch.from_numpy(positions).to(data.rows.device)])
+    return TASKS[config.task].teacher_split(data, gamma, config.seed)

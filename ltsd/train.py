@@ -7,28 +7,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
+from ltsd.answers import is_finite
 from ltsd.config import Config
 from ltsd.cuda_graphs import Stepper, stepper_for
 from ltsd.data.batches import Split, epoch_batches
 from ltsd.errors import UserError
-from ltsd.evaluation.evaluate import (
-    Accuracy,
-    clean_correctness,
-    pgd_correctness,
-    standing_correctness,
-    unanswered,
-    validation_metrics,
-)
+from ltsd.evaluation.evaluate import eval_mode, not_finite
 from ltsd.methods import METHODS
 from ltsd.models.frozen import Frozen, frozen
 from ltsd.state import EpochMetrics, TrainState, stream
 from ltsd.step import Step, batch_of, budget_of, context_of
+from ltsd.tasks import TASKS
 
-VALIDATION_SEED = 1
-FULL_STEPS = 20
-VALIDATION_LOSSES = {"pgd": cross_entropy, "cw": cw_margin, "lsa": scaled_cross_entropy}
-"""What the attacks of a validation maximise, in turn; measured in benchmarks/results/scores.md."""
 REMEDY = "lower optim.lr (of a teacher: teacher.lr) and start anew"
 
 
@@ -74,7 +64,7 @@ def train(
             measured, per_class = validate(config, validated, val, counts, "val")
             values |= measured
         elif epoch + 1 == config.epochs:
-            _check_answers(state.model, data)
+            _check_answers(state.model, data, TASKS[config.task].chunk)
         values["train/lr"] = learning_rate(config.optim.lr, epoch, config.epochs)
         state.predicted = tally.predicted
         state.history.append(EpochMetrics(epoch + 1, time.perf_counter() - started, values, per_class))
@@ -83,7 +73,8 @@ def train(
 
 def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split, teacher: nn.Module | None) -> "Tally":
     """Run the next epoch on all training images; return its measurements."""
-    epoch, device, method = len(state.history), data.rows.device, METHODS[config.method]
+    epoch, device = len(state.history), data.rows.device
+    task, method = TASKS[config.task], METHODS[config.method]
     generator = torch.Generator(device).manual_seed(stream(config.seed, epoch))
     counts = data.class_counts()
     context = context_of(config, counts, epoch, state.predicted, teacher, device)
@@ -93,15 +84,15 @@ def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split
         working.begin_epoch(learning_rate(config.optim.lr, epoch, config.epochs))
         for inputs, labels in epoch_batches(data, config.optim.batch_size, config.data.augmentation, generator):
             working.begin_step(config.optim.ema_decay)
-            batch = batch_of(method, inputs, labels, budget, generator)
-            tally.add(stepper.step(batch, context, budget), labels)
+            batch = batch_of(task, method, inputs, labels, budget, generator)
+            tally.add(stepper.step(batch, context, budget))
     return tally
 
 
 class Tally:
     """Measurements of an epoch's batches, kept on the device and read once, at its end.
 
-    `predicted` [C] counts the images that were assigned to each class.
+    `predicted` [C] counts the rows that were assigned to each class.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
@@ -111,14 +102,14 @@ class Tally:
         self._is_attacked = False
         self.predicted = torch.zeros(num_classes, device=device)
 
-    def add(self, step: Step, labels: Tensor) -> None:
-        """Add the step of a batch with labels [B]."""
+    def add(self, step: Step) -> None:
+        """Add the step of a batch."""
         for name, value in step.losses.items():
             self._losses.setdefault(name, []).append(value)
         self._is_attacked = step.is_attacked
-        ones = torch.ones_like(labels, dtype=torch.float32)
-        self._right.index_add_(0, labels, step.right.float())
-        self._seen.index_add_(0, labels, ones)
+        ones = torch.ones_like(step.labels, dtype=torch.float32)
+        self._right.index_add_(0, step.labels, step.right.float())
+        self._seen.index_add_(0, step.labels, ones)
         self.predicted.index_add_(0, step.predicted, ones)
 
     def means(self) -> dict[str, float]:
@@ -140,32 +131,13 @@ def validate(
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Return the metrics `<prefix>/*` of a split and their per-class recalls; random starts are the same every time.
 
-    `robust_acc` is the worst case, image by image, of PGD with `evaluate.steps` on each of VALIDATION_LOSSES: a search
-    for accuracy under PGD on cross-entropy alone finds models whose gradients mislead it. `pgd_acc` and `cw_acc` are
-    the accuracies after the first and the second attack. `fgsm_acc` reveals catastrophic overfitting.
-
     Raises:
         DivergedError: the model answers NaN or infinity to an image.
     """
-    model, attack = frozen(model), config.attack
-    fgsm = pgd_correctness(model, split, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
-    standing = standing_correctness(
-        model,
-        split,
-        VALIDATION_LOSSES,
-        eps=attack.eps,
-        step_size=attack.resolved_step_size * max(1.0, FULL_STEPS / config.evaluate.steps),
-        steps=config.evaluate.steps,
-        seed=VALIDATION_SEED,
-    )
-    if told := unanswered([fgsm, *standing.values()], "images that it is validated on"):
-        raise DivergedError(f"{told}; {REMEDY}")
-    found = {name: Accuracy.of(one, class_counts) for name, one in standing.items()}
-    *before, worst = VALIDATION_LOSSES
-    values = validation_metrics(prefix, found["clean"], found[worst])
-    values |= {f"{prefix}/{name}_acc": found[name].balanced for name in before}
-    per_class = {"clean": list(found["clean"].per_class), "robust": list(found[worst].per_class)}
-    return values | {f"{prefix}/fgsm_acc": Accuracy.of(fgsm, class_counts).balanced}, per_class
+    scores = TASKS[config.task].validate(frozen(model), split, class_counts, config.attack, steps=config.evaluate.steps)
+    if scores.unanswered:
+        raise DivergedError(f"{scores.unanswered}; {REMEDY}")
+    return {f"{prefix}/{name}": value for name, value in scores.values.items()}, dict(scores.per_class)
 
 
 def learning_rate(base: float, epoch: int, epochs: int) -> float:
@@ -181,9 +153,11 @@ def _check_finite(config: Config, state: TrainState, epoch: int, loss: str = "")
         raise DivergedError(f"epoch {epoch} of {config.epochs} diverged: {loss or found}; {REMEDY}")
 
 
-def _check_answers(model: nn.Module, data: Split) -> None:
+def _check_answers(model: nn.Module, data: Split, chunk: int) -> None:
     """Check that a model without validation gives finite answers to its training images."""
-    if told := unanswered([clean_correctness(model, data)], "training images"):
+    with eval_mode(model), torch.no_grad():
+        unanswered = sum(int((~is_finite(model(inputs))).sum()) for inputs, _ in data.chunks(chunk))
+    if told := not_finite(unanswered, len(data), "training images"):
         raise DivergedError(f"{told}; {REMEDY}")
 
 

@@ -42,9 +42,9 @@ def test_accuracies_are_those_of_scikit_learn(num_classes: int, examples: int, s
     assert accuracy.worst == pytest.approx(min(recalls))
     assert accuracy.group("head") == pytest.approx(recalls[:third].mean())
     assert accuracy.group("tail") == pytest.approx(recalls[-third:].mean())
-    metrics = validation_metrics("val", accuracy, accuracy)
+    metrics = validation_metrics(accuracy, accuracy)
     assert all(map(math.isfinite, metrics.values()))
-    assert ("val/medium_robust_acc" in metrics) == (num_classes > 2)
+    assert ("medium_robust_acc" in metrics) == (num_classes > 2)
 
 
 class Bright(nn.Module):

@@ -24,6 +24,7 @@ from ltsd.methods.trades import Trades
 from ltsd.models.network import Features, Network
 from ltsd.state import TrainState
 from ltsd.step import batch_of, budget_of, context_of, train_step
+from ltsd.tasks import classification
 
 CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 2, 1, 0])
@@ -260,7 +261,9 @@ def test_trades_attacks_the_divergence_from_the_clean_answer_and_starts_off_it()
     (gradient,) = torch.autograd.grad(adversary(inputs), inputs)
     assert gradient.abs().max() < 1e-12, "there is no way up from the clean image"
     budget = budget_of(Config.preset("digits"), list(COUNTS), 0, CPU)
-    start = batch_of(METHODS["trades"], inputs.detach(), LABELS, budget, torch.Generator().manual_seed(0)).start
+    start = batch_of(
+        classification.TASK, METHODS["trades"], inputs.detach(), LABELS, budget, torch.Generator().manual_seed(0)
+    ).start
     assert 0 < (start - inputs).abs().max() < 0.01
 
 
@@ -303,7 +306,7 @@ def test_a_step_of_every_method_lowers_its_loss_on_the_batch(
     around, budget = context_of(config, counts, 2, None, teacher.eval(), CPU), budget_of(config, counts, 2, CPU)
     losses = []
     for _ in range(2):
-        batch = batch_of(METHODS[name], inputs, labels, budget, torch.Generator().manual_seed(0))
-        step = train_step(METHODS[name], state, batch, around, budget)
+        batch = batch_of(classification.TASK, METHODS[name], inputs, labels, budget, torch.Generator().manual_seed(0))
+        step = train_step(classification.TASK, METHODS[name], state, batch, around, budget)
         losses.append(step.losses["loss"].item())
     assert losses[1] < losses[0]

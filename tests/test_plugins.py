@@ -16,6 +16,7 @@ from ltsd.data import Splits
 from ltsd.methods import METHODS
 from ltsd.state import TrainState
 from ltsd.step import batch_of, budget_of, context_of, train_step
+from ltsd.tasks import classification
 
 CPU = torch.device("cpu")
 ATTACKING = [name for name in METHODS if name != "natural"]
@@ -111,8 +112,8 @@ def test_plugins_change_the_step_of_every_method_that_attacks(
         state = TrainState.fresh(config, splits.shape[0], 10, CPU)
         around = context_of(config, counts, 2, None, teacher.eval(), CPU)
         budget = budget_of(config, counts, 2, CPU)
-        batch = batch_of(METHODS[name], inputs, labels, budget, torch.Generator().manual_seed(0))
-        train_step(METHODS[name], state, batch, around, budget)
+        batch = batch_of(classification.TASK, METHODS[name], inputs, labels, budget, torch.Generator().manual_seed(0))
+        train_step(classification.TASK, METHODS[name], state, batch, around, budget)
         return torch.cat([parameter.detach().flatten() for parameter in state.student.parameters()])
 
     plain = small.override({"method": name})

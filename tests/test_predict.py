@@ -20,7 +20,7 @@ from ltsd.evaluation.evaluate import clean_correctness, standing_correctness
 from ltsd.flags import exit_code_of
 from ltsd.predict import encoded_images, predict
 from ltsd.runs import open_run
-from ltsd.train import VALIDATION_LOSSES
+from ltsd.tasks.classification import VALIDATION_LOSSES
 
 CPU = torch.device("cpu")
 CLASSES = tuple(str(digit) for digit in range(10))

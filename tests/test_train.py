@@ -22,7 +22,9 @@ from ltsd.models.frozen import frozen
 from ltsd.runs import Run, open_run
 from ltsd.state import TrainState
 from ltsd.step import Step, batch_of, budget_of, context_of, train_step
-from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
+from ltsd.tasks import TASKS
+from ltsd.tasks.classification import teacher_split
+from ltsd.teacher import teacher_config, teacher_gamma
 from ltsd.train import DivergedError, Tally, learning_rate, train
 
 CPU = torch.device("cpu")
@@ -156,8 +158,8 @@ def test_the_attack_does_not_touch_the_statistics_of_batch_norm(small: Config, s
     reference = deepcopy(state.student)
     inputs, labels = splits.train.take(torch.arange(32))
     around, budget = context_of(config, [1] * 10, 0, None, None, CPU), budget_of(config, [1] * 10, 0, CPU)
-    batch = batch_of(METHODS["at"], inputs, labels, budget, torch.Generator().manual_seed(3))
-    train_step(METHODS["at"], state, batch, around, budget)
+    batch = batch_of(TASKS[config.task], METHODS["at"], inputs, labels, budget, torch.Generator().manual_seed(3))
+    train_step(TASKS[config.task], METHODS["at"], state, batch, around, budget)
     rested = frozen(reference)
     adv_inputs = pgd(
         lambda x: F.cross_entropy(rested(x), labels, reduction="sum"),
@@ -262,9 +264,9 @@ def test_a_run_without_validation_ends_where_its_network_answers_nan_once_it_is_
 
 
 def test_a_batch_that_is_answered_nan_is_none_of_those_that_were_trained_rightly(small: Config, splits: Splits) -> None:
-    step = Step({"loss": torch.zeros(())}, torch.tensor([0, 1, 1]), torch.tensor([False, True, False]), True)
+    labels, predicted, right = torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1]), torch.tensor([False, True, False])
     tally = Tally(3, CPU)
-    tally.add(step, torch.tensor([0, 1, 2]))
+    tally.add(Step({"loss": torch.zeros(())}, labels, predicted, right, True))
     assert tally.means()["train/robust_acc"] == pytest.approx(1 / 3)
 
 

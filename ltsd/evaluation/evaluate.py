@@ -199,17 +199,20 @@ def unanswered(correctness: Iterable[Correctness], images: str) -> str:
     """
     found = list(correctness)
     positions = frozenset[int]().union(*(one.unanswered for one in found))
-    if not positions:
-        return ""
-    return f"the network answers NaN or infinity on {len(positions)} of {len(found[0].labels)} {images}"
+    return not_finite(len(positions), len(found[0].labels), images)
 
 
-def validation_metrics(prefix: str, clean: Accuracy, robust: Accuracy) -> dict[str, float]:
+def not_finite(count: int, of: int, images: str) -> str:
+    """Describe how many of some images have NaN or infinity in their answer; "" for none."""
+    return f"the network answers NaN or infinity on {count} of {of} {images}" if count else ""
+
+
+def validation_metrics(clean: Accuracy, robust: Accuracy) -> dict[str, float]:
     """Return the metrics of a split, fractions in [0, 1]; with two classes there is no medium group."""
     return {
-        f"{prefix}/clean_acc": clean.balanced,
-        f"{prefix}/tail_clean_acc": clean.group("tail"),
-        f"{prefix}/robust_acc": robust.balanced,
-        **{f"{prefix}/{group}_robust_acc": robust.group(group) for group in robust.groups},
-        f"{prefix}/worst_class_robust_acc": robust.worst,
+        "clean_acc": clean.balanced,
+        "tail_clean_acc": clean.group("tail"),
+        "robust_acc": robust.balanced,
+        **{f"{group}_robust_acc": robust.group(group) for group in robust.groups},
+        "worst_class_robust_acc": robust.worst,
     }

@@ -96,16 +96,16 @@ class ExamResult:
 
     def values(self) -> dict[str, float]:
         """The metrics `test/*`; head, medium, tail and worst class are under PGD-20, as robust_acc is."""
-        metrics = validation_metrics("test", self.accuracies["clean"], self.accuracies["pgd20"])
+        metrics = validation_metrics(self.accuracies["clean"], self.accuracies["pgd20"])
         for name, accuracy in self.accuracies.items():
             if name != "clean":
                 metrics |= {
-                    f"test/{name}_acc": accuracy.balanced,
-                    f"test/tail_{name}_acc": accuracy.group("tail"),
+                    f"{name}_acc": accuracy.balanced,
+                    f"tail_{name}_acc": accuracy.group("tail"),
                 }
         if corruption := self.accuracies.get("corruption"):
-            metrics |= {f"test/{group}_corruption_acc": corruption.group(group) for group in corruption.groups}
-        return metrics
+            metrics |= {f"{group}_corruption_acc": corruption.group(group) for group in corruption.groups}
+        return {f"test/{name}": value for name, value in metrics.items()}
 
     def per_class(self) -> dict[str, list[float]]:
         """Recalls by attack."""

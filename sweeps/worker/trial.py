@@ -94,7 +94,7 @@ def _begin(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -
     val = splits.val if job.part == "train" else None
     teacher = None
     if job.kind == "teacher":
-        data = teacher_split(data, teacher_gamma(job.config, splits.imbalance_ratio), job.config.seed)
+        data = teacher_split(job.config, data, teacher_gamma(job.config, splits.imbalance_ratio))
     elif job.teacher:
         exchange.bring(Path(job.teacher))
         teacher, _ = load_model(Path(job.teacher), device)

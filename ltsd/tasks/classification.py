@@ -1,0 +1,79 @@
+"""Classification: one label an image; a row is an image, and the score is the recall of a class."""
+
+import torch
+from torch import Tensor, nn
+
+from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
+from ltsd.config import AttackConfig
+from ltsd.data.batches import Split
+from ltsd.data.longtail import balanced_resample
+from ltsd.errors import UserError
+from ltsd.evaluation.evaluate import (
+    CHUNK,
+    Accuracy,
+    pgd_correctness,
+    standing_correctness,
+    unanswered,
+    validation_metrics,
+)
+from ltsd.tasks.task import Scores, Task
+
+VALIDATION_SEED = 1
+FULL_STEPS = 20
+VALIDATION_LOSSES = {"pgd": cross_entropy, "cw": cw_margin, "lsa": scaled_cross_entropy}
+"""What the attacks of a validation maximise, in turn; measured in benchmarks/results/scores.md."""
+
+
+def rows(network: nn.Module, labels: Tensor) -> tuple[nn.Module, Tensor]:
+    """Return both as they are: an image [C, H, W] is a row, and its label is one of labels [B]."""
+    return network, labels
+
+
+def radius(by_class: Tensor, labels: Tensor) -> Tensor:
+    """Return [B, 1, 1, 1]: every pixel of an image has the radius of its class."""
+    return by_class[labels].view(-1, 1, 1, 1)
+
+
+def teacher_split(data: Split, gamma: float, seed: int) -> Split:
+    """Return D_B: int(gamma * n_min) images of every class, as rows of the same images.
+
+    Raises:
+        UserError: it would be empty.
+    """
+    size = int(gamma * min(data.class_counts()))
+    if size < 1:
+        raise UserError(
+            f"balance.teacher_gamma = {gamma} leaves no image per class: the smallest class has "
+            f"{min(data.class_counts())}; it must be at least {1 / min(data.class_counts()):.3g}"
+        )
+    positions = balanced_resample(data.labels[data.rows].cpu().numpy(), size, seed)
+    return data.select(data.rows[torch.from_numpy(positions).to(data.rows.device)])
+
+
+def validate(model: nn.Module, split: Split, class_counts: list[int], attack: AttackConfig, *, steps: int) -> Scores:
+    """Return clean and robust class-balanced accuracies.
+
+    `robust_acc` is the worst case, image by image, of PGD on each of VALIDATION_LOSSES: a search for accuracy under PGD
+    on cross-entropy alone finds models whose gradients mislead it. `pgd_acc` and `cw_acc` are the accuracies after the
+    first and the second attack. `fgsm_acc` reveals catastrophic overfitting.
+    """
+    fgsm = pgd_correctness(model, split, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
+    standing = standing_correctness(
+        model,
+        split,
+        VALIDATION_LOSSES,
+        eps=attack.eps,
+        step_size=attack.resolved_step_size * max(1.0, FULL_STEPS / steps),
+        steps=steps,
+        seed=VALIDATION_SEED,
+    )
+    found = {name: Accuracy.of(one, class_counts) for name, one in standing.items()}
+    *before, worst = VALIDATION_LOSSES
+    values = validation_metrics(found["clean"], found[worst])
+    values |= {f"{name}_acc": found[name].balanced for name in before}
+    values |= {"fgsm_acc": Accuracy.of(fgsm, class_counts).balanced}
+    per_class = {"clean": list(found["clean"].per_class), "robust": list(found[worst].per_class)}
+    return Scores(values, per_class, unanswered([fgsm, *standing.values()], "images that it is validated on"))
+
+
+TASK = Task("classification", "acc", CHUNK, rows, radius, teacher_split, validate)

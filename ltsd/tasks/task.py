@@ -1,0 +1,67 @@
+"""The definition of a task."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from ltsd.config import AttackConfig
+from ltsd.data.batches import Split
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a model on a split.
+
+    `values` are fractions in [0, 1] by name, such as `robust_acc`; `per_class` are lists [C] by `clean` and `robust`;
+    `unanswered` describes images whose answer is not finite, "" for none.
+    """
+
+    values: Mapping[str, float]
+    per_class: Mapping[str, list[float]]
+    unanswered: str
+
+
+class Validation(Protocol):
+    """Scores a model in eval mode; the random starts of its attacks are the same every time."""
+
+    def __call__(
+        self, model: nn.Module, split: Split, class_counts: list[int], attack: AttackConfig, *, steps: int
+    ) -> Scores:
+        """Return the scores of a split.
+
+        Args:
+            model: images [B, C, H, W] in [0, 1] -> logits.
+            split: images and labels, on the model's device.
+            class_counts: of the training split; they make head, medium and tail.
+            attack: radius and step size.
+            steps: of each attack.
+        """
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of target, and all that follows from it.
+
+    A method's loss is a function of a table of rows to be classified. A task says what the rows of a batch are.
+
+    Attributes:
+        title: how messages call it.
+        measure: the last word of its scores: `acc` makes `val/robust_acc`.
+        chunk: how many images are scored at a time.
+        rows: (network, labels of a batch) -> the network that answers rows, images [B, ...] -> logits [R, C], and the
+            labels of the rows, int64 [R]. Several batches in one, [k * B, ...], make [k * R, C], batch by batch.
+        radius: (radius of every class [C], labels of a batch) -> the radius of each pixel, of a shape that broadcasts
+            to the images.
+        teacher_split: (training split, gamma, seed) -> D_B, the balanced training set of the teacher.
+        validate: see `Validation`.
+    """
+
+    title: str
+    measure: str
+    chunk: int
+    rows: Callable[[nn.Module, Tensor], tuple[nn.Module, Tensor]]
+    radius: Callable[[Tensor, Tensor], Tensor]
+    teacher_split: Callable[[Split, float, int], Split]
+    validate: Validation
