@@ -32,6 +32,7 @@ from ltsd.pictures import class_bars, image_grid
 from ltsd.precision import device_of
 from ltsd.predict import predict, write_csv, write_json
 from ltsd.runs import Run, check_same_images, load_model, open_run
+from ltsd.tasks import check_task
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
 ALIASES = {"data": "data.source"}
@@ -133,6 +134,7 @@ def train_command(parsed: argparse.Namespace) -> int:
     out: Path = parsed.out
     if out.exists() and not parsed.resume:
         raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
+    check_task(config, splits.train)
     device = device_of(gpu=torch.cuda.is_available())
     _check_writable(out)
     print("\n".join(description.introduction(splits, config.data)), flush=True)
@@ -161,7 +163,7 @@ def _open_teacher(
 def _train(run: Run, path: Path, title: str) -> None:
     for metrics in run.epochs():
         run.save(path)
-        shown = {name: value for name, value in metrics.values.items() if name.endswith(("loss", "acc"))}
+        shown = {name: value for name, value in metrics.values.items() if name.endswith(("loss", "acc", "miou"))}
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
         print(f"{title} epoch {metrics.epoch}/{run.config.epochs}  {metrics.seconds:.1f} s  {numbers}", flush=True)
 

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+VOID = 255
+"""The label of a pixel that belongs to no class."""
+
 
 def is_finite(logits: Tensor) -> Tensor:
     """Return which answers of logits [B, ...] are finite throughout: bool [B]."""

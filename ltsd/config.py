@@ -12,7 +12,14 @@ from ltsd.errors import UserError
 from ltsd.knobs import Choices, Range, Value, knob, nearest, override, walk
 from ltsd.methods import METHODS
 
-PUBLISHED_WIDTHS = {"small-cnn": 32, "small-resnet": 16, "resnet18": 64, "preact-resnet18": 64, "wrn-34-10": 160}
+PUBLISHED_WIDTHS = {
+    "small-cnn": 32,
+    "small-resnet": 16,
+    "resnet18": 64,
+    "preact-resnet18": 64,
+    "wrn-34-10": 160,
+    "small-unet": 16,
+}
 
 
 @dataclass(frozen=True)
@@ -21,9 +28,9 @@ class DataConfig:
 
     source: str = knob(
         "digits",
-        "digits (scikit-learn, embedded), cifar10, cifar100, or a path or URI (s3://bucket/folder): a Parquet or "
-        "Arrow file or a folder of them, with columns image or img and label, labels or fine_label; or a local "
-        "folder: of one folder of images per class, or Tiny-ImageNet",
+        "digits or digits-scenes (scikit-learn, embedded), cifar10, cifar100, or a path or URI (s3://bucket/folder): a "
+        "Parquet or Arrow file or a folder of them, with columns image or img and label, labels or fine_label; or a "
+        "local folder: of one folder of images per class, or Tiny-ImageNet",
     )
     config: str | None = knob(
         None,
@@ -102,7 +109,7 @@ class ModelConfig:
     name: str = knob(
         "small-cnn",
         "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
-        "stem; wrn-34-10",
+        "stem; wrn-34-10; for segmentation small-unet",
         choices=tuple(PUBLISHED_WIDTHS),
     )
     width: int | None = knob(
@@ -110,7 +117,7 @@ class ModelConfig:
         "channels of the first stage",
         at_least=8,
         multiple_of=8,
-        unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160",
+        unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160; small-unet 16",
         remedy="other widths take the slow paths of the convolutions, and crash some versions of them",
     )
 
@@ -254,7 +261,11 @@ MethodKnobs = make_dataclass(
 class Config:
     """One complete training run. `Config.preset(source)` gives the defaults for a source."""
 
-    task: str = knob("classification", "classification: one class an image", choices=("classification",))
+    task: str = knob(
+        "classification",
+        "what is learnt: classification, one class an image; segmentation, one class a pixel",
+        choices=("classification", "segmentation"),
+    )
     method: str = knob("ltsd", "training method", choices=tuple(METHODS))
     epochs: int = knob(100, "epochs of the student", at_least=1)
     precision: str = knob(
@@ -278,15 +289,13 @@ class Config:
     @classmethod
     def preset(cls, source: str) -> Self:
         """Return the defaults for a source: the published CIFAR recipe, or the one measured on the digits."""
-        common = cls().override({"data.source": source})
-        if source == "digits":
-            return common.override(DIGITS)
-        return common.override(CIFAR100 if source == "cifar100" else CIFAR)
+        embedded = {"digits": DIGITS, "digits-scenes": SCENES, "cifar100": CIFAR100}
+        return cls().override({"data.source": source, **embedded.get(source, CIFAR)})
 
     @classmethod
     def presets(cls) -> Mapping[str, Self]:
         """Return the defaults by kind of source, as `--help` shows them."""
-        kinds = {"digits": "digits", "cifar100": "cifar100", "other data": "cifar10"}
+        kinds = {name: name for name in ("digits", "digits-scenes", "cifar100")} | {"other data": "cifar10"}
         return {kind: cls.preset(source).override({"data.source": "digits"}) for kind, source in kinds.items()}
 
     @property
@@ -326,6 +335,22 @@ DIGITS: Mapping[str, Value] = {
     "evaluate.every": 20,
     # Ten steps rank configurations as well as twenty: benchmarks/results/scores.md.
     "evaluate.steps": 10,
+}
+SCENES: Mapping[str, Value] = {
+    **DIGITS,
+    "task": "segmentation",
+    "epochs": 25,
+    "data.imbalance_ratio": None,
+    "model.name": "small-unet",
+    "model.width": 8,
+    "attack.eps": 0.05,
+    "attack.steps": 3,
+    "attack.step_size": 0.025,
+    "optim.batch_size": 8,
+    "teacher.epochs": 15,
+    "teacher.batch_size": 8,
+    # All classes weigh alike: half of the imbalance ratio, 210, would level none but the background.
+    "balance.teacher_gamma": 1.0,
 }
 CIFAR: Mapping[str, Value] = {
     "data.val_per_class": 100,

@@ -108,6 +108,7 @@ def context_of(
     predicted: Tensor | None,
     teacher: nn.Module | None,
     device: torch.device,
+    class_weights: Tensor | None = None,
 ) -> StepContext:
     """Return the context of an epoch's steps; epochs count from 0."""
     counts = torch.tensor(class_counts, dtype=torch.float32, device=device).clamp_min(1)
@@ -120,6 +121,7 @@ def context_of(
         predicted=counts if predicted is None else predicted,
         progress=torch.tensor(progress, device=device),
         softmax_tau=torch.tensor(config.balance.softmax_tau, device=device),
+        class_weights=class_weights,
         own=on_device(config.own, device),
         phase=METHODS[config.method].phase(config.own, progress),
         teacher=teacher,

@@ -77,7 +77,7 @@ def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split
     task, method = TASKS[config.task], METHODS[config.method]
     generator = torch.Generator(device).manual_seed(stream(config.seed, epoch))
     counts = data.class_counts()
-    context = context_of(config, counts, epoch, state.predicted, teacher, device)
+    context = context_of(config, counts, epoch, state.predicted, teacher, device, data.class_weights)
     budget = budget_of(config, counts, epoch, device)
     tally = Tally(data.num_classes, device)
     with stepper.at(state, teacher) as working:

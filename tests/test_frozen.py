@@ -36,7 +36,8 @@ def answer(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """The logits, and the gradient of a loss."""
     inputs = inputs.clone().requires_grad_()
     logits = model(inputs)
-    (gradient,) = torch.autograd.grad(F.cross_entropy(logits, torch.arange(len(inputs))), inputs)
+    rows = logits.flatten(0, -2)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(rows, torch.arange(len(rows)) % rows.shape[1]), inputs)
     return logits.detach(), gradient
 
 

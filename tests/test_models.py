@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ltsd.config import ModelConfig
 from ltsd.models import FEATURES, build_model
+from ltsd.tasks import TASKS
 
 ALL = pytest.mark.parametrize("name", FEATURES)
 
@@ -13,6 +14,11 @@ ALL = pytest.mark.parametrize("name", FEATURES)
 def model_of(name: str, channels: int = 3, classes: int = 10) -> nn.Module:
     torch.manual_seed(0)
     return build_model(ModelConfig(name=name, width=8), channels, classes)
+
+
+def answered(name: str, pixels: int) -> tuple[int, ...]:
+    """The shape of what has an answer: of an encoder-decoder every pixel."""
+    return (pixels, pixels) if name in TASKS["segmentation"].networks else ()
 
 
 @pytest.mark.parametrize(
@@ -36,7 +42,9 @@ def test_the_small_ones_stay_small() -> None:
     cnn = 3 * 32 * 9 + 64 + (32 * 64 * 9 + 64 * 64 * 9 + 32 * 64 + 3 * 128) + 65 * 10
     stem, first = 3 * 16 * 9 + 32, 2 * 16 * 16 * 9 + 2 * 32
     second, third = 16 * 32 * 9 + 32 * 32 * 9 + 16 * 32 + 3 * 64, 32 * 64 * 9 + 64 * 64 * 9 + 32 * 64 + 3 * 128
-    sizes = {"small-cnn": cnn, "small-resnet": stem + first + second + third + 65 * 10}
+    inner = 16 * 32 * 9 + 32 * 32 * 9 + 16 * 32 + 3 * 64 + 32 * 64 * 9 + 64 * 64 * 9 + 32 * 64 + 3 * 128
+    unet = stem + inner + (3 * 32 * 32 * 9 + 64) + (3 * 16 * 16 * 9 + 32) + 17 * 10
+    sizes = {"small-cnn": cnn, "small-resnet": stem + first + second + third + 65 * 10, "small-unet": unet}
     for name, size in sizes.items():
         model = build_model(ModelConfig(name=name), 3, 10)
         assert sum(parameter.numel() for parameter in model.parameters()) == size
@@ -47,14 +55,16 @@ def test_a_head_of_ones_own_sees_the_features(name: str) -> None:
     model = build_model(ModelConfig(name=name, width=8), 3, 5, head=lambda size, classes: nn.Linear(size, 2 * classes))
     inputs = torch.rand(2, 3, 16, 16)
     model.eval()
-    assert model(inputs).shape == (2, 10)
+    assert model(inputs).shape == (2, *answered(name, 16), 10)
     torch.testing.assert_close(model(inputs), model.head(model.features(inputs)))
 
 
 @ALL
 @pytest.mark.parametrize(("channels", "classes", "pixels"), [(1, 10, 8), (3, 7, 32), (3, 2, 9), (2, 100, 17)])
 def test_maps_images_of_any_size_to_a_logit_per_class(name: str, channels: int, classes: int, pixels: int) -> None:
-    assert model_of(name, channels, classes)(torch.rand(3, channels, pixels, pixels)).shape == (3, classes)
+    assert model_of(name, channels, classes)(torch.rand(3, channels, pixels, pixels)).shape == (
+        *(3, *answered(name, pixels), classes),
+    )
 
 
 @ALL

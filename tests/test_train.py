@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from bits import same_bits
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -38,18 +39,6 @@ def trained(config: Config, splits: Splits, teacher: nn.Module | None = None) ->
     run = opened(config, splits, teacher)
     assert [metrics.epoch for metrics in run.epochs()] == list(range(1, config.epochs + 1))
     return run
-
-
-def same_bits(one: Any, other: Any) -> bool:
-    """Equal to the last bit, whatever it took in seconds."""
-    if isinstance(one, Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        keys = one.keys() - {"seconds"}
-        return keys == other.keys() - {"seconds"} and all(same_bits(one[key], other[key]) for key in keys)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same_bits, one, other))
-    return bool(one == other)
 
 
 def weights(run: Run) -> dict[str, Tensor]:

@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
+from ltsd.data import label_maps
 from ltsd.data.batches import Split
+from ltsd.data.label_maps import draw_maps
 from ltsd.data.longtail import SplitIndices, draw_protocol, shuffled_by_class
 from ltsd.data.overlap import overlap, repeated, without_copies
 from ltsd.data.reading import Reading
@@ -98,6 +100,8 @@ def _test_rows(source: Source, data: DataConfig) -> Rows:
         UserError: a class has none.
     """
     labels, names = source.test.labels.numpy(), source.test.class_names
+    if labels.ndim > 1:
+        return label_maps.test_rows(labels, names, data.source)
     by_class = shuffled_by_class(labels, len(names))
     for name, rows in zip(names, by_class, strict=True):
         if not len(rows):
@@ -126,7 +130,8 @@ def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[SplitIndi
     rows = np.arange(first)
     if drops and source.reading.is_test_held_out:
         rows = without_copies(rows, hashes, labels, source.test.hashes, data, names)
-    protocol = draw_protocol(labels[rows], names, data, own_val).moved(np.append(rows, np.arange(first, len(labels))))
+    draw = draw_protocol if labels.ndim == 1 else draw_maps
+    protocol = draw(labels[rows], names, data, own_val).moved(np.append(rows, np.arange(first, len(labels))))
     train = protocol.train
     if drops and own_val is None:
         train = without_copies(train, hashes, labels, hashes[protocol.val], data, names)

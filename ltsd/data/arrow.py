@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +18,13 @@ from torch import Tensor
 from ltsd.errors import UserError
 from ltsd.files import publishing
 
+Labels = NDArray[Any]
+
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images. `images` is uint8 [N, C, H, W], `labels` int64 [N]; both are read-only maps of one file.
+    """Labelled images. `images` is uint8 [N, C, H, W], `labels` int64 [N], or uint8 [N, H, W] for a label a pixel; both
+    are read-only maps of one file.
 
     `hashes` is int64 [N], equal for images that are equal pixel by pixel. `fingerprint` is the SHA-256 of images,
     labels and class names. `about` is what else was written, plain values by name.
@@ -37,26 +41,31 @@ class ImageSet:
 def write_image_set(
     path: Path,
     images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    labels: Labels,
     class_names: Sequence[str],
     about: Mapping[str, str] | None = None,
 ) -> None:
-    """Write images [N, C, H, W] and labels [N] as one record batch; the file appears whole or not at all."""
+    """Write images [N, C, H, W] and labels [N] or [N, H, W] as one record batch; the file appears whole or not."""
     metadata = {
         **(about or {}),
         "shape": json.dumps(images.shape[1:]),
         "class_names": json.dumps(list(class_names)),
         "fingerprint": _fingerprint(images, labels, class_names),
     }
-    size = int(np.prod(images.shape[1:]))
-    image_column = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(size), len(images), [None, pa.py_buffer(np.ascontiguousarray(images))]
-    )
-    columns = {"image": image_column, "label": pa.array(labels), "hash": pa.array(_hashes_of(images))}
+    label_column = pa.array(labels) if labels.ndim == 1 else _bytes_column(labels)
+    columns = {"image": _bytes_column(images), "label": label_column, "hash": pa.array(_hashes_of(images))}
     batch = pa.record_batch(columns)
     schema = batch.schema.with_metadata(metadata)
     with publishing(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
         writer.write_batch(batch.replace_schema_metadata(metadata))
+
+
+def _bytes_column(rows: NDArray[np.uint8]) -> pa.FixedSizeBinaryArray:
+    """Return [N, ...] as a column with the bytes of a row in a row."""
+    size = int(np.prod(rows.shape[1:]))
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(size), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))]
+    )
 
 
 def read_image_set(path: Path) -> ImageSet:
@@ -69,9 +78,10 @@ def read_image_set(path: Path) -> ImageSet:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         metadata = {key.decode(): value.decode() for key, value in batch.schema.metadata.items()}
         shape = json.loads(metadata["shape"])
-        pixels = np.frombuffer(batch.column("image").buffers()[1], dtype=np.uint8)
-        images = pixels[: len(batch) * int(np.prod(shape))].reshape(len(batch), *shape)
-        labels, hashes = (batch.column(name).to_numpy() for name in ("label", "hash"))
+        images = _rows_of(batch.column("image"), shape)
+        column, hashes = batch.column("label"), batch.column("hash").to_numpy()
+        is_map = pa.types.is_fixed_size_binary(column.type)
+        labels = _rows_of(column, shape[1:]) if is_map else column.to_numpy()
     except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a decoded image set ({error}); delete it, it is made again") from error
     return ImageSet(
@@ -82,6 +92,12 @@ def read_image_set(path: Path) -> ImageSet:
         metadata["fingerprint"],
         metadata,
     )
+
+
+def _rows_of(column: pa.FixedSizeBinaryArray, shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Return the rows of a column of bytes, [N, *shape]."""
+    content = np.frombuffer(column.buffers()[1], dtype=np.uint8)
+    return content[: len(column) * int(np.prod(shape))].reshape(len(column), *shape)
 
 
 def _hashes_of(images: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -107,7 +123,7 @@ def _read_only(array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _fingerprint(images: NDArray[np.uint8], labels: NDArray[np.int64], class_names: Sequence[str]) -> str:
+def _fingerprint(images: NDArray[np.uint8], labels: Labels, class_names: Sequence[str]) -> str:
     digest = hashlib.sha256(json.dumps([images.shape, list(class_names)]).encode())
     digest.update(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels).data)

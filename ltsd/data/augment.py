@@ -10,7 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltsd.answers import VOID
+
 PAD = 4
+
+
+def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Augment a batch and its labels.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        labels: [B], or uint8 [B, H, W], which move with the image; what comes into view from outside it is VOID.
+        augmentation: see `augment`; of images with a label a pixel `none` or `crop-flip`.
+        generator: source of every draw.
+    """
+    if labels.ndim == 1:
+        return augment(images, augmentation, generator), labels
+    # As one more channel, which is moved alike; inverted, since what is padded is 0.
+    moved = augment(torch.cat([images, VOID - labels[:, None]], 1), augmentation, generator)
+    return moved[:, :-1], VOID - moved[:, -1]
 
 
 def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:

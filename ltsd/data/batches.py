@@ -7,30 +7,34 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ltsd.data.augment import augment
+from ltsd.data.augment import augmented
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of an image set. `images` is uint8 [M, C, H, W], `labels` int64 [M], `rows` int64 [N] into both.
+    """Rows of an image set. `images` is uint8 [M, C, H, W]; `labels` int64 [M], or uint8 [M, H, W] with VOID where a
+    pixel has none; `rows` int64 [N] into both.
 
-    On the CPU, `images` may be a memory map that other processes share; it is never copied.
+    On the CPU, `images` may be a memory map that other processes share; it is never copied. `class_weights` [C] weigh
+    what training learns of each class; None for all alike.
     """
 
     images: Tensor
     labels: Tensor
     rows: Tensor
     num_classes: int
+    class_weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def class_counts(self) -> list[int]:
-        """Return the number of images of every class, in label order."""
-        return torch.bincount(self.labels[self.rows], minlength=self.num_classes).tolist()
+        """Return the number of labels of every class, in label order."""
+        counts = torch.bincount(self.labels[self.rows].flatten(), minlength=self.num_classes)
+        return counts[: self.num_classes].tolist()
 
     def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs float32 [B, C, H, W] in [0, 1] and labels [B] at positions [B] of the split."""
+        """Return inputs float32 [B, C, H, W] in [0, 1] and labels [B, ...] at positions [B] of the split."""
         rows = self.rows[positions]
         return self.images[rows].float() / 255, self.labels[rows]
 
@@ -58,6 +62,7 @@ class Split:
             images=self.images[self.rows].to(device),
             labels=self.labels[self.rows].to(device),
             rows=torch.arange(len(self), device=device),
+            class_weights=None if self.class_weights is None else self.class_weights.to(device),
         )
 
 
@@ -73,10 +78,11 @@ def epoch_batches(
         generator: draws order and augmentation.
 
     Yields:
-        Inputs float32 [B, C, H, W] in [0, 1] and labels int64 [B].
+        Inputs float32 [B, C, H, W] in [0, 1] and labels [B, ...]; a label a pixel moves with its pixel.
     """
     size = min(batch_size, len(split))
     order = torch.randperm(len(split), generator=generator, device=generator.device)
     for start in range(0, len(split) - size + 1, size):
         rows = split.rows[order[start : start + size]]
-        yield augment(split.images[rows], augmentation, generator).float() / 255, split.labels[rows]
+        images, labels = augmented(split.images[rows], split.labels[rows], augmentation, generator)
+        yield images.float() / 255, labels

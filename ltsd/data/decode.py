@@ -5,7 +5,7 @@ import re
 import struct
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from ltsd.errors import UserError
 MAX_PIXELS = 4096 * 4096
 
 Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
+Labels = NDArray[Any]
 Encoded = Iterator[tuple[str, bytes, int]]
 """Place, encoded bytes and label of every image."""
 TURNED = range(2, 9)
@@ -25,7 +25,9 @@ ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
 class Decoded(NamedTuple):
-    """Images uint8 [N, 3, H, W], labels int64 [N], and how many were turned upright by their orientation tag."""
+    """Images uint8 [N, C, H, W]; labels int64 [N], or uint8 [N, H, W] for a label a pixel; and how many images were
+    turned upright by their orientation tag.
+    """
 
     images: Images
     labels: Labels

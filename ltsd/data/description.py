@@ -19,9 +19,10 @@ def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
     how = f"drawn with {data.tail} tail at" if splits.simulated else "naturally at"
     test_from = f"{data.test_fraction:.3g} of every class" if splits.reading.is_test_held_out else "the data's own"
     yield from splits.reading.lines()
+    of = "" if splits.complete.labels.ndim == 1 else f" with {sum(counts):,} labelled pixels"
     yield (
-        f"data: {sum(counts):,} training images, {max(counts)}…{min(counts)} a class, {how} imbalance ratio "
-        f"{splits.imbalance_ratio:.4g}"
+        f"data: {len(splits.complete):,} training images{of}, {max(counts)}…{min(counts)} a class, {how} imbalance "
+        f"ratio {splits.imbalance_ratio:.4g}"
     )
     yield f"data: {len(splits.val):,} for validation, {splits.val_from}; {len(splits.test):,} for the test, {test_from}"
     if splits.finalists:

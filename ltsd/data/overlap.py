@@ -12,7 +12,6 @@ MOST = 0.01
 """Share of the smaller of two splits that may also be in the other one."""
 
 Hashes = NDArray[np.int64]
-Labels = NDArray[np.int64]
 
 
 def repeated(hashes: Hashes) -> int:
@@ -23,7 +22,7 @@ def repeated(hashes: Hashes) -> int:
 def without_copies(
     rows: NDArray[np.int64],
     hashes: Hashes,
-    labels: Labels,
+    labels: NDArray[np.int64] | NDArray[np.uint8],
     held_out: Hashes,
     data: DataConfig,
     class_names: Sequence[str],
@@ -31,16 +30,16 @@ def without_copies(
     """Return the training rows whose images are not among the held-out ones.
 
     Args:
-        rows: [N] into hashes and labels, both [M].
+        rows: [N] into hashes [M] and labels, [M] or [M, H, W].
         held_out: hashes of the images that validate or test.
 
     Raises:
         UserError: a class would have no image left.
     """
     kept = rows[~np.isin(hashes[rows], held_out)]
-    left = np.bincount(labels[kept], minlength=len(class_names))
-    for name, before, after in zip(class_names, np.bincount(labels[rows], minlength=len(left)), left, strict=True):
-        if before and not after:
+    before, left = (np.bincount(labels[of].ravel(), minlength=len(class_names)) for of in (rows, kept))
+    for name, had, after in zip(class_names, before, left, strict=False):
+        if had and not after:
             raise UserError(
                 f"{data.source}: every training image of class {name!r} is, pixel by pixel, also held out to validate "
                 f"or test; add images, or allow that with --data.duplicates allow"

@@ -9,21 +9,24 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
 from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
 from ltsd.data.decode import Decoded, Encoded, decode_all
 from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
+from ltsd.data.label_maps import hold_out_maps
 from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
 from ltsd.data.longtail import hold_out
 from ltsd.data.names import listed
 from ltsd.data.reading import Opened, PartRead, Reading
 from ltsd.data.roles import choices_of, role_of
+from ltsd.data.scenes import CLASS_NAMES, digits_scenes
 from ltsd.data.tables import open_tables
 from ltsd.errors import UserError
 
-NAMED = ("digits", "cifar10", "cifar100")
+NAMED = ("digits", "digits-scenes", "cifar10", "cifar100")
 DECODER_VERSION = 3
 DECODED_FILES = ("train.arrow", "test.arrow")
 DESCRIBED = (
@@ -102,7 +105,7 @@ def _are_damaged(*paths: Path) -> bool:
 
 def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> None:
     if place is None:
-        names, parts = _digits() if data.source == "digits" else _torchvision(data.source)
+        names, parts = EMBEDDED[data.source]() if data.source in EMBEDDED else _torchvision(data.source)
         reading = Reading(data.source, parts={role: PartRead("", 0, "", len(p.labels)) for role, p in parts.items()})
     else:
         names, parts, reading = _read(data, place)
@@ -164,16 +167,20 @@ def _held_out(data: DataConfig, names: Sequence[str], whole: Decoded) -> Parts:
     Raises:
         UserError: a class has one image, which the test set takes.
     """
+    if whole.labels.ndim > 1:
+        return _shared_out(whole, *hold_out_maps(len(whole.labels), data.test_fraction))
     counts = np.bincount(whole.labels, minlength=len(names))
     if alone := [name for name, count in zip(names, counts, strict=True) if count == 1]:
         raise UserError(
             f"{data.source}: class {alone[0]!r} has one image, and the test set takes it: there is no test split, so "
             f"that a share of every class is held out; add images or a test split, or leave the class out"
         )
-    kept, held_out = hold_out(whole.labels, len(names), data.test_fraction)
-    return {
-        role: Decoded(whole.images[rows], whole.labels[rows], 0) for role, rows in (("train", kept), ("test", held_out))
-    }
+    return _shared_out(whole, *hold_out(whole.labels, len(names), data.test_fraction))
+
+
+def _shared_out(whole: Decoded, train: NDArray[np.int64], test: NDArray[np.int64]) -> Parts:
+    rows_of = {"train": train, "test": test}
+    return {role: Decoded(whole.images[rows], whole.labels[rows], 0) for role, rows in rows_of.items()}
 
 
 def _refuse_splits_as_classes(source: str, names: Sequence[str]) -> None:
@@ -197,6 +204,13 @@ def _digits() -> tuple[list[str], Parts]:
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     return [str(c) for c in range(10)], {"train": Decoded(images, digits.target.astype(np.int64), 0)}
+
+
+def _scenes() -> tuple[list[str], Parts]:
+    return list(CLASS_NAMES), {part: Decoded(*scenes, 0) for part, scenes in digits_scenes().items()}
+
+
+EMBEDDED = {"digits": _digits, "digits-scenes": _scenes}
 
 
 def _torchvision(name: str) -> tuple[list[str], Parts]:

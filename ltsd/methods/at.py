@@ -10,15 +10,17 @@ from ltsd.methods.step_context import StepContext
 
 def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepContext) -> Objective:
     """CE(f(x_adv), y), summed so that one example's step does not depend on the batch size."""
-    return lambda adv_inputs: F.cross_entropy(student(adv_inputs), labels, reduction="sum")
+    return lambda adv_inputs: F.cross_entropy(
+        student(adv_inputs), labels, weight=context.class_weights, reduction="sum"
+    )
 
 
 def objective(
     student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
-    """CE(f(x_adv), y)."""
+    """CE(f(x_adv), y), each row weighed as its class is."""
     logits = student(adv_inputs)
-    return F.cross_entropy(logits, labels), {"logits": logits}
+    return F.cross_entropy(logits, labels, weight=context.class_weights), {"logits": logits}
 
 
 METHOD = Method("AT", adversary, objective)

@@ -32,6 +32,7 @@ class Method:
         needs_teacher: whether it learns from the balanced self-teacher.
         phase: (own knobs, progress) -> in which phase of training a step is. The two functions may do one thing or
             another by `context.phase`, and by no other number: steps are recorded, once a phase, and replayed.
+        of_images: whether it reads the features of whole images, and so serves classification alone.
     """
 
     title: str
@@ -43,3 +44,4 @@ class Method:
     head: Callable[[int, int], nn.Module] = nn.Linear
     needs_teacher: bool = False
     phase: Callable[[Any, float], int] = lambda own, progress: 0
+    of_images: bool = False

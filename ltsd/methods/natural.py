@@ -14,9 +14,9 @@ def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepC
 def objective(
     student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
-    """CE(f(x), y)."""
+    """CE(f(x), y), each row weighed as its class is."""
     logits = student(inputs)
-    return F.cross_entropy(logits, labels), {"logits": logits}
+    return F.cross_entropy(logits, labels, weight=context.class_weights), {"logits": logits}
 
 
 METHOD = Method("natural", adversary, objective)

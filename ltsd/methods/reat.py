@@ -59,4 +59,4 @@ def objective(
     return balanced + penalty, {"logits": logits, "balanced_loss": balanced, "tail_loss": penalty}
 
 
-METHOD = Method("REAT", adversary, objective, shared=("balance.softmax_tau",))
+METHOD = Method("REAT", adversary, objective, shared=("balance.softmax_tau",), of_images=True)

@@ -14,7 +14,7 @@ class Features(nn.Sequential):
     dtype: torch.dtype = torch.float32
 
     def forward(self, input: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] -> features [B, size]."""
+        """Images [B, C, H, W] in [0, 1] -> features [B, size], or of an encoder-decoder [B, H, W, size]."""
         with torch.autocast(input.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             features: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
         return features.to(input.dtype)
@@ -29,6 +29,6 @@ class Network(nn.Module):
         self.head = head
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] -> logits [B, num_classes]; the head computes in float32."""
+        """Images [B, C, H, W] in [0, 1] -> logits [B, ..., num_classes]; the head computes in float32."""
         logits: Tensor = self.head(self.features(inputs))
         return logits

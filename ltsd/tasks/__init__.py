@@ -2,7 +2,37 @@
 
 from collections.abc import Mapping
 
-from ltsd.tasks import classification
+from ltsd.config import Config
+from ltsd.data.batches import Split
+from ltsd.errors import UserError
+from ltsd.methods import METHODS
+from ltsd.tasks import classification, segmentation
 from ltsd.tasks.task import Task
 
-TASKS: Mapping[str, Task] = {"classification": classification.TASK}
+TASKS: Mapping[str, Task] = {"classification": classification.TASK, "segmentation": segmentation.TASK}
+
+
+def check_task(config: Config, data: Split) -> None:
+    """Check that data, network and method fit the task.
+
+    Raises:
+        UserError: one does not.
+    """
+    task, method = TASKS[config.task], METHODS[config.method]
+    if data.labels.ndim != task.label_dims:
+        fitting = next(name for name, other in TASKS.items() if other.label_dims == data.labels.ndim)
+        raise UserError(
+            f"--task {config.task}: wants a label for {task.target}, and {config.data.source} has one for "
+            f"{TASKS[fitting].target}; give --task {fitting}"
+        )
+    if config.model.name not in task.networks:
+        raise UserError(
+            f"--model.name {config.model.name}: does not answer for {task.target}; for {config.task} choose "
+            f"{', '.join(task.networks)}"
+        )
+    if method.of_images and config.task != "classification":
+        others = ", ".join(name for name, other in METHODS.items() if not other.of_images)
+        raise UserError(
+            f"--method {config.method}: compares the features of whole images, and {config.task} has a label for "
+            f"{task.target}; choose {others}"
+        )

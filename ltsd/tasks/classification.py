@@ -76,4 +76,15 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
     return Scores(values, per_class, unanswered([fgsm, *standing.values()], "images that it is validated on"))
 
 
-TASK = Task("classification", "acc", CHUNK, rows, radius, teacher_split, validate)
+TASK = Task(
+    title="classification",
+    target="an image",
+    label_dims=1,
+    measure="acc",
+    chunk=CHUNK,
+    networks=("small-cnn", "small-resnet", "resnet18", "preact-resnet18", "wrn-34-10"),
+    rows=rows,
+    radius=radius,
+    teacher_split=teacher_split,
+    validate=validate,
+)

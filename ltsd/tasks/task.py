@@ -1,6 +1,6 @@
 """The definition of a task."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,8 +48,11 @@ class Task:
 
     Attributes:
         title: how messages call it.
+        target: what has a label, in words.
+        label_dims: the dimensions of a split's labels.
         measure: the last word of its scores: `acc` makes `val/robust_acc`.
         chunk: how many images are scored at a time.
+        networks: the names of the networks that answer its rows.
         rows: (network, labels of a batch) -> the network that answers rows, images [B, ...] -> logits [R, C], and the
             labels of the rows, int64 [R]. Several batches in one, [k * B, ...], make [k * R, C], batch by batch.
         radius: (radius of every class [C], labels of a batch) -> the radius of each pixel, of a shape that broadcasts
@@ -59,8 +62,11 @@ class Task:
     """
 
     title: str
+    target: str
+    label_dims: int
     measure: str
     chunk: int
+    networks: Sequence[str]
     rows: Callable[[nn.Module, Tensor], tuple[nn.Module, Tensor]]
     radius: Callable[[Tensor, Tensor], Tensor]
     teacher_split: Callable[[Split, float, int], Split]

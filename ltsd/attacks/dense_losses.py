@@ -1,0 +1,67 @@
+"""What attacks on a label a pixel maximise: pure functions of logits and labels, summed to a 0-d tensor.
+
+All take logits [B, H, W, C], labels int64 [B, H, W] with VOID where a pixel has none, and the progress of the attack,
+steps done / steps, in [0, 1). A sum keeps the gradient of every image as it is by itself.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltsd.answers import VOID
+
+DenseLoss = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
+    """Return the sum of the pixels' cross-entropies."""
+    return _cross_entropies(logits, labels).sum()
+
+
+def segpgd(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
+    """Return the sum of cross-entropies, weighed 1 - lambda where a pixel is right and lambda where it is wrong, with
+    lambda = progress / 2 (Gu et al. 2022): first the pixels that still stand, then all alike.
+    """
+    share = progress / 2
+    weights = torch.where(_is_right(logits, labels), 1 - share, share)
+    return (weights * _cross_entropies(logits, labels)).sum()
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
+    """Return the sum of the cross-entropies of pixels that are right (SEA; Croce et al. 2024)."""
+    return (_is_right(logits, labels) * _cross_entropies(logits, labels)).sum()
+
+
+def balanced_masked_cross_entropy(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
+    """Return `masked_cross_entropy` with each pixel divided by its class's pixels in the image, so that every class
+    counts alike, as it does in the mean IoU (SEA).
+    """
+    known = labels != VOID
+    members = F.one_hot(torch.where(known, labels, 0), logits.shape[-1]) * known[..., None]
+    pixels = members.sum((1, 2)).clamp_min(1)
+    share = (members / pixels[:, None, None]).sum(-1)
+    return (share * _is_right(logits, labels) * _cross_entropies(logits, labels)).sum()
+
+
+def jensen_shannon(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
+    """Return the sum of the Jensen-Shannon divergences of softmax(logits) from the labels (SEA).
+
+    Of p = the probability of the label: ((1 - p) log 2 + p log(2 p / (1 + p)) + log 2 - log(1 + p)) / 2. It is bounded,
+    so that pixels that are wrong already pull little.
+    """
+    log_p = -_cross_entropies(logits, labels)
+    p = log_p.exp()
+    entropy = (1 - p) * math.log(2) + p * (math.log(2) + log_p - p.log1p()) + math.log(2) - p.log1p()
+    return 0.5 * (entropy * (labels != VOID)).sum()
+
+
+def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of every pixel, [B, H, W]; 0 of a pixel without label."""
+    return F.cross_entropy(logits.movedim(-1, 1), labels, ignore_index=VOID, reduction="none")
+
+
+def _is_right(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.argmax(-1) == labels

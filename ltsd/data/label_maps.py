@@ -1,0 +1,70 @@
+"""Splits of images with a label a pixel: a tail cannot be simulated, and an image holds many classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltsd.config import DataConfig
+from ltsd.data.longtail import SplitIndices
+from ltsd.errors import UserError
+
+Maps = NDArray[np.uint8]
+OF_CLASSES = ("imbalance_ratio", "n_max", "test_per_class")
+"""The knobs of data with one label an image."""
+
+
+def pixel_counts(maps: Maps, num_classes: int) -> NDArray[np.int64]:
+    """Return the pixels of every class in label maps [N, H, W], [C]."""
+    return np.bincount(maps.ravel(), minlength=num_classes)[:num_classes]
+
+
+def draw_maps(maps: Maps, class_names: Sequence[str], data: DataConfig, own_val: Maps | None) -> SplitIndices:
+    """Split the training images: validate on the split that the data bring, else on `data.val_fraction` of all images.
+
+    Args:
+        maps: uint8 [N, H, W] of the training images.
+        own_val: uint8 [M, H, W] of the validation split that the data bring; its rows follow those of `maps`.
+
+    Raises:
+        UserError: a class without a training pixel; a knob of data with one label an image is set; no image is left.
+    """
+    for name in OF_CLASSES:
+        if getattr(data, name) is not None:
+            raise UserError(
+                f"--data.{name.replace('_', '-')} {getattr(data, name):g}: an image with a label a pixel holds many "
+                f"classes, so that none can be drawn by class; leave the flag out"
+            )
+    order = np.random.RandomState(0).permutation(len(maps))
+    held_out = 0 if own_val is not None else max(1, round(data.val_fraction * len(maps)))
+    if len(maps) <= held_out:
+        raise UserError(f"{data.source}: has {len(maps)} training image(s), too few to validate on one; add images")
+    train, val = np.sort(order[held_out:]), np.sort(order[:held_out])
+    complete, val_from = np.arange(len(maps)), f"{data.val_fraction:.3g} of the training images"
+    if own_val is not None:
+        val, val_from = np.arange(len(maps), len(maps) + len(own_val)), "the data's own validation split, whole"
+        if data.finalists != "train":
+            complete = np.append(complete, val)
+    counts = pixel_counts(maps[train], len(class_names))
+    for name, count in zip(class_names, counts, strict=True):
+        if not count:
+            raise UserError(f"{data.source}: class {name!r} has no pixel in the training images; leave the class out")
+    return SplitIndices(train, val, val, complete, float(counts.max() / counts.min()), False, val_from)
+
+
+def test_rows(maps: Maps, class_names: Sequence[str], source: str) -> NDArray[np.int64]:
+    """Return the rows of the test set: all.
+
+    Raises:
+        UserError: a class has no test pixel.
+    """
+    for name, count in zip(class_names, pixel_counts(maps, len(class_names)), strict=True):
+        if not count:
+            raise UserError(f"{source}: class {name!r} has no pixel in the test images; leave the class out")
+    return np.arange(len(maps))
+
+
+def hold_out_maps(count: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split `count` images without a test set into (training, test) rows, at least one image for the test."""
+    order, cut = np.random.RandomState(0).permutation(count), max(1, round(count * fraction))
+    return np.sort(order[cut:]), np.sort(order[:cut])

@@ -1,0 +1,108 @@
+"""How many pixels of each image and class a model gets right; IoU, recall and their means over classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ltsd.answers import VOID
+from ltsd.data.longtail import class_groups
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """Pixels of each image and class, int64 [N, C]: `hits` are predicted rightly, `predicted` are predicted at all,
+    `labelled` have the label. Pixels without label count nowhere; an answer with NaN or infinity predicts nothing.
+
+    `finite` is bool [N]: whether all answers of an image are finite.
+    """
+
+    hits: Tensor
+    predicted: Tensor
+    labelled: Tensor
+    finite: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> Self:
+        """Count the pixels of logits [B, H, W, C] and labels [B, H, W]."""
+        num_classes, finite = logits.shape[-1], logits.isfinite().all(-1)
+        known = labels != VOID
+        answers = torch.where(known & finite, logits.argmax(-1), num_classes)
+        truth = torch.where(known, labels.long(), num_classes)
+        right = torch.where(answers == truth, truth, num_classes)
+        hits, predicted, labelled = (_by_class(each, num_classes) for each in (right, answers, truth))
+        return cls(hits, predicted, labelled, finite.flatten(1).all(1).cpu())
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Join the counts of several batches."""
+        return cls(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)})
+
+    def worse_of(self, other: Self) -> Self:
+        """Return, image by image, the counts with the lower mean IoU."""
+        is_worse = (other.image_miou() < self.image_miou())[:, None]
+        hits, predicted = (
+            torch.where(is_worse, theirs, ours)
+            for ours, theirs in ((self.hits, other.hits), (self.predicted, other.predicted))
+        )
+        return replace(self, hits=hits, predicted=predicted, finite=self.finite & other.finite)
+
+    def image_miou(self) -> Tensor:
+        """Return the mean IoU of each image over the classes that it has or that are predicted in it, float64 [N]."""
+        union = self.predicted + self.labelled - self.hits
+        return (self.hits / union.clamp_min(1)).double().sum(1) / (union > 0).sum(1).clamp_min(1)
+
+    def iou(self) -> list[float]:
+        """Return the IoU of every class over all images, hits / (predicted + labelled - hits); NaN for a class that
+        occurs nowhere.
+        """
+        hits, predicted, labelled = (each.sum(0).double() for each in (self.hits, self.predicted, self.labelled))
+        return (hits / (predicted + labelled - hits)).tolist()
+
+    def recall(self) -> list[float]:
+        """Return the share of each class's pixels that are right; NaN for a class without any."""
+        return (self.hits.sum(0).double() / self.labelled.sum(0)).tolist()
+
+    def accuracy(self) -> float:
+        """Return the share of all pixels that are right (aACC)."""
+        return float(self.hits.sum().double() / self.labelled.sum())
+
+
+def _by_class(classes: Tensor, num_classes: int) -> Tensor:
+    """Return how many of [B, H, W] are of each class below `num_classes`, image by image, int64 [B, num_classes]."""
+    images, wide = len(classes), num_classes + 1
+    places = classes.flatten(1) + wide * torch.arange(images, device=classes.device)[:, None]
+    return torch.bincount(places.flatten(), minlength=images * wide).view(images, wide)[:, :-1].cpu()
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The IoU of every class, and the classes by head, medium and tail; means leave out classes that occur nowhere."""
+
+    per_class: tuple[float, ...]
+    groups: Mapping[str, Sequence[int]]
+
+    @classmethod
+    def of(cls, counts: PixelCounts, class_counts: Sequence[int]) -> Self:
+        """Group the IoUs by the training counts of the classes."""
+        return cls(tuple(counts.iou()), class_groups(class_counts))
+
+    @property
+    def mean(self) -> float:
+        """Mean IoU over classes."""
+        return _mean(self.per_class)
+
+    @property
+    def worst(self) -> float:
+        """The lowest IoU of a class."""
+        return min(value for value in self.per_class if value == value)
+
+    def group(self, name: str) -> float:
+        """Mean IoU over the classes of one of `groups`."""
+        return _mean([self.per_class[c] for c in self.groups[name]])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).nanmean())
