@@ -5,11 +5,11 @@ python -m ltsd train --method ltsd --epochs 40 --out runs/one.pt
 python -m ltsd train --out runs/one.pt --resume            # go on after an interruption
 python -m ltsd evaluate runs/one.pt --attack standard --json out.json --picture out.png
 python -m ltsd predict runs/one.pt PATH --attack --out answers.csv   # classes and probabilities of your own images
+python -m ltsd export runs/one.pt --to onnx                # the network, to be run without ltsd
 """
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,8 @@ from ltsd.errors import UserError
 from ltsd.evaluation.correctness import read_correctness
 from ltsd.evaluation.exam import ENSEMBLE_TITLE, ExamResult, examine
 from ltsd.evaluation.table import class_table
-from ltsd.files import publishing
+from ltsd.export import FORMATS, export_command
+from ltsd.files import check_writable, publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
 from ltsd.pictures import class_bars, image_grid
@@ -41,7 +42,7 @@ ALIASES = {"data": "data.source"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the flags and run a command; returns the exit code."""
     parser = Parser("python -m ltsd", __doc__ or "")
-    commands = parser.add_subparsers(required=True, metavar="data|train|evaluate|predict", dest="command")
+    commands = parser.add_subparsers(required=True, metavar="data|train|evaluate|predict|export", dest="command")
     data_parser = commands.add_parser("data", help="tell what a source holds, and what of it would serve for what")
     data_parser.add_argument("source", metavar="PATH", help="as --data.source")
     data_parser.add_argument(
@@ -87,6 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict_parser.add_argument("--eps", type=_eps, help="radius of the attacks (default: that of the training)")
     predict_parser.add_argument("--out", type=Path, help="CSV or .json file to write (default: CSV to the terminal)")
     predict_parser.set_defaults(run=predict_command)
+    export_parser = commands.add_parser("export", help="write the network in a format that needs no ltsd")
+    export_parser.add_argument("checkpoint", type=Path, help="made by train, or the final model of a sweep")
+    export_parser.add_argument("--to", choices=list(FORMATS), required=True, help="format of the file")
+    export_parser.add_argument("--out", type=Path, help="file to write (default: beside the checkpoint)")
+    export_parser.set_defaults(run=export_command)
     parsed = parser.parse_known(arguments)
     code: int = parsed.run(parsed)
     return code
@@ -110,7 +116,7 @@ def data_command(parsed: argparse.Namespace) -> int:
     if fixed.setdefault("data.source", parsed.source) != parsed.source:
         raise UserError(f"--data.source {fixed['data.source']}: the source is {parsed.source} already; leave one out")
     data = Config.preset(parsed.source).override(fixed).data
-    _check_writable(parsed.picture)
+    check_writable(parsed.picture)
     if parsed.picture.resolve().is_relative_to(Path(parsed.source).resolve()):
         raise UserError(f"--picture {parsed.picture}: would lie among the images that are read; give a path elsewhere")
     source = load_source(data, check=True)
@@ -136,7 +142,7 @@ def train_command(parsed: argparse.Namespace) -> int:
         raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
     check_task(config, splits.train)
     device = device_of(gpu=torch.cuda.is_available())
-    _check_writable(out)
+    check_writable(out)
     print("\n".join(description.introduction(splits, config.data)), flush=True)
     teacher = None
     if METHODS[config.method].needs_teacher:
@@ -175,7 +181,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     config = Config().override(about["config"])
     for path in (parsed.json, parsed.picture, parsed.correctness):
         if path is not None:
-            _check_writable(path)
+            check_writable(path)
     if parsed.correctness is not None and parsed.correctness.exists():
         read_correctness(parsed.correctness)
     splits = load_splits(config.data, check=True)
@@ -209,7 +215,7 @@ def predict_command(parsed: argparse.Namespace) -> int:
     elif parsed.eps is not None:
         raise UserError("--eps is the radius of the attacks; add --attack, or leave it out")
     if parsed.out is not None:
-        _check_writable(parsed.out)
+        check_writable(parsed.out)
     names = about["class_names"]
     predictions = predict(model, about["shape"], names, parsed.images, attack=attack)
     if parsed.out is None:
@@ -224,15 +230,6 @@ def predict_command(parsed: argparse.Namespace) -> int:
 
 def _eps(text: str) -> float:
     return float(Config().override({"attack.eps": float(Fraction(text))}).attack.eps)
-
-
-def _check_writable(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: its folder cannot be made ({error.strerror}); give another path") from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"{path}: cannot be written; give another path")
 
 
 def command() -> int:

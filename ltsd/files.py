@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ltsd.errors import UserError
+
 
 @contextmanager
 def publishing(path: Path) -> Iterator[Path]:
@@ -22,6 +24,20 @@ def publishing(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of a file that will be written.
+
+    Raises:
+        UserError: the file could not be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: its folder cannot be made ({error.strerror}); give another path") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: cannot be written; give another path")
 
 
 def _sync_folder(folder: Path) -> None:
