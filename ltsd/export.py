@@ -95,7 +95,7 @@ def export_model(model: nn.Module, about: Mapping[str, Any], to: str, out: Path,
         about: the content of its checkpoint.
         to: a name in FORMATS.
         out: the file.
-        images: at least three of the model's shape, float32 in [0, 1], to compare the answers on.
+        images: at least two of the model's shape, float32 in [0, 1], to compare the answers on.
 
     Raises:
         ExportError: the logits of the file differ from the model's by more than TOLERANCE; no file is left.
@@ -186,8 +186,14 @@ def _open_torch(path: Path) -> Logits:
 
 
 def _encode_onnx(program: ExportedProgram, metadata: Metadata) -> bytes:
-    names = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": {"images": {0: "N"}}}
-    written = torch.onnx.export(program, opset_version=OPSET, verbose=False, **names)
+    written = torch.onnx.export(
+        program,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes={"images": {0: "N"}},
+        verbose=False,
+    )
     assert written is not None
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
     written.model.metadata_props.update(texts)

@@ -20,9 +20,7 @@ class Server:
 
     def __init__(self, folder: Path, records: str = "sqlite:///mlflow.db") -> None:
         self._folder, self._records = folder, records
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.start()
 
@@ -39,12 +37,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        for _ in range(240):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1)
-                return
-            time.sleep(0.25)
-        raise AssertionError("MLflow does not start")
+        wait_for(f"{self.uri}/health")
 
     def send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -62,6 +55,43 @@ class Server:
                 return
             time.sleep(0.25)
         raise AssertionError(f"port {self.port} stays taken")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_for(address: str) -> None:
+    """Wait until a server answers there."""
+    for _ in range(240):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(address, timeout=1).close()
+            return
+        time.sleep(0.25)
+    raise AssertionError("MLflow does not start")
+
+
+@contextlib.contextmanager
+def model_server(folder: Path, model: str) -> Iterator[str]:
+    """Inside, MLflow serves a model of the database in a folder; yields the address that takes images."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local"]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        cwd=folder,
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)
 
 
 @contextlib.contextmanager

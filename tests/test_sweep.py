@@ -1,23 +1,30 @@
 """A whole small sweep on real Ray, Optuna and MLflow, through the main command."""
 
+import base64
 import json
 import os
 import re
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import optuna
 import pytest
-import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from PIL import Image
+from serving import model_server
+from sklearn.datasets import load_digits
 from sweeping import ELSEWHERE, SMALL, mlflow_runs, run_search
 
+from ltsd.__main__ import main as command_line
 from ltsd.checkpoint import load_checkpoint
 from ltsd.evaluation.correctness import read_correctness
-from ltsd.runs import load_model
 from sweeps.audit import main as audit
 from sweeps.journal.record import Record
 
@@ -147,24 +154,70 @@ def test_mlflow_holds_configuration_metrics_data_and_pictures_of_a_trial(folder:
         assert name in run.data.tags
 
 
-def test_the_registered_model_predicts_in_a_fresh_process_as_the_checkpoint_does(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def answers(folder: Path) -> list[dict[str, Any]]:
+    """What `ltsd predict` says of a few digits with the finalist's checkpoint; the files are in `photos`, by name."""
+    digits = load_digits()
+    (folder / "photos").mkdir()
+    for number in range(12):
+        pixels = (digits.images[-1 - number] * 15.9).astype(np.uint8)
+        image = Image.fromarray(pixels) if number % 2 else Image.fromarray(pixels).convert("RGB").resize((20, 31))
+        image.save(folder / "photos" / f"{number:02d}.png")
+    (checkpoint,) = (folder / "runs" / "small" / "checkpoints").glob("final-finalist-*-s0.pt")
+    out = folder / "answers.json"
+    assert command_line(["predict", str(checkpoint), str(folder / "photos"), "--out", str(out)]) == 0
+    return list(json.loads(out.read_text()))
+
+
+def assert_same_answers(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    assert [one["class"] for one in found] == [one["label"] for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert list(one["probabilities"]) == list(other["probabilities"]) == [str(digit) for digit in range(10)]
+        values = list(one["probabilities"].values())
+        assert values == pytest.approx(list(other["probabilities"].values()), abs=1e-5)
+        assert one["probability"] == max(values)
+
+
+def test_the_registered_model_predicts_without_this_project_as_the_checkpoint_does(
+    folder: Path, answers: list[dict[str, Any]]
+) -> None:
     code = (
-        "import mlflow, numpy as np\n"
+        "import sys; sys.modules.update(ltsd=None, sweeps=None)\n"  # so that importing them fails
+        "import json, mlflow, pandas as pd, pathlib\n"
         "model = mlflow.pyfunc.load_model('models:/ltsd-digits/1')\n"
-        "logits = model.predict(np.full((3, 1, 8, 8), 0.5, dtype=np.float32))\n"
-        "print(logits.shape, *logits[0].round(4).tolist())\n"
+        "files = sorted(pathlib.Path('photos').iterdir())\n"
+        "answers = model.predict(pd.DataFrame({'image': [file.read_bytes() for file in files]}))\n"
+        "example = model.predict(model.input_example)\n"
+        "print(json.dumps([answers.to_dict('records'), len(example), model.metadata.signature.to_dict()]))\n"
     )
     uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=folder, env=os.environ | uri, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    (checkpoint,) = (folder / "runs" / "small" / "checkpoints").glob("final-finalist-*-s0.pt")
-    model, _ = load_model(checkpoint, torch.device("cpu"))
-    expected = model(torch.full((3, 1, 8, 8), 0.5))[0].tolist()
-    said = done.stdout.split()
-    assert said[:2] == ["(3,", "10)"]
-    assert [float(value) for value in said[2:]] == pytest.approx(expected, abs=1e-3)
+    found, examples, signature = json.loads(done.stdout.splitlines()[-1])
+    assert_same_answers(found, answers)
+    assert examples == 1
+    assert json.loads(signature["inputs"]) == [{"type": "binary", "name": "image", "required": True}]
+    columns = {column["name"]: column["type"] for column in json.loads(signature["outputs"])}
+    assert columns == {"class": "string", "probability": "double", "probabilities": "map"}
+
+
+def test_the_registered_model_is_served_over_http(folder: Path, answers: list[dict[str, Any]]) -> None:
+    images = [base64.b64encode(file.read_bytes()).decode() for file in sorted((folder / "photos").iterdir())]
+
+    def post(address: str, *encoded: str) -> Any:
+        content = json.dumps({"dataframe_records": [{"image": one} for one in encoded]}).encode()
+        request = urllib.request.Request(address, content, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    with model_server(folder, "models:/ltsd-digits/1") as address:
+        assert_same_answers(post(address, *images)["predictions"], answers)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(address, images[0], base64.b64encode(b"words").decode())
+        assert refused.value.code == 400
+        assert "row 1: a broken image" in json.load(refused.value)["message"]
 
 
 def test_a_second_sweep_trains_no_teacher_again(folder: Path) -> None:

@@ -1,19 +1,41 @@
-"""The sweep's model in MLflow: the finalist's, registered under a name."""
+"""The sweep's model in MLflow: the finalist's, registered under a name; it answers encoded images."""
 
 import contextlib
 import importlib.metadata
 import io
+import tempfile
 import warnings
+from pathlib import Path
 
 import mlflow
+import numpy as np
+import pandas as pd
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Map
+from PIL import Image
 from torch import Tensor
 
+from ltsd.export import export_model
 from ltsd.runs import load_model
 from sweeps.journal.jobs import Job
+
+SERVED = Path(__file__).with_name("served.py")
+"""What MLflow runs where the model is loaded: a file that imports PACKAGES alone."""
+PACKAGES = ("torch", "mlflow", "pandas", "numpy", "pillow")
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.binary, "image")]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "class"),
+            ColSpec(DataType.double, "probability"),
+            ColSpec(Map(DataType.double), "probabilities"),
+        ]
+    ),
+)
 
 
 def is_registered(client: MlflowClient, run: Run, name: str) -> bool:
@@ -30,26 +52,37 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
         name: of the registered model.
         job: the final run with the model.
         inputs: example inputs [N, C, H, W] in [0, 1].
+
+    Raises:
+        ExportError: the registered model would answer the examples otherwise than the checkpoint.
     """
-    model, _ = load_model(job.checkpoint, torch.device("cpu"))
-    with torch.no_grad():
-        signature = infer_signature(inputs.numpy(), model(inputs).numpy())
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
     if is_registered(MlflowClient(uri, uri), run, name):
         return
-    with (
-        warnings.catch_warnings(action="ignore"),
-        contextlib.redirect_stderr(io.StringIO()),
-        mlflow.start_run(run_id=run.info.run_id),
-    ):
-        mlflow.pytorch.log_model(
-            model,
-            name="model",
-            signature=signature,
-            input_example=inputs.numpy(),
-            serialization_format="pt2",
-            registered_model_name=name,
-            pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in ("torch", "mlflow")],
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        network = Path(folder) / "network.pt2"
+        export_model(*load_model(job.checkpoint, torch.device("cpu")), "torch-export", network, inputs)
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stderr(io.StringIO()),
+            mlflow.start_run(run_id=run.info.run_id),
+        ):
+            mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(SERVED),
+                artifacts={"network": str(network)},
+                signature=SIGNATURE,
+                input_example=pd.DataFrame({"image": [png(image) for image in inputs[:1]]}),
+                registered_model_name=name,
+                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in PACKAGES],
+            )
+
+
+def png(image: Tensor) -> bytes:
+    """Encode an image [C, H, W] in [0, 1] with one channel or three."""
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    encoded = io.BytesIO()
+    Image.fromarray(np.squeeze(pixels, axis=2) if len(image) == 1 else pixels).save(encoded, format="PNG")
+    return encoded.getvalue()

@@ -1,0 +1,119 @@
+"""The registered model: encoded images in, classes with their probabilities out.
+
+MLflow copies this file into the model and runs it wherever the model is loaded, without ltsd. So it repeats the lines
+of `ltsd.data.decode` and `ltsd.predict` that make pixels of an encoded image; a test compares the two.
+"""
+
+import io
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+BATCH = 64
+"""How many decoded images are in memory at a time."""
+MAX_PIXELS = 4096 * 4096
+LUMA = np.array([0.299, 0.587, 0.114])
+TURNED = range(2, 9)
+UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
+COLUMNS = ("class", "probability", "probabilities")
+
+
+class Classifier(PythonModel):
+    """An exported network that takes encoded images: PNG, JPEG or another format that Pillow reads."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the artifact `network`, a file of `python -m ltsd export --to torch-export`."""
+        files = {"about.json": ""}
+        program = torch.export.load(context.artifacts["network"], extra_files=files)
+        about = json.loads(files["about.json"])
+        self.network = program.module()
+        self.shape: Sequence[int] = about["shape"]
+        self.class_names: Sequence[str] = about["class_names"]
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Classify every image.
+
+        Args:
+            context: not used.
+            model_input: one column `image` of bytes, a row an image; images are resized as those of the training were.
+            params: not used.
+
+        Returns:
+            A row an image: `class`, the name of the most probable class; `probability` in [0, 1]; `probabilities`,
+            a dict from class name to probability.
+
+        Raises:
+            MlflowException: a row holds no image that can be read, or one of another size than a model for images
+                that are not square takes.
+        """
+        encoded = model_input["image"].tolist()
+        starts = range(0, len(encoded), BATCH)
+        answers = [one for start in starts for one in self._answers(encoded[start : start + BATCH], start)]
+        return pd.DataFrame(answers, columns=COLUMNS)
+
+    @torch.no_grad()
+    def _answers(self, encoded: Sequence[bytes], first: int) -> Iterator[tuple[str, float, dict[str, float]]]:
+        pixels = np.stack([pixels_of(image, first + number, self.shape) for number, image in enumerate(encoded)])
+        probabilities = self.network(torch.from_numpy(pixels).float() / 255).softmax(1)
+        for label, of_classes in zip(probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True):
+            yield self.class_names[label], of_classes[label], dict(zip(self.class_names, of_classes, strict=True))
+
+
+def pixels_of(encoded: bytes, row: int, shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Return an encoded image as uint8 [C, H, W] of a shape; `row` is told where it cannot be read.
+
+    Raises:
+        MlflowException: as `Classifier.predict`.
+    """
+    channels, height, width = shape
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            check(image, row)
+            turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+            upright = ImageOps.exif_transpose(image) if turned else image
+            if height != width and upright.size != (width, height):
+                raise refused(
+                    row, f"is {upright.width}x{upright.height}, and the model takes {width}x{height}; resize it"
+                )
+            resized = upright.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+            colours = np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
+    except Image.DecompressionBombError as error:
+        raise refused(row, f"{error}; more than {MAX_PIXELS} pixels are refused") from error
+    except UNREADABLE as error:
+        raise refused(row, f"a broken image ({str(error).partition(' <_io')[0]})") from error
+    if channels == 1:
+        return np.rint(np.tensordot(LUMA, colours.astype(np.float64), axes=1)).astype(np.uint8)[None]
+    return colours
+
+
+def check(image: Image.Image, row: int) -> None:
+    """Check the header of an image.
+
+    Raises:
+        MlflowException: more than MAX_PIXELS, or more than 8 bits a channel.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise refused(row, f"an image of {image.width}x{image.height} pixels, more than {MAX_PIXELS} are refused")
+    if image.mode[0] in "IF":
+        raise refused(row, f"has more than 8 bits a channel (mode {image.mode}); images of 8 are read")
+
+
+def refused(row: int, why: str) -> MlflowException:
+    """Return the error of a row, counted from 0; a server answers it with status 400."""
+    return MlflowException(f"row {row}: {why}", error_code=INVALID_PARAMETER_VALUE)
+
+
+mlflow.models.set_model(Classifier())

@@ -1,0 +1,151 @@
+"""The model that a sweep registers answers encoded images as `ltsd predict` does."""
+
+import ast
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow.exceptions import MlflowException
+from PIL import ExifTags, Image
+from torch import nn
+
+from ltsd.errors import UserError
+from ltsd.export import export_model
+from ltsd.predict import predict
+from sweeps.tracking.model import SERVED, SIGNATURE
+
+NAMES = ("cat", "dog", "eel")
+SHAPES = ((1, 8, 8), (3, 8, 8), (3, 6, 10))
+Model = tuple[nn.Module, Any, tuple[int, int, int]]
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def colours(width: int, height: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def turned(width: int, height: int) -> bytes:
+    """A JPEG with an orientation tag, as a camera that is held upright writes it."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return encoded(colours(width, height), "JPEG", exif=exif)
+
+
+KINDS: dict[str, Callable[[int, int], bytes]] = {
+    "colour.png": lambda *size: encoded(colours(*size)),
+    "grey.png": lambda *size: encoded(colours(*size).convert("L")),
+    "palette.png": lambda *size: encoded(colours(*size).convert("P")),
+    "transparent.png": lambda *size: encoded(colours(*size).convert("RGBA")),
+    "two.png": lambda *size: encoded(colours(*size).convert("1")),
+    "colour.jpg": lambda *size: encoded(colours(*size), "JPEG"),
+    "cmyk.jpg": lambda *size: encoded(colours(*size).convert("CMYK"), "JPEG"),
+    "turned.jpg": lambda *size: turned(*reversed(size)),
+}
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A network whose probabilities tell one grey level of one pixel, its model as MLflow loads it, and its shape."""
+    shape = request.param
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), len(NAMES)))
+    nn.init.normal_(network[1].weight, std=0.2)
+    network.eval().requires_grad_(False)
+    folder = tmp_path_factory.mktemp("model")
+    about = {"config": {"method": "at"}, "class_names": NAMES, "shape": shape}
+    export_model(network, about, "torch-export", folder / "network.pt2", torch.rand(3, *shape))
+    mlflow.pyfunc.save_model(
+        folder / "model",
+        python_model=str(SERVED),
+        artifacts={"network": str(folder / "network.pt2")},
+        signature=SIGNATURE,
+        pip_requirements=["mlflow"],
+    )
+    return network, mlflow.pyfunc.load_model(str(folder / "model")), shape
+
+
+def table(*images: bytes | None) -> pd.DataFrame:
+    return pd.DataFrame({"image": list(images)})
+
+
+def test_answers_are_those_of_predict(model: Model, tmp_path: Path) -> None:
+    network, served, shape = model
+    _, height, width = shape
+    sizes = [(width, height)] + ([(31, 20), (3, 5)] if height == width else [])
+    files = [tmp_path / f"{number}-{kind}" for number in range(len(sizes)) for kind in KINDS]
+    for file in files:
+        number, kind = file.name.split("-")
+        file.write_bytes(KINDS[kind](*sizes[int(number)]))
+    expected = list(predict(network, shape, NAMES, map(str, files), attack=None))
+    found = served.predict(table(*(file.read_bytes() for file in files)))
+    assert list(found.columns) == ["class", "probability", "probabilities"]
+    assert list(found["class"]) == [one.label for one in expected]
+    for row, one in zip(found.itertuples(), expected, strict=True):
+        assert tuple(row.probabilities) == NAMES
+        assert tuple(row.probabilities.values()) == pytest.approx(one.probabilities, abs=1e-6)
+        assert row.probability == max(row.probabilities.values())
+    assert len({one.probabilities for one in expected}) > len(files) / 2, "the network tells the images apart"
+
+
+@pytest.mark.parametrize("model", SHAPES[:1], indirect=True, ids=str)
+def test_there_may_be_more_images_than_are_decoded_at_once_or_none(model: Model) -> None:
+    _, served, _ = model
+    images = [encoded(colours(8, 8, seed)) for seed in range(150)]
+    together = served.predict(table(*images))
+    alone = [served.predict(table(image)) for image in images]
+    pd.testing.assert_frame_equal(together, pd.concat(alone, ignore_index=True), check_exact=False, atol=1e-6)
+    assert served.predict(table(*images[:1]).iloc[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("model", SHAPES[2:], indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"words",
+        encoded(colours(10, 6))[:80],
+        encoded(Image.fromarray(np.zeros((6, 10), dtype=np.uint16))),
+        encoded(Image.new("1", (4097, 4096))),
+        encoded(Image.new("1", (20_000, 20_000))),
+        encoded(colours(10, 7)),
+    ],
+    ids=["empty", "words", "cut", "16 bits", "large", "enormous", "another size"],
+)
+def test_what_predict_refuses_is_refused_for_the_same_reason_with_its_row(
+    model: Model, tmp_path: Path, broken: bytes
+) -> None:
+    network, served, shape = model
+    file = tmp_path / "one.png"
+    file.write_bytes(broken)
+    with pytest.raises(UserError) as expected:
+        list(predict(network, shape, NAMES, [str(file)], attack=None))
+    with pytest.raises(MlflowException) as found:
+        served.predict(table(*[encoded(colours(10, 6))] * 70, broken))
+    assert found.value.message == f"row 70: {str(expected.value).removeprefix(f'{file}: ')}"
+    assert found.value.error_code == "INVALID_PARAMETER_VALUE"  # status 400 of a server
+
+
+def test_the_file_that_mlflow_runs_needs_nothing_of_this_project() -> None:
+    nodes = list(ast.walk(ast.parse(SERVED.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == {
+        "PIL",
+        "mlflow",
+        "numpy",
+        "pandas",
+        "torch",
+    }
