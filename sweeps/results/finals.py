@@ -1,12 +1,12 @@
 """The final comparison: which rows, on which seeds, and the table."""
 
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ltsd.files import publishing
+from ltsd.markdown import percent, spread
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
 from sweeps.results.confirm import Choice
@@ -89,9 +89,7 @@ def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float | None]
     measured.
     """
     values = [run.exam["metrics"][metric] for run in runs if metric in run.exam["metrics"]]
-    if not values:
-        return None
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    return spread(values) if values else None
 
 
 def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
@@ -113,10 +111,7 @@ def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
 
 def cell(found: tuple[float, float | None] | None) -> str:
     """Format mean and standard deviation in percent."""
-    if found is None:
-        return "–"
-    mean, deviation = found
-    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+    return "–" if found is None else percent(*found)
 
 
 def write_table(parts: Sequence[str], folder: Path) -> Path:
@@ -125,11 +120,3 @@ def write_table(parts: Sequence[str], folder: Path) -> Path:
     with publishing(path) as temporary:
         temporary.write_text("\n".join(parts), encoding="utf-8")
     return path
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table with aligned columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines) + "\n"

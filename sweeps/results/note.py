@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Sequence
 
+from ltsd.markdown import within
 from sweeps.journal.jobs import Kind, Report
 from sweeps.journal.record import JobRecord, Record
 from sweeps.results import report
@@ -55,14 +56,8 @@ def note(sweep: Sweep, table: str = RUNS) -> str:
         sweep: the sweep.
         table: the text of its `table.md`; paragraphs that do not fit are left out.
     """
-    text, made_by = f"{_asked(sweep)}\n", f"\nMade by\n\n```\n{command(sweep)}\n```\n"
-    paragraphs = table.strip().split("\n\n")
-    for number, paragraph in enumerate(paragraphs, 1):
-        rest = REST if number < len(paragraphs) else ""
-        if len(text) + len(paragraph) + 2 + len(rest) + len(made_by) > LIMIT:
-            return text + REST + made_by
-        text += f"\n{paragraph}\n"
-    return text + made_by
+    made_by = f"\nMade by\n\n```\n{command(sweep)}\n```\n"
+    return within(f"{_asked(sweep)}\n\n{table.strip()}", LIMIT - len(made_by), REST) + made_by
 
 
 def command(sweep: Sweep) -> str:

@@ -1,15 +1,16 @@
 """Results in words, at the start and at the end of a sweep."""
 
 import shlex
-import statistics
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from optuna.trial import TrialState
 
+from ltsd import markdown
 from ltsd.data import Splits, description
 from ltsd.errors import UserError
+from ltsd.markdown import percent, spread
 from ltsd.precision import computes_in
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
@@ -87,7 +88,7 @@ def accuracies(sweep: Sweep, results: Results, titles: Iterable[str], finalists:
     conditions += f"; fixed in every row: {fixed}" if fixed else ""
     return [
         f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, {means}; {conditions}:\n",
-        finals.markdown(finals.table(results, titles)),
+        markdown.table(finals.table(results, titles)),
     ]
 
 
@@ -101,7 +102,7 @@ def leads(results: Results) -> list[str]:
         return []
     return [
         "the same test images, in points, with the 95% interval of a paired bootstrap over images and seeds:\n",
-        finals.markdown(rows),
+        markdown.table(rows),
     ]
 
 
@@ -191,7 +192,7 @@ def front(study: Study, choice: Choice) -> list[str]:
     for trial in study.trials(TrialState.COMPLETE):
         scores = choice.found.get(trial.number, [])
         if trial.number in on_front or scores:
-            confirmed = [finals.cell(_spread(column)) for column in zip(*scores, strict=True)] or ["–"] * len(names)
+            confirmed = [percent(*spread(column)) for column in zip(*scores, strict=True)] or ["–"] * len(names)
             notes = _notes(trial.number, choice, on_front)
             values = [f"{100 * value:.1f}" for value in trial.values]
             rows.append([str(trial.number), *values, *confirmed, str(len(scores)), notes])
@@ -199,7 +200,7 @@ def front(study: Study, choice: Choice) -> list[str]:
         return []
     return [
         f"the front of the search{_of(study.row)} and the confirmed trials, validation and reserve, percent:\n",
-        finals.markdown([header, *rows]),
+        markdown.table([header, *rows]),
         chosen(choice) + "\n",
     ]
 
@@ -216,10 +217,6 @@ def _notes(number: int, choice: Choice, on_front: Collection[int]) -> str:
 
 def _of(row: str) -> str:
     return f" of {title_of(row)}" if row else ""
-
-
-def _spread(values: Sequence[float]) -> tuple[float, float | None]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def way_to_mlflow(sweep: Sweep, page: str) -> str:
