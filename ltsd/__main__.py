@@ -29,6 +29,7 @@ from ltsd.export import FORMATS, export_command
 from ltsd.files import check_writable, publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
+from ltsd.model_card import ModelFacts, model_card
 from ltsd.pictures import class_bars, image_grid
 from ltsd.precision import device_of
 from ltsd.predict import predict, write_csv, write_json
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "is its first half, or none (default: none)",
     )
     evaluate_parser.add_argument("--json", type=Path, help="write every number here")
+    evaluate_parser.add_argument("--card", type=Path, help="write a model card here, as Markdown")
     evaluate_parser.add_argument("--picture", type=Path, help="write the recalls per class here, as PNG")
     evaluate_parser.add_argument(
         "--correctness",
@@ -179,7 +181,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     device = device_of(gpu=torch.cuda.is_available())
     model, about = load_model(parsed.checkpoint, device)
     config = Config().override(about["config"])
-    for path in (parsed.json, parsed.picture, parsed.correctness):
+    for path in (parsed.json, parsed.card, parsed.picture, parsed.correctness):
         if path is not None:
             check_writable(path)
     if parsed.correctness is not None and parsed.correctness.exists():
@@ -198,6 +200,10 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
         with publishing(parsed.json) as temporary:
             content = {"class_names": names, "class_counts": counts} | results[-1].as_json()
             temporary.write_text(json.dumps(content, indent=1))
+    if parsed.card is not None:
+        facts = ModelFacts.of(config, splits, counts, results[-1].as_json())
+        with publishing(parsed.card) as temporary:
+            temporary.write_text(model_card(facts), encoding="utf-8")
     if parsed.picture is not None:
         figure = class_bars(results[-1].per_class(), counts, names)
         with publishing(parsed.picture) as temporary, temporary.open("wb") as file:

@@ -31,7 +31,11 @@ def test_trains_a_teacher_and_a_student_and_examines_the_student(
     assert "ltsd epoch 3/3 " in said
     assert said.splitlines()[-1].endswith(f"python -m ltsd evaluate {run}")
 
-    outputs = [f for name in ("json", "picture", "correctness") for f in (f"--{name}", str(tmp_path / f"out.{name}"))]
+    with pytest.raises(UserError, match="its folder cannot be made"):
+        main(["evaluate", str(run), "--card", str(run / "card.md")])
+    outputs = [
+        f for name in ("json", "card", "picture", "correctness") for f in (f"--{name}", str(tmp_path / f"out.{name}"))
+    ]
     assert main(["evaluate", str(run), *outputs]) == 0
     table = capsys.readouterr().out.splitlines()
     written = json.loads((tmp_path / "out.json").read_text())
@@ -48,6 +52,16 @@ def test_trains_a_teacher_and_a_student_and_examines_the_student(
     correctness, _ = read_correctness(tmp_path / "out.correctness")
     for attack in ("clean", "fgsm", "pgd20", "cw20", "ls20"):
         assert correctness[attack].per_class() == pytest.approx(written["per_class"][attack])
+    lines = [line.split("|") for line in (tmp_path / "out.card").read_text().splitlines() if line.startswith("| ")]
+    card = {cells[1].strip(): cells[2:-1] for cells in lines}
+    for title, attack in (("clean", "clean"), ("PGD-20", "pgd20"), ("corruptions", "corruption")):
+        assert float(card[title][0]) == pytest.approx(100 * written["metrics"][f"test/{attack}_acc"], abs=0.05)
+    assert [cell.strip() for cell in card["AutoAttack"]] == ["not measured", *"––––"]
+    for c, count in enumerate(written["class_counts"]):
+        group, train, test, clean, _ = (cell.strip() for cell in card[str(c)])
+        assert c in written["groups"][group]
+        assert (train, test) == (str(count), "4")
+        assert float(clean) == pytest.approx(100 * written["per_class"]["clean"][c], abs=0.05)
 
 
 def test_a_run_that_exists_is_never_overwritten(small_flags: list[str], tmp_path: Path) -> None:
