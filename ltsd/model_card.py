@@ -216,10 +216,10 @@ def _classes(facts: ModelFacts) -> Iterator[str]:
     names = map(escaped, told_apart(facts.class_names, NAME_WIDTH))
     group_of = {c: name for name, members in class_groups(facts.class_counts).items() for c in members}
     clean, robust = (facts.accuracy(facts.exam, name).per_class for name in ("clean", facts.decisive))
-    rows = [["class", "group", "training images", "test images", "clean recall", f"{ROWS[facts.decisive]} recall"]]
+    rows = [["class", "group", "training", "test", "clean", ROWS[facts.decisive]]]
     for c, (name, *counts) in enumerate(zip(names, facts.class_counts, facts.test_counts, strict=True)):
         rows.append([name, group_of[c], *map(str, counts), percent(clean[c]), percent(robust[c])])
-    yield "Recall in percent:\n"
+    yield "Training and test images of each class, and its recall in percent:\n"
     yield table(rows)
 
 

@@ -18,6 +18,7 @@ from sweeps.journal.journal_backup import Safe
 from sweeps.machines.cluster import Cluster
 from sweeps.machines.machine import OwnMachine
 from sweeps.results import finals, report
+from sweeps.results.cards import write_cards
 from sweeps.results.confirm import Choice
 from sweeps.results.html import Found, write_report
 from sweeps.results.note import GrowingNote, note
@@ -126,6 +127,7 @@ def conclude(parts: Parts) -> int:
     )
     paths = [*draw_sweep(studies[0], choices[0], results, folder), finals.write_table(tables, folder)]
     paths += written_report(found, parts.progress)
+    write_cards(record, choices[0], parts.splits)
     numbers = report.metrics(record, studies[0], choices[0], results)
     parts.tracker.finish(numbers, paths, finals.finalist_model(record, choices[0]))
     parts.tracker.describe(note(sweep, "\n".join(tables)))

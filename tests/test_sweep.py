@@ -220,6 +220,34 @@ def test_the_registered_model_is_served_over_http(folder: Path, answers: list[di
         assert "row 1: a broken image" in json.load(refused.value)["message"]
 
 
+def test_the_finalist_has_a_card_with_the_numbers_of_the_table_which_mlflow_shows_too(folder: Path) -> None:
+    def rows(text: str) -> dict[str, list[str]]:
+        lines = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
+        return {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in lines}
+
+    (path,) = (folder / "runs/small/checkpoints").glob("*.md")
+    assert path.with_suffix(".pt").exists()
+    assert path.name.startswith("final-finalist-")
+    card, final = path.read_text(), rows((folder / "runs/small/table.md").read_text().split("\n\n")[1])
+    found = rows(card.split("## Limits")[0])
+    of_attack = dict(
+        zip(found[""], zip(*(found[name] for name in ("clean", "PGD-20", "CW-20")), strict=True), strict=True)
+    )
+    expected = dict(zip(final[""], final["finalist"], strict=True))
+    assert of_attack["all classes"] == (expected["clean"], expected["PGD-20"], expected["CW-20"])
+    assert of_attack["tail"][:2] == (expected["tail clean"], expected["tail PGD-20"])
+    assert of_attack["worst class"][1] == expected["worst class PGD-20"]
+    assert found["AutoAttack"][0] == "not measured"
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (run,) = [run for run in mlflow_runs(folder, "small") if run.data.tags["ltsd.job"] == path.stem]
+    (version,) = client.search_model_versions(f"name = 'ltsd-digits' and run_id = '{run.info.run_id}'")
+    assert len(version.description) <= 5000
+    assert card.startswith(version.description.partition("\nThe rest is in the artifact `model_card.md`")[0])
+    assert found == rows(version.description.split("## Limits")[0])
+    assert Path(client.download_artifacts(run.info.run_id, "model_card.md", str(folder))).read_text() == card
+
+
 def test_a_second_sweep_trains_no_teacher_again(folder: Path) -> None:
     teachers = {path: path.stat().st_mtime_ns for path in (folder / "runs" / "teachers").glob("*.pt")}
     for path in teachers:

@@ -17,6 +17,7 @@ from ltsd.errors import UserError
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
 from sweeps.tracking.agreement import differences, repair
+from sweeps.tracking.cards import log_card
 from sweeps.tracking.datasets import dataset_input
 from sweeps.tracking.points import expected
 from sweeps.tracking.tracker import Tracker
@@ -156,6 +157,25 @@ def test_a_sweep_of_the_same_name_is_left_alone(
     repair(other, nothing)
     other.close("KILLED")
     assert differences(other, nothing) == differences(view, record) == {}
+
+
+def test_a_long_card_is_whole_in_the_run_and_describes_its_version_within_the_limit(uri: str, tmp_path: Path) -> None:
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("cards", artifact_location=tmp_path.as_uri())
+    client.create_registered_model("carded")
+    runs = [client.create_run(experiment) for _ in range(2)]
+    for run in runs:
+        client.create_model_version("carded", str(tmp_path), run.info.run_id)
+    card = "# Card\n\n" + "\n\n".join(f"paragraph {number} {'x' * 400}" for number in range(20)) + "\n"
+    log_card(client, runs[0], "carded", card)
+    whole = client.download_artifacts(runs[0].info.run_id, "model_card.md")
+    assert Path(whole).read_text() == card
+    first, second = (client.get_model_version("carded", number).description for number in ("1", "2"))
+    told, rest = first.split("\n\nThe rest")
+    assert 4500 < len(first) <= 5000
+    assert card.startswith(f"{told}\n\n")
+    assert rest == " is in the artifact `model_card.md` of the run.\n"
+    assert not second
 
 
 def test_a_group_without_classes_has_no_point(record: Record) -> None:

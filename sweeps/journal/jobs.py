@@ -65,6 +65,11 @@ class Job:
         return Path(self.folder) / "pictures" / self.key
 
     @property
+    def card(self) -> Path:
+        """Path of its model card, if it is a final run of a finalist."""
+        return self.checkpoint.with_suffix(".md")
+
+    @property
     def correctness(self) -> Path:
         """Path of the correctness file of its exam."""
         return Path(self.folder) / "correctness" / f"{self.key}.parquet"

@@ -8,7 +8,7 @@ from typing import Any
 from ltsd.files import publishing
 from ltsd.markdown import percent, spread
 from sweeps.journal.jobs import Job
-from sweeps.journal.record import Record
+from sweeps.journal.record import JobRecord, Record
 from sweeps.results.confirm import Choice
 from sweeps.settings.rows import END, FINALIST, TUNED, title_of
 
@@ -78,10 +78,17 @@ def are_in(results: Results, trials: int) -> bool:
     return FINALIST in results if trials else bool(results)
 
 
+def finalist_runs(record: Record, choice: Choice) -> list[JobRecord]:
+    """Return the final runs of the finalist that are done, in the order in which they started."""
+    if choice.finalist is None:
+        return []
+    prefix = f"final-{FINALIST}-{choice.finalist:04d}-s"
+    return [known for known in record.of_kind("final") if known.outcome == "done" and known.job.key.startswith(prefix)]
+
+
 def finalist_model(record: Record, choice: Choice) -> Job | None:
     """Return the finalist's run of the first seed, whose model is registered; None if it is not done."""
-    runs = [known.job for known in record.of_kind("final") if known.outcome == "done" and choice.finalist is not None]
-    return next((job for job in runs if job.key.startswith(f"final-{FINALIST}-{choice.finalist:04d}-s")), None)
+    return next((known.job for known in finalist_runs(record, choice)), None)
 
 
 def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float | None] | None:

@@ -26,6 +26,7 @@ from sweeps.journal.record import JobRecord, Outcome
 from sweeps.settings.groups import OWN, TEACHER_GAMMA, group_of, searched_knobs
 from sweeps.settings.sweep import Sweep, data_name
 from sweeps.tracking import environment
+from sweeps.tracking.cards import log_card
 from sweeps.tracking.datasets import dataset_input
 from sweeps.tracking.faults import fault, in_the_bin
 from sweeps.tracking.model import is_registered, register
@@ -169,7 +170,10 @@ class MlflowView:
             self._client.log_artifact(self._ids[PARENT], str(path))
         if model is not None:
             inputs, _ = self._splits.val.first_of_each_class(GRID_IMAGES)
-            register(self._uri, self.runs(model.key)[0], self.experiment, model, inputs)
+            run = self.runs(model.key)[0]
+            register(self._uri, run, self.experiment, model, inputs)
+            if model.card.exists():  # a sweep that ended before there were cards has none
+                log_card(self._client, run, self.experiment, model.card.read_text(encoding="utf-8"))
 
     def has_model(self, run: Run) -> bool:
         """Return whether the model of a final run is registered."""
