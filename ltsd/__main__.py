@@ -22,8 +22,8 @@ from ltsd.config import AttackConfig, Config, DataConfig
 from ltsd.data import Splits, description, load_splits
 from ltsd.data.sources import load_source
 from ltsd.errors import UserError
-from ltsd.evaluation.correctness import read_correctness
-from ltsd.evaluation.exam import ENSEMBLE_TITLE, ExamResult, examine
+from ltsd.evaluation.exam import ENSEMBLE_TITLE
+from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.evaluation.table import class_table
 from ltsd.export import FORMATS, export_command
 from ltsd.files import check_writable, publishing
@@ -181,21 +181,24 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     device = device_of(gpu=torch.cuda.is_available())
     model, about = load_model(parsed.checkpoint, device)
     config = Config().override(about["config"])
+    exam = EXAMS[config.task]
+    if parsed.card is not None and config.task != "classification":
+        raise UserError(f"--card {parsed.card}: a model card tells of a classifier; leave the flag out")
     for path in (parsed.json, parsed.card, parsed.picture, parsed.correctness):
         if path is not None:
             check_writable(path)
     if parsed.correctness is not None and parsed.correctness.exists():
-        read_correctness(parsed.correctness)
+        exam.read(parsed.correctness)
     splits = load_splits(config.data, check=True)
     check_same_images(parsed.checkpoint, about, splits)
     test, counts, names = splits.test.to(device), about["class_counts"], about["class_names"]
-    results: list[ExamResult] = []
-    for done, result in examine(model, test, counts, config.attack, parsed.attack, keep=parsed.correctness):
+    results: list[Examined] = []
+    for done, result in exam.examine(model, test, counts, config.attack, parsed.attack, keep=parsed.correctness):
         print(f"{done} done", file=sys.stderr, flush=True)
         results.append(result)
     for doubt in results[-1].doubts:
         print(f"warning: {doubt}")
-    print(class_table(results[-1], counts, names))
+    print(class_table(results[-1], counts, names, exam.score))
     if parsed.json is not None:
         with publishing(parsed.json) as temporary:
             content = {"class_names": names, "class_counts": counts} | results[-1].as_json()

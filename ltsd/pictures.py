@@ -26,6 +26,11 @@ COLOURS = {
     "corruption": "#d8b26a",
     "aa": "#0d4a70",
     "apgd_ce_t": "#0d4a70",
+    "segpgd20": "#8a6fb0",
+    "masked20": "#7fa99b",
+    "balanced20": "#b07d62",
+    "js20": "#a9a05a",
+    "worst": "#0d4a70",
 }
 GROUP_COLOURS = {"head": "#f2f2f2", "medium": "#ffffff", "tail": "#fdeee0"}
 DPI = 80

@@ -10,6 +10,7 @@ import torch
 
 from ltsd.data import load_splits
 from ltsd.output import CLOSED
+from ltsd.tasks import check_task
 from sweeps.dispatch.dispatcher import Dispatcher, Listener
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
@@ -51,6 +52,7 @@ def run_sweep(sweep: Sweep) -> int:
     machines = Cluster(sweep.settings) if sweep.settings.ray_address else OwnMachine(sweep.settings)
     splits = load_splits(sweep.base.data, check=True)
     sweep = sweep.on(splits.fingerprint)
+    check_task(sweep.base, splits.train)
     check_attacks(sweep.settings, splits.train.num_classes)
     with sweep.claimed(), Progress() as progress, interrupted_by_signals(progress.asked):
         try:

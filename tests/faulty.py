@@ -9,16 +9,18 @@ VALUES = (float("nan"), float("inf"), float("-inf"))
 
 
 class Faulty(nn.Module):
-    """Another network, whose first logit is `value` for the inputs that `fails` tells: bool [B]."""
+    """Another network, whose first logit is `value` for the inputs that `fails` tells: bool [B], or [B, 1, 1] of label
+    maps.
+    """
 
     def __init__(self, net: nn.Module, fails: Callable[[Tensor], Tensor], value: float = VALUES[0]) -> None:
         super().__init__()
         self.net, self.fails, self.value = net, fails, value
 
     def forward(self, inputs: Tensor) -> Tensor:
-        factor = torch.where(self.fails(inputs), self.value, 1.0)[:, None]
+        factor = torch.where(self.fails(inputs), self.value, 1.0)[..., None]
         logits = self.net(inputs)
-        return torch.cat([logits[:, :1] * factor, logits[:, 1:]], 1)
+        return torch.cat([logits[..., :1] * factor, logits[..., 1:]], -1)
 
 
 class Bands(nn.Module):

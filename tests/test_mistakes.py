@@ -18,6 +18,11 @@ from sweeping import command, mlflow_runs
         (("--data.imbalance-ratio", "0.5"), "it is n_max / n_min"),
         (("--data", "no/such/place"), "no such file or folder"),
         (("--gpus-per-trial", "1"), "this machine has"),
+        (
+            ("--data", "digits-scenes"),
+            "--task segmentation: a sweep searches classification alone; train one",
+        ),
+        (("--data", "digits-scenes", "--task", "classification"), "digits-scenes has one for a pixel"),
         (("--resume", "--name", "never"), "there is no sweep in runs/never"),
         (("--storage", "file/below"), "cannot be used"),
         (("--tracking-uri", "http://someone:secret@127.0.0.1:9"), "MLflow does not answer there"),

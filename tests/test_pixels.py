@@ -33,7 +33,7 @@ def test_overlaps_are_those_of_scikit_learn_over_the_pixels_that_have_a_label(se
     assert counts.recall() == pytest.approx(recall_score(truth, said, **options))
     assert counts.accuracy() == pytest.approx((truth == said).mean())
     overlap = Overlap.of(counts, [5, 4, 3, 2, 1])
-    assert overlap.mean == pytest.approx(np.mean(counts.iou()))
+    assert overlap.balanced == pytest.approx(np.mean(counts.iou()))
     assert overlap.group("tail") == pytest.approx(counts.iou()[4])
 
 

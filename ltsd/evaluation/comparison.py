@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import Correctness
+from ltsd.evaluation.pixels import PixelCounts
 
 RESAMPLES = 10_000
 
@@ -62,6 +63,53 @@ def paired_difference(
         draws += _resampled_means(of_class, rng) / len(counted)
     low, high = np.quantile((draws * drawn_seeds).sum(1), [0.025, 0.975])
     return Difference(float(means.mean()), float(low), float(high))
+
+
+def paired_overlap(
+    ours: Sequence[PixelCounts], theirs: Sequence[PixelCounts], *, classes: Sequence[int] | None, seed: int
+) -> Difference:
+    """Mean difference of mean IoU, ours minus theirs, with its 95% percentile bootstrap interval.
+
+    Test images are drawn again, the same for both sides and for all training seeds, and their pixels are summed anew,
+    since a mean of images is no IoU; the training seeds are drawn beside them, in pairs.
+
+    Args:
+        ours: a training seed each, all of the same test images under one attack.
+        theirs: the same seeds in the same order.
+        classes: the classes that count, such as the tail's; None for all.
+        seed: of the draws.
+
+    Raises:
+        UserError: the two sides are not of the same images and seeds.
+    """
+    labelled = ours[0].labelled
+    if len(ours) != len(theirs) or any(not torch.equal(one.labelled, labelled) for one in (*ours, *theirs)):
+        raise UserError(
+            f"the pixel counts of {len(ours)} seeds and of {len(theirs)} cannot be compared image by image; examine "
+            "both models on as many seeds, and on the same test set"
+        )
+    rng, images, seeds = np.random.default_rng(seed), len(labelled), len(ours)
+    drawn = rng.multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+    drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
+    counted = list(range(labelled.shape[1])) if classes is None else list(classes)
+    whole, draws = np.zeros(seeds), np.zeros((RESAMPLES, seeds))
+    for k, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        once = np.ones((1, images), dtype=drawn.dtype)
+        whole[k] = (_mean_iou(one, once, counted) - _mean_iou(other, once, counted))[0]
+        draws[:, k] = _mean_iou(one, drawn, counted) - _mean_iou(other, drawn, counted)
+    low, high = np.nanquantile((draws * drawn_seeds).sum(1), [0.025, 0.975])
+    return Difference(float(whole.mean()), float(low), float(high))
+
+
+def _mean_iou(counts: PixelCounts, drawn: NDArray[np.int64], classes: Sequence[int]) -> NDArray[np.float64]:
+    """Mean IoU [R] over classes that occur, of images that were drawn so often: int64 [R, N]."""
+    hits, predicted, labelled = (
+        drawn @ part[:, classes].numpy() for part in (counts.hits, counts.predicted, counts.labelled)
+    )
+    union = predicted + labelled - hits
+    iou = np.divide(hits, union, out=np.full(union.shape, np.nan), where=union > 0)
+    means: NDArray[np.float64] = np.nanmean(iou, axis=1)
+    return means
 
 
 def _resampled_means(gains: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.float64]:

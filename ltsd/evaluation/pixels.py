@@ -90,7 +90,7 @@ class Overlap:
         return cls(tuple(counts.iou()), class_groups(class_counts))
 
     @property
-    def mean(self) -> float:
+    def balanced(self) -> float:
         """Mean IoU over classes."""
         return _mean(self.per_class)
 
@@ -102,6 +102,23 @@ class Overlap:
     def group(self, name: str) -> float:
         """Mean IoU over the classes of one of `groups`."""
         return _mean([self.per_class[c] for c in self.groups[name]])
+
+
+def mean_overlap(overlaps: Sequence[Overlap]) -> Overlap:
+    """Average several, class by class."""
+    by_class = zip(*(overlap.per_class for overlap in overlaps), strict=True)
+    return Overlap(tuple(_mean(of_class) for of_class in by_class), overlaps[0].groups)
+
+
+def overlap_metrics(clean: Overlap, robust: Overlap) -> dict[str, float]:
+    """Return the metrics of a split, fractions in [0, 1]; with two classes there is no medium group."""
+    return {
+        "clean_miou": clean.balanced,
+        "tail_clean_miou": clean.group("tail"),
+        "robust_miou": robust.balanced,
+        **{f"{group}_robust_miou": robust.group(group) for group in robust.groups},
+        "worst_class_robust_miou": robust.worst,
+    }
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from ltsd.data.names import padded, told_apart
-from ltsd.evaluation.exam import TITLES, ExamResult
+from ltsd.evaluation.exam import TITLES
+from ltsd.evaluation.exams import Examined
 
 LISTED = 100
 WORST = 10
@@ -13,8 +14,10 @@ DECISIVE = "pgd20"
 NARROWEST, WIDEST = 14, 32
 
 
-def class_table(result: ExamResult, class_counts: Sequence[int], class_names: Sequence[str]) -> str:
-    """The recalls of every class, of head, medium and tail, and their mean, in percent.
+def class_table(
+    result: Examined, class_counts: Sequence[int], class_names: Sequence[str], score: str = "accuracies"
+) -> str:
+    """The scores of every class, of head, medium and tail, and their mean, in percent.
 
     Of more than LISTED classes only the WORST under PGD-20 are shown, and how many there are of which no image is
     classified rightly.
@@ -36,10 +39,10 @@ def class_table(result: ExamResult, class_counts: Sequence[int], class_names: Se
     means = {group: [one.group(group) for one in accuracies.values()] for group in accuracies["clean"].groups}
     means["balanced"] = [accuracy.balanced for accuracy in accuracies.values()]
     lines += [f"{name:>{width + 16}} " + _percent(values) for name, values in means.items()]
-    return "\n".join(lines) + f"\n{result.images} test images; accuracies in percent, means over classes"
+    return "\n".join(lines) + f"\n{result.images} test images; {score} in percent, means over classes"
 
 
-def _worst(result: ExamResult, class_counts: Sequence[int]) -> list[int]:
+def _worst(result: Examined, class_counts: Sequence[int]) -> list[int]:
     robust, clean = result.accuracies[DECISIVE].per_class, result.accuracies["clean"].per_class
     return sorted(range(len(class_counts)), key=lambda c: (robust[c], clean[c], class_counts[c]))[:WORST]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +9,13 @@ from torch import Tensor, nn
 from ltsd.answers import VOID
 from ltsd.attacks import dense_losses
 from ltsd.attacks.dense_losses import DenseLoss
-from ltsd.attacks.pgd import Objective, pgd, steady, uniform_start
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
-from ltsd.evaluation.evaluate import eval_mode, not_finite
-from ltsd.evaluation.pixels import Overlap, PixelCounts
+from ltsd.evaluation.evaluate import not_finite
+from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
+from ltsd.evaluation.pixels import Overlap, overlap_metrics
 from ltsd.tasks.task import Scores, Task
 
-CHUNK = 32
 VALIDATION_SEED = 1
 FULL_STEPS = 20
 VALIDATION_LOSSES: Mapping[str, DenseLoss] = {
@@ -71,48 +69,6 @@ def teacher_split(data: Split, gamma: float, seed: int) -> Split:
     return replace(data, class_weights=(gamma * counts.min() / counts).clamp_max(1))
 
 
-def attacked_counts(
-    model: nn.Module, split: Split, loss: DenseLoss, *, eps: float, step_size: float, steps: int, seed: int | None
-) -> PixelCounts:
-    """Return the counts under PGD on a loss, from one random start, drawn from `seed`; None starts at the image.
-
-    Args:
-        model: images [B, C, H, W] in [0, 1] -> logits [B, H, W, num_classes].
-        split: images and label maps, on the model's device.
-        loss: see `ltsd.attacks.dense_losses`.
-        eps: radius, in units of the image range [0, 1].
-        step_size: length of a step, in the same units.
-        steps: gradient steps.
-    """
-    generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
-    found = []
-    with eval_mode(model):
-        for inputs, labels in split.chunks(CHUNK):
-            adv_inputs = pgd(
-                maximised(model, labels.long(), loss, steps),
-                inputs,
-                eps=eps,
-                step_size=step_size,
-                steps=steps,
-                start=inputs if generator is None else uniform_start(inputs, eps=eps, generator=generator),
-            )
-            with torch.no_grad():
-                found.append(PixelCounts.of(model(adv_inputs), labels))
-    return PixelCounts.joined(found)
-
-
-def maximised(model: nn.Module, labels: Tensor, loss: DenseLoss, steps: int) -> Objective:
-    """Return the objective of one attack of so many steps, to be called once a step."""
-    done = count()
-    return lambda adv_inputs: loss(model(steady(adv_inputs)), labels, next(done) / steps)
-
-
-def clean_counts(model: nn.Module, split: Split) -> PixelCounts:
-    """Return the counts on clean images."""
-    with eval_mode(model), torch.no_grad():
-        return PixelCounts.joined([PixelCounts.of(model(inputs), labels) for inputs, labels in split.chunks(CHUNK)])
-
-
 def validate(model: nn.Module, split: Split, class_counts: list[int], attack: AttackConfig, *, steps: int) -> Scores:
     """Return clean and robust mean IoU.
 
@@ -135,20 +91,9 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
         worst = worst.worse_of(one)
     overlaps = {name: Overlap.of(one, class_counts) for name, one in (single | {"fgsm": fgsm}).items()}
     values = overlap_metrics(Overlap.of(clean, class_counts), Overlap.of(worst, class_counts))
-    values |= {f"{name}_miou": one.mean for name, one in overlaps.items()} | {"clean_acc": clean.accuracy()}
+    values |= {f"{name}_miou": one.balanced for name, one in overlaps.items()} | {"clean_acc": clean.accuracy()}
     told = not_finite(int((~(worst.finite & fgsm.finite)).sum()), len(split), "images that it is validated on")
     return Scores(values, {"clean": clean.iou(), "robust": worst.iou()}, told)
-
-
-def overlap_metrics(clean: Overlap, robust: Overlap) -> dict[str, float]:
-    """Return the metrics of a split, fractions in [0, 1]; with two classes there is no medium group."""
-    return {
-        "clean_miou": clean.mean,
-        "tail_clean_miou": clean.group("tail"),
-        "robust_miou": robust.mean,
-        **{f"{group}_robust_miou": robust.group(group) for group in robust.groups},
-        "worst_class_robust_miou": robust.worst,
-    }
 
 
 TASK = Task(

@@ -26,6 +26,7 @@ from sweeps.settings.rows import overrides, rows_named
 SETTINGS_FILE = "sweep.json"
 JOURNAL_FILE = "journal.jsonl"
 TEACHERS = "teachers"
+SEARCHED_TASK = "classification"
 KEPT: Mapping[str, Any] = {"identity": "", "images": "", "score": "", "points": ()}
 """What is kept beside the settings and the fixed knobs, and what it is where it was not kept."""
 TRIAL_STEPS = 0.4
@@ -157,6 +158,11 @@ class Sweep:
         sweep = cls(settings, fixed)
         method = sweep.base.method
         rows, _, _ = settings.rows, settings.groups(method), settings.preference
+        if sweep.base.task != SEARCHED_TASK:
+            raise UserError(
+                f"--task {sweep.base.task}: a sweep searches {SEARCHED_TASK} alone; train one model with "
+                f"python -m ltsd train --data.source {sweep.base.data.source}"
+            )
         if not rows and not settings.trials:
             raise UserError("--trials 0 compares the --references, and there are none; name some, or try more trials")
         if settings.tunes_references and len(sweep.searched) < 2:

@@ -1,0 +1,169 @@
+"""The exam of a finished segmentation model on the test set: five attacks and their worst case, corruptions."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ltsd.attacks import dense_losses
+from ltsd.config import AttackConfig
+from ltsd.data.batches import Split
+from ltsd.errors import UserError
+from ltsd.evaluation.correctness import fingerprint_of
+from ltsd.evaluation.corruptions import VARIANTS, corrupted
+from ltsd.evaluation.evaluate import eval_mode, not_finite
+from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
+from ltsd.evaluation.pixels import Overlap, PixelCounts, mean_overlap, overlap_metrics
+from ltsd.evaluation.pixels_on_disk import counts_kept, write_counts
+from ltsd.models.frozen import frozen
+
+STEPS = 20
+SEED = 0
+LOSSES = {
+    "pgd20": dense_losses.cross_entropy,
+    "segpgd20": dense_losses.segpgd,
+    "masked20": dense_losses.masked_cross_entropy,
+    "balanced20": dense_losses.balanced_masked_cross_entropy,
+    "js20": dense_losses.jensen_shannon,
+}
+"""What the attacks maximise: PGD and SegPGD, and the three losses of SEA (Croce et al. 2024)."""
+TITLES = {
+    "clean": "clean",
+    "fgsm": "FGSM",
+    "pgd20": "PGD-20",
+    "segpgd20": "SegPGD-20",
+    "masked20": "masked-20",
+    "balanced20": "balanced-20",
+    "js20": "JS-20",
+    "worst": "worst of 5",
+}
+
+
+Measures = dict[str, Callable[[], PixelCounts]]
+
+
+@dataclass(frozen=True)
+class MapExamResult:
+    """IoU by attack: `clean`, `fgsm`, the names in LOSSES, `worst`, which is the worst case of those in LOSSES image by
+    image, and `corruption`.
+
+    `counts` is what they are computed from, by attack, and by corruption and severity. `doubts` name answers that are
+    not finite.
+    """
+
+    accuracies: dict[str, Overlap]
+    counts: Mapping[str, PixelCounts]
+    doubts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, counts: Mapping[str, PixelCounts], class_counts: Sequence[int]) -> "MapExamResult":
+        """Return the result of an exam from the counts so far."""
+        attacked = [counts[name] for name in LOSSES if name in counts]
+        known = {name: counts[name] for name in TITLES if name in counts}
+        if attacked:
+            known["worst"] = reduce(PixelCounts.worse_of, attacked)
+        overlaps = {name: Overlap.of(one, class_counts) for name, one in known.items()}
+        corrupted = [Overlap.of(counts[variant], class_counts) for variant in VARIANTS if variant in counts]
+        if corrupted:
+            overlaps["corruption"] = mean_overlap(corrupted)
+        finite = reduce(torch.logical_and, (one.finite for one in counts.values()))
+        told = not_finite(int((~finite).sum()), len(finite), "test images")
+        return cls(overlaps, counts, (f"{told}: these pixels count as wrong",) if told else ())
+
+    @property
+    def images(self) -> int:
+        """How many test images there are."""
+        return len(self.counts["clean"].finite)
+
+    def values(self) -> dict[str, float]:
+        """The metrics `test/*`; robust_miou and its groups are the worst case."""
+        metrics = overlap_metrics(self.accuracies["clean"], self.accuracies["worst"])
+        metrics |= {"clean_acc": self.counts["clean"].accuracy()}
+        for name, overlap in self.accuracies.items():
+            if name != "clean":
+                metrics |= {f"{name}_miou": overlap.balanced, f"tail_{name}_miou": overlap.group("tail")}
+        return {f"test/{name}": value for name, value in metrics.items()}
+
+    def per_class(self) -> dict[str, list[float]]:
+        """IoU by attack."""
+        return {name: list(overlap.per_class) for name, overlap in self.accuracies.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the counts, as plain values; `recalls` are those of clean images."""
+        groups = {name: list(classes) for name, classes in self.accuracies["clean"].groups.items()}
+        return {
+            "images": self.images,
+            "groups": groups,
+            "metrics": self.values(),
+            "per_class": self.per_class(),
+            "recalls": self.counts["clean"].recall(),
+            "doubts": list(self.doubts),
+        }
+
+
+def examine_maps(
+    model: nn.Module,
+    test: Split,
+    class_counts: list[int],
+    attack: AttackConfig,
+    ensemble: str,
+    *,
+    keep: Path | None = None,
+) -> Iterator[tuple[str, MapExamResult]]:
+    """Examine a segmentation model in eval mode; the seeds and batches are fixed, so that two exams can be compared.
+
+    Args:
+        model: images [B, C, H, W] in [0, 1] -> logits [B, H, W, num_classes].
+        test: on the model's device, with label maps.
+        class_counts: the training pixels of each class, which make head, medium and tail.
+        attack: eps and step size; the steps are those of the attacks here.
+        ensemble: none.
+        keep: Parquet file of the counts, written after every part. What it has of this very exam is not measured again.
+
+    Yields:
+        (what was just done, the results so far); the last result is complete.
+
+    Raises:
+        UserError: an ensemble of attacks on one label an image.
+    """
+    if ensemble != "none":
+        raise UserError(f"--attack {ensemble}: attacks one label an image; of label maps five attacks run anyway")
+    conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
+    fingerprint = fingerprint_of(model, test, conditions)
+    known = counts_kept(keep, fingerprint) if keep is not None else {}
+    answers: dict[str, PixelCounts] = {}
+    for title, measures in _parts(frozen(model), test, attack).items():
+        answers |= {name: known[name] if name in known else measure() for name, measure in measures.items()}
+        if keep is not None and not answers.keys() <= known.keys():
+            write_counts(keep, known | answers, fingerprint)
+        yield title, MapExamResult.of(dict(answers), class_counts)
+
+
+def _parts(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Measures]:
+    """Return how every part of the exam is measured, in order."""
+    eps, size = attack.eps, attack.resolved_step_size
+    fgsm = partial(attacked_counts, model, test, LOSSES["pgd20"], eps=eps, step_size=eps, steps=1, seed=None)
+    attacks: Measures = {
+        name: partial(attacked_counts, model, test, loss, eps=eps, step_size=size, steps=STEPS, seed=SEED)
+        for name, loss in LOSSES.items()
+    }
+    first: Measures = {"clean": partial(clean_counts, model, test), "fgsm": fgsm, "pgd20": attacks.pop("pgd20")}
+    corruptions: Measures = {variant: partial(_corrupted_counts, model, test, variant) for variant in VARIANTS}
+    singles: dict[str, Measures] = {TITLES[name]: {name: measure} for name, measure in attacks.items()}
+    return {"PGD-20": first, **singles, "corruptions": corruptions}
+
+
+def _corrupted_counts(model: nn.Module, test: Split, variant: str) -> PixelCounts:
+    generator = torch.Generator(test.rows.device).manual_seed(SEED)
+    with eval_mode(model), torch.no_grad():
+        return PixelCounts.joined(
+            [
+                PixelCounts.of(model(corrupted(inputs, variant, generator)), labels)
+                for inputs, labels in test.chunks(CHUNK)
+            ]
+        )

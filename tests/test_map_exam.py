@@ -1,0 +1,125 @@
+"""The exam of label maps: every attack against a run of it, the worst case, and an exam that goes on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from faulty import Faulty
+from torch import nn
+
+from ltsd.attacks import dense_losses
+from ltsd.config import AttackConfig, ModelConfig
+from ltsd.data.batches import Split
+from ltsd.data.scenes import digits_scenes
+from ltsd.errors import UserError
+from ltsd.evaluation.comparison import paired_overlap
+from ltsd.evaluation.exams import EXAMS
+from ltsd.evaluation.map_exam import LOSSES, TITLES, MapExamResult, examine_maps
+from ltsd.evaluation.pixel_attacks import attacked_counts, clean_counts
+from ltsd.evaluation.pixels import Overlap
+from ltsd.evaluation.pixels_on_disk import read_counts
+from ltsd.evaluation.table import class_table
+from ltsd.models import build_model
+from ltsd.pictures import COLOURS
+from ltsd.tasks import TASKS
+
+ATTACK = AttackConfig(eps=0.05)
+COUNTS = list(range(11, 0, -1))
+
+
+@pytest.fixture(scope="module")
+def test() -> Split:
+    """A few scenes."""
+    images, labels = (torch.from_numpy(part[:12]) for part in digits_scenes()["test"])
+    return Split(images, labels, torch.arange(12), 11)
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """A network that has learnt nothing."""
+    torch.manual_seed(0)
+    return build_model(ModelConfig(name="small-unet", width=8), 1, 11).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def result(model: nn.Module, test: Split) -> MapExamResult:
+    *_, (done, result) = examine_maps(model, test, COUNTS, ATTACK, "none")
+    assert done == "corruptions"
+    return result
+
+
+def test_every_task_has_an_exam_and_every_attack_a_colour() -> None:
+    assert EXAMS.keys() == TASKS.keys()
+    assert TITLES.keys() <= COLOURS.keys()
+
+
+def test_every_attack_is_told_by_class_and_group(model: nn.Module, test: Split, result: MapExamResult) -> None:
+    size = ATTACK.resolved_step_size
+    expected = {"clean": clean_counts(model, test)}
+    for name, loss in LOSSES.items():
+        expected[name] = attacked_counts(model, test, loss, eps=0.05, step_size=size, steps=20, seed=0)
+    cross_entropy = dense_losses.cross_entropy
+    expected["fgsm"] = attacked_counts(model, test, cross_entropy, eps=0.05, step_size=0.05, steps=1, seed=None)
+    values = result.values()
+    for name, counts in expected.items():
+        overlap = Overlap.of(counts, COUNTS)
+        assert result.per_class()[name] == pytest.approx(counts.iou(), abs=1e-3, nan_ok=True)
+        assert values[f"test/{name}_miou"] == pytest.approx(overlap.balanced, abs=1e-3)
+    worst = torch.stack([counts.image_miou() for name, counts in expected.items() if name in LOSSES]).amin(0)
+    lowest = torch.stack([result.counts[name].image_miou() for name in LOSSES]).amin(0)
+    torch.testing.assert_close(lowest, worst, atol=1e-3, rtol=0)
+    assert values["test/robust_miou"] == result.accuracies["worst"].balanced
+    assert values["test/tail_robust_miou"] == result.accuracies["worst"].group("tail")
+    table = class_table(result, COUNTS, [str(c) for c in range(11)], "IoU")
+    assert table.endswith("12 test images; IoU in percent, means over classes")
+
+
+def test_an_exam_goes_on_from_its_file_to_the_same_numbers(
+    model: nn.Module, test: Split, result: MapExamResult, tmp_path: Path
+) -> None:
+    kept = tmp_path / "one.parquet"
+    parts = examine_maps(model, test, COUNTS, ATTACK, "none", keep=kept)
+    assert next(parts)[0] == "PGD-20"
+    parts.close()
+    counts, fingerprint = read_counts(kept)
+    assert set(counts) == {"clean", "fgsm", "pgd20"}
+    asked = list[int]()
+    hook = model.register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
+    *_, (_, second) = examine_maps(model, test, COUNTS, ATTACK, "none", keep=kept)
+    hook.remove()
+    assert second.as_json() == result.as_json()
+    found, same = read_counts(kept)
+    assert same == fingerprint
+    for name, one in found.items():
+        assert torch.equal(one.hits, second.counts[name].hits)
+        assert torch.equal(one.predicted, second.counts[name].predicted)
+        assert torch.equal(one.labelled, second.counts[name].labelled)
+    *_, (_, third) = examine_maps(model, test, COUNTS, ATTACK, "none", keep=kept)
+    assert third.as_json() == result.as_json()
+    (tmp_path / "one.parquet").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="is not the file of an exam of label maps"):
+        read_counts(kept)
+
+
+def test_answers_that_are_not_finite_are_told_and_count_as_wrong(model: nn.Module, test: Split) -> None:
+    marked = test.take(torch.tensor([0]))[0]
+    broken = Faulty(model, lambda inputs: (inputs == marked).flatten(1).all(1)[:, None, None])
+    _, result = next(iter(examine_maps(broken, test, COUNTS, ATTACK, "none")))
+    assert result.doubts == ("the network answers NaN or infinity on 1 of 12 test images: these pixels count as wrong",)
+    assert not result.counts["clean"].hits[0].any()
+
+
+def test_an_ensemble_of_attacks_on_one_label_an_image_is_refused(model: nn.Module, test: Split) -> None:
+    with pytest.raises(UserError, match="--attack standard: attacks one label an image"):
+        next(iter(examine_maps(model, test, COUNTS, ATTACK, "standard")))
+
+
+def test_a_paired_difference_resums_the_pixels_of_the_images_drawn(result: MapExamResult) -> None:
+    clean, attacked = result.counts["clean"], result.counts["pgd20"]
+    found = paired_overlap([clean, clean], [attacked, attacked], classes=None, seed=0)
+    assert found.mean == pytest.approx(Overlap.of(clean, COUNTS).balanced - Overlap.of(attacked, COUNTS).balanced)
+    assert found.low <= found.mean <= found.high
+    same = paired_overlap([clean], [clean], classes=[0, 1], seed=0)
+    assert (same.low, same.mean, same.high) == (0, 0, 0)
+    with pytest.raises(UserError, match="cannot be compared image by image"):
+        paired_overlap([clean], [attacked, attacked], classes=None, seed=0)
