@@ -12,7 +12,6 @@ import json
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,19 +114,19 @@ def main() -> None:
     flags.out.mkdir(parents=True, exist_ok=True)
     config = Config.preset(flags.data)
     splits = load_splits(config.data)
+    jobs = [(method, seed) for seed in range(flags.seeds) for method in methods]
     with ProcessPoolExecutor(2) as pool:
-        jobs = [(method, seed) for seed in range(flags.seeds) for method in methods]
-        for (method, seed), _ in zip(
-            jobs, pool.map(partial(examined, flags.data, flags.out), *zip(*jobs, strict=True)), strict=True
-        ):
+        done = [pool.submit(examined, flags.data, flags.out, *job) for job in jobs]
+        for (method, seed), run in zip(jobs, done, strict=True):
+            run.result()
             print(f"{method}, seed {seed}: done", flush=True)
     text = [
         f"# Label maps: {flags.data}\n",
         f"{len(splits.complete):,} training images, pixels of the classes {splits.imbalance_ratio:.0f}:1; "
-        f"{config.model.name} of width {config.model.channels}, {config.epochs} epochs of PGD-{config.attack.steps}, eps "
-        f"{config.attack.eps:.4g}; mean IoU on {len(splits.test):,} test images in percent, mean ± standard deviation of "
-        f"{flags.seeds} seeds. *Worst of 5*: image by image the worst of PGD-20 on cross-entropy, SegPGD-20, and PGD-20 on "
-        "the three losses of SEA.\n",
+        f"{config.model.name} of width {config.model.channels}, {config.epochs} epochs of PGD-{config.attack.steps}, "
+        f"eps {config.attack.eps:.4g}; mean IoU on {len(splits.test):,} test images in percent, mean ± standard "
+        f"deviation of {flags.seeds} seeds. *Worst of 5*: image by image the worst of PGD-20 on cross-entropy, "
+        "SegPGD-20, and PGD-20 on the three losses of SEA.\n",
         f"Made by `python benchmarks/segmentation.py` on {hardware()}, {versions('torch')}.\n",
         table(rows_of(flags.out, methods, flags.seeds)),
         "In points, with the 95% interval of a paired bootstrap over images and seeds:\n",
