@@ -181,8 +181,10 @@ def test_what_does_not_fit_the_task_is_refused(
         opened(config.override({"method": "at", **knobs}), splits)
 
 
-def test_a_method_that_compares_whole_images_is_refused_for_pixels(runs: dict[str, tuple[Config, Splits]]) -> None:
+def test_what_serves_one_label_an_image_alone_is_refused_for_pixels(runs: dict[str, tuple[Config, Splits]]) -> None:
     config, splits = runs["segmentation"]
+    with pytest.raises(UserError, match="randaugment: does not move the label of a pixel with it; for seg"):
+        check_task(config.override({"data.augmentation": "randaugment"}), splits.train)
     with pytest.raises(
         UserError, match=r"--method reat: compares the features of whole images, .*; choose natural, at"
     ):

@@ -13,7 +13,7 @@ TASKS: Mapping[str, Task] = {"classification": classification.TASK, "segmentatio
 
 
 def check_task(config: Config, data: Split) -> None:
-    """Check that data, network and method fit the task.
+    """Check that data, network, augmentation and method fit the task.
 
     Raises:
         UserError: one does not.
@@ -29,6 +29,11 @@ def check_task(config: Config, data: Split) -> None:
         raise UserError(
             f"--model.name {config.model.name}: does not answer for {task.target}; for {config.task} choose "
             f"{', '.join(task.networks)}"
+        )
+    if config.data.augmentation not in task.augmentations:
+        raise UserError(
+            f"--data.augmentation {config.data.augmentation}: does not move the label of {task.target} with it; for "
+            f"{config.task} choose {' or '.join(task.augmentations)}"
         )
     if method.of_images and config.task != "classification":
         others = ", ".join(name for name, other in METHODS.items() if not other.of_images)

@@ -83,6 +83,7 @@ TASK = Task(
     measure="acc",
     chunk=CHUNK,
     networks=("small-cnn", "small-resnet", "resnet18", "preact-resnet18", "wrn-34-10"),
+    augmentations=("none", "crop-flip", "randaugment", "autoaugment"),
     rows=rows,
     radius=radius,
     teacher_split=teacher_split,

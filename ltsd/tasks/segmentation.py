@@ -103,6 +103,7 @@ TASK = Task(
     measure="miou",
     chunk=CHUNK,
     networks=("small-unet",),
+    augmentations=("none", "crop-flip"),
     rows=rows,
     radius=radius,
     teacher_split=teacher_split,

@@ -53,6 +53,7 @@ class Task:
         measure: the last word of its scores: `acc` makes `val/robust_acc`.
         chunk: how many images are scored at a time.
         networks: the names of the networks that answer its rows.
+        augmentations: those of `data.augmentation` that move its labels too.
         rows: (network, labels of a batch) -> the network that answers rows, images [B, ...] -> logits [R, C], and the
             labels of the rows, int64 [R]. Several batches in one, [k * B, ...], make [k * R, C], batch by batch.
         radius: (radius of every class [C], labels of a batch) -> the radius of each pixel, of a shape that broadcasts
@@ -67,6 +68,7 @@ class Task:
     measure: str
     chunk: int
     networks: Sequence[str]
+    augmentations: Sequence[str]
     rows: Callable[[nn.Module, Tensor], tuple[nn.Module, Tensor]]
     radius: Callable[[Tensor, Tensor], Tensor]
     teacher_split: Callable[[Split, float, int], Split]
