@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import not_finite
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
-from ltsd.evaluation.pixels import Overlap, overlap_metrics
+from ltsd.evaluation.pixels import Overlap, PixelCounts, overlap_metrics
 from ltsd.tasks.task import Scores, Task
 
 VALIDATION_SEED = 1
@@ -86,9 +87,7 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
         )
         for name, loss in VALIDATION_LOSSES.items()
     }
-    worst = clean
-    for one in single.values():
-        worst = worst.worse_of(one)
+    worst = reduce(PixelCounts.worse_of, single.values())
     overlaps = {name: Overlap.of(one, class_counts) for name, one in (single | {"fgsm": fgsm}).items()}
     values = overlap_metrics(Overlap.of(clean, class_counts), Overlap.of(worst, class_counts))
     values |= {f"{name}_miou": one.balanced for name, one in overlaps.items()} | {"clean_acc": clean.accuracy()}
