@@ -30,11 +30,11 @@ from ltsd.files import check_writable, publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
 from ltsd.model_card import ModelFacts, model_card
-from ltsd.pictures import class_bars, image_grid
+from ltsd.pictures import class_bars
 from ltsd.precision import device_of
 from ltsd.predict import predict, write_csv, write_json
 from ltsd.runs import Run, check_same_images, load_model, open_run
-from ltsd.tasks import check_task
+from ltsd.tasks import TASKS, check_task, task_fitting
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
 ALIASES = {"data": "data.source"}
@@ -129,7 +129,7 @@ def data_command(parsed: argparse.Namespace) -> int:
         raise
     print("\n".join([*description.introduction(splits, data), *description.class_rows(splits)]))
     with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
-        image_grid(splits.complete, splits.class_names).savefig(file, format="png")
+        TASKS[task_fitting(splits.complete)].show_data(splits.complete, splits.class_names).savefig(file, format="png")
     print(f"images of every class: {parsed.picture}")
     return 0
 
@@ -208,7 +208,8 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
         with publishing(parsed.card) as temporary:
             temporary.write_text(model_card(facts), encoding="utf-8")
     if parsed.picture is not None:
-        figure = class_bars(results[-1].per_class(), counts, names)
+        task = TASKS[config.task]
+        figure = class_bars(results[-1].per_class(), counts, names, measure=task.class_measure, counted=task.counted)
         with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
             figure.savefig(file, format="png")
     return 0

@@ -19,6 +19,13 @@ def is_right(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) == labels) & is_finite(logits)
 
 
+def class_map(logits: Tensor) -> Tensor:
+    """Return the most probable class of every pixel of logits [B, H, W, C]: uint8 [B, H, W], VOID where one is not
+    finite.
+    """
+    return torch.where(logits.isfinite().all(-1), logits.argmax(-1), VOID).byte()
+
+
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str:
     """Return the name of the first tensor with NaN or infinity; "" for none. Waits for the device once."""
     finite = [tensor.isfinite().all() for tensor in tensors.values()]

@@ -41,13 +41,22 @@ UPRIGHT, SLANTED, ABOVE_AN_IMAGE, BESIDE_IMAGES = 10, 20, 11, 22
 """Widths of class names, in characters: under bars upright or slanted, above images, beside a row of them."""
 
 
-def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw loss, and training and validation accuracies, over epochs.
+def learning_curves(
+    epochs: Sequence[int],
+    values: Sequence[Mapping[str, float]],
+    *,
+    measure: str = "acc",
+    title: str = "class-balanced accuracy",
+) -> Figure:
+    """Draw loss, and training and validation scores, over epochs.
 
     Args:
         epochs: counting from 1.
         values: the metrics of each epoch; some may be missing.
+        measure: the last word of the validation's scores.
+        title: what the scores are.
     """
+    scores = ("train/robust_acc", *(f"val/{name}_{measure}" for name in ("clean", "robust", "tail_robust")))
     figure = Figure(figsize=(9, 3.4), dpi=DPI)
     left, right = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.98, "top": 0.9, "bottom": 0.15})
     names = list(dict.fromkeys(name for row in values for name in row))
@@ -55,10 +64,10 @@ def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]
         points = [(epoch, row[name]) for epoch, row in zip(epochs, values, strict=True) if name in row]
         if name.endswith("loss"):
             left.plot(*zip(*points, strict=True), label=name)
-        elif name in ("train/robust_acc", "val/clean_acc", "val/robust_acc", "val/tail_robust_acc"):
+        elif name in scores:
             right.plot(*zip(*points, strict=True), label=name, marker="." if name.startswith("val") else "")
     left.set(xlabel="epoch", title="loss")
-    right.set(xlabel="epoch", title="class-balanced accuracy (robust: PGD)", ylim=(0, 1))
+    right.set(xlabel="epoch", title=f"{title} (robust: PGD)", ylim=(0, 1))
     for axes, corner in ((left, "upper right"), (right, "lower right")):
         if axes.lines:
             axes.legend(fontsize="small", loc=corner)
@@ -66,7 +75,12 @@ def learning_curves(epochs: Sequence[int], values: Sequence[Mapping[str, float]]
 
 
 def class_bars(
-    recalls: Mapping[str, Sequence[float]], class_counts: Sequence[int], class_names: Sequence[str]
+    recalls: Mapping[str, Sequence[float]],
+    class_counts: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    measure: str = "recall",
+    counted: str = "images",
 ) -> Figure:
     """Draw the recall of every class under every attack, classes by falling training count, thirds shaded.
 
@@ -76,25 +90,27 @@ def class_bars(
         recalls: {attack: [C] in [0, 1]}; `clean` first, all of them in COLOURS.
         class_counts: training images of each class.
         class_names: in label order.
+        measure: what is drawn where it is not the recall.
+        counted: what is counted where it is not images.
     """
     order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
     falling = [class_counts[c] for c in order]
     of_rank = {attack: [recall[c] for c in order] for attack, recall in recalls.items()}
     if len(order) > MOST_BARS:
-        figure = _steps(of_rank, falling)
+        figure = _steps(of_rank, falling, counted)
     else:
-        names = _drawable(class_names, SLANTED)
-        figure = _bars(of_rank, falling, [names[c] for c in order])
+        names = drawable(class_names, SLANTED)
+        figure = _bars(of_rank, falling, [names[c] for c in order], counted)
     left, axes = -0.5, figure.axes[0]
     for group, classes in class_groups(class_counts).items():
         axes.axvspan(left, left + len(classes), color=GROUP_COLOURS[group], zorder=0)
         axes.text(left + len(classes) / 2, 1.02, group, ha="center", transform=axes.get_xaxis_transform())
         left += len(classes)
-    axes.set(ylabel="recall", ylim=(0, 1), xlim=(-0.5, left))
+    axes.set(ylabel=measure, ylim=(0, 1), xlim=(-0.5, left))
     return figure
 
 
-def _bars(recalls: Mapping[str, Sequence[float]], counts: Sequence[int], names: Sequence[str]) -> Figure:
+def _bars(recalls: Mapping[str, Sequence[float]], counts: Sequence[int], names: Sequence[str], counted: str) -> Figure:
     """Draw a bar for each class and attack; slant long names."""
     is_upright = max(map(len, names)) <= UPRIGHT
     figure = Figure(figsize=(max(7, 0.7 * len(counts)), 3.6 if is_upright else 4.6), dpi=DPI)
@@ -109,12 +125,12 @@ def _bars(recalls: Mapping[str, Sequence[float]], counts: Sequence[int], names: 
     axes.set_xticks(range(len(counts)), labels, parse_math=False)
     if not is_upright:
         axes.tick_params(axis="x", rotation=35, rotation_mode="xtick")
-    axes.set_xlabel("class and its training images")
+    axes.set_xlabel(f"class and its training {counted}")
     axes.legend(fontsize="small", loc="lower left")
     return figure
 
 
-def _steps(recalls: Mapping[str, Sequence[float]], counts: Sequence[int]) -> Figure:
+def _steps(recalls: Mapping[str, Sequence[float]], counts: Sequence[int], counted: str) -> Figure:
     """Draw a line for each attack: the mean recalls of STEPS runs of classes, or of every class if there are fewer."""
     figure = Figure(figsize=(10, 4), dpi=DPI)
     axes = figure.subplots(gridspec_kw={"left": 0.07, "right": 0.98, "top": 0.92, "bottom": 0.2})
@@ -126,12 +142,12 @@ def _steps(recalls: Mapping[str, Sequence[float]], counts: Sequence[int]) -> Fig
     ranks = np.linspace(0, len(counts) - 1, 9).round().astype(int)
     axes.set_xticks(ranks, [f"{rank + 1}\n{counts[rank]}" for rank in ranks])
     means_of = f"; means of {steps} runs of classes" if steps < len(counts) else ""
-    axes.set_xlabel(f"rank of the class among {len(counts):,}, and its training images{means_of}")
+    axes.set_xlabel(f"rank of the class among {len(counts):,}, and its training {counted}{means_of}")
     axes.legend(fontsize="small", loc="upper right")
     return figure
 
 
-def _drawable(class_names: Sequence[str], width: int) -> list[str]:
+def drawable(class_names: Sequence[str], width: int) -> list[str]:
     """Return names that the font can draw: `class 17` for one with missing glyphs."""
     font = get_font(findfont("DejaVu Sans"))
     return [
@@ -179,7 +195,7 @@ def attack_grid(
         axes.imshow(band.squeeze(-1), cmap="gray", vmin=0, vmax=1, aspect="auto")
         axes.set(xticks=[], yticks=[], frame_on=False)
         axes.set_ylabel(title, fontsize="small")
-    names, width = _drawable(class_names, ABOVE_AN_IMAGE), inputs.shape[3] + 2
+    names, width = drawable(class_names, ABOVE_AN_IMAGE), inputs.shape[3] + 2
     for axes, logits in zip(bands, answers, strict=False):
         said = [
             names[answer] if finite else "NaN"
@@ -206,7 +222,7 @@ def image_grid(split: Split, class_names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(0.75 * GRID_COLUMNS + 2.2, 0.75 * len(shown) + 0.1), dpi=DPI)
     margins = {"left": 2.2 / (0.75 * GRID_COLUMNS + 2.2), "right": 1, "top": 1, "bottom": 0, "hspace": 0.06}
     bands = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw=margins)
-    names = _drawable(class_names, BESIDE_IMAGES)
+    names = drawable(class_names, BESIDE_IMAGES)
     for axes, c in zip(bands[:, 0], shown, strict=True):
         inputs, _ = split.take((labels == c).nonzero()[:GRID_COLUMNS, 0])
         band = F.pad(inputs, (1, 1), value=1.0).permute(2, 0, 3, 1).flatten(1, 2)

@@ -12,6 +12,11 @@ from ltsd.tasks.task import Task
 TASKS: Mapping[str, Task] = {"classification": classification.TASK, "segmentation": segmentation.TASK}
 
 
+def task_fitting(data: Split) -> str:
+    """Return the name of the task that data have labels for."""
+    return next(name for name, task in TASKS.items() if task.label_dims == data.labels.ndim)
+
+
 def check_task(config: Config, data: Split) -> None:
     """Check that data, network, augmentation and method fit the task.
 
@@ -20,7 +25,7 @@ def check_task(config: Config, data: Split) -> None:
     """
     task, method = TASKS[config.task], METHODS[config.method]
     if data.labels.ndim != task.label_dims:
-        fitting = next(name for name, other in TASKS.items() if other.label_dims == data.labels.ndim)
+        fitting = task_fitting(data)
         raise UserError(
             f"--task {config.task}: wants a label for {task.target}, and {config.data.source} has one for "
             f"{TASKS[fitting].target}; give --task {fitting}"

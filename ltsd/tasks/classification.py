@@ -1,5 +1,8 @@
 """Classification: one label an image; a row is an image, and the score is the recall of a class."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +21,12 @@ from ltsd.evaluation.evaluate import (
 )
 from ltsd.tasks.task import Scores, Task
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 VALIDATION_SEED = 1
 FULL_STEPS = 20
+SHOWN_IMAGES = 10
 VALIDATION_LOSSES = {"pgd": cross_entropy, "cw": cw_margin, "lsa": scaled_cross_entropy}
 """What the attacks of a validation maximise, in turn; measured in benchmarks/results/scores.md."""
 
@@ -76,11 +83,31 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
     return Scores(values, per_class, unanswered([fgsm, *standing.values()], "images that it is validated on"))
 
 
+def show_attacked(
+    model: nn.Module, split: Split, class_names: Sequence[str], *, eps: float, step_size: float, steps: int
+) -> "Figure":
+    """Draw the first image of each of the first classes; see `ltsd.pictures.attack_grid`."""
+    from ltsd.pictures import attack_grid
+
+    inputs, labels = split.first_of_each_class(SHOWN_IMAGES)
+    return attack_grid(model, inputs, labels, class_names, eps=eps, step_size=step_size, steps=steps)
+
+
+def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
+    """Draw a few images of every class; see `ltsd.pictures.image_grid`."""
+    from ltsd.pictures import image_grid
+
+    return image_grid(split, class_names)
+
+
 TASK = Task(
     title="classification",
     target="an image",
     label_dims=1,
     measure="acc",
+    measure_title="class-balanced accuracy",
+    class_measure="recall",
+    counted="images",
     chunk=CHUNK,
     networks=("small-cnn", "small-resnet", "resnet18", "preact-resnet18", "wrn-34-10"),
     augmentations=("none", "crop-flip", "randaugment", "autoaugment"),
@@ -88,4 +115,7 @@ TASK = Task(
     radius=radius,
     teacher_split=teacher_split,
     validate=validate,
+    show_attacked=show_attacked,
+    attacked_hint="clean, attacked with PGD-20, and the perturbation",
+    show_data=show_data,
 )

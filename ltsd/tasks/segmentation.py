@@ -1,8 +1,9 @@
 """Semantic segmentation: one label a pixel; a row is a pixel that has a label, and the score is the IoU of a class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from ltsd.evaluation.evaluate import not_finite
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
 from ltsd.evaluation.pixels import Overlap, PixelCounts, overlap_metrics
 from ltsd.tasks.task import Scores, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 VALIDATION_SEED = 1
 FULL_STEPS = 20
@@ -95,11 +99,31 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
     return Scores(values, {"clean": clean.iou(), "robust": worst.iou()}, told)
 
 
+def show_attacked(
+    model: nn.Module, split: Split, class_names: Sequence[str], *, eps: float, step_size: float, steps: int
+) -> "Figure":
+    """Draw images with rare classes; see `ltsd.map_pictures.map_grid`."""
+    from ltsd.map_pictures import images_with_rare_classes, map_grid
+
+    inputs, labels = split.take(images_with_rare_classes(split))
+    return map_grid(model, inputs, labels, class_names, eps=eps, step_size=step_size, steps=steps)
+
+
+def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
+    """Draw a few images of every class; see `ltsd.map_pictures.class_grid`."""
+    from ltsd.map_pictures import class_grid
+
+    return class_grid(split, class_names)
+
+
 TASK = Task(
     title="segmentation",
     target="a pixel",
     label_dims=3,
     measure="miou",
+    measure_title="mean IoU; in training recall",
+    class_measure="IoU",
+    counted="pixels",
     chunk=CHUNK,
     networks=("small-unet",),
     augmentations=("none", "crop-flip"),
@@ -107,4 +131,7 @@ TASK = Task(
     radius=radius,
     teacher_split=teacher_split,
     validate=validate,
+    show_attacked=show_attacked,
+    attacked_hint="the image, its labels, the answer, the image attacked with PGD-20, and the answer to that",
+    show_data=show_data,
 )

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
+
+if TYPE_CHECKING:  # who trains need not load what draws
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,24 @@ class Validation(Protocol):
         """
 
 
+class AttackedPicture(Protocol):
+    """Draws a few images of a split, the images that PGD on cross-entropy makes of them, and the answers to both."""
+
+    def __call__(
+        self, model: nn.Module, split: Split, class_names: Sequence[str], *, eps: float, step_size: float, steps: int
+    ) -> "Figure":
+        """Return the picture.
+
+        Args:
+            model: images [B, C, H, W] in [0, 1] -> logits.
+            split: images and labels, on the model's device.
+            class_names: in label order.
+            eps: radius, in units of the image range [0, 1].
+            step_size: length of a step, in the same units.
+            steps: gradient steps.
+        """
+
+
 @dataclass(frozen=True)
 class Task:
     """A kind of target, and all that follows from it.
@@ -51,6 +72,9 @@ class Task:
         target: what has a label, in words.
         label_dims: the dimensions of a split's labels.
         measure: the last word of its scores: `acc` makes `val/robust_acc`.
+        measure_title: what that is, for pictures.
+        class_measure: the score of one class, for pictures.
+        counted: what the training counts of classes count, for pictures.
         chunk: how many images are scored at a time.
         networks: the names of the networks that answer its rows.
         augmentations: those of `data.augmentation` that move its labels too.
@@ -60,12 +84,18 @@ class Task:
             to the images.
         teacher_split: (training split, gamma, seed) -> D_B, the balanced training set of the teacher.
         validate: see `Validation`.
+        show_attacked: see `AttackedPicture`.
+        attacked_hint: what that picture shows, in words.
+        show_data: (split, class names) -> a picture of a few images of every class.
     """
 
     title: str
     target: str
     label_dims: int
     measure: str
+    measure_title: str
+    class_measure: str
+    counted: str
     chunk: int
     networks: Sequence[str]
     augmentations: Sequence[str]
@@ -73,3 +103,6 @@ class Task:
     radius: Callable[[Tensor, Tensor], Tensor]
     teacher_split: Callable[[Split, float, int], Split]
     validate: Validation
+    show_attacked: AttackedPicture
+    attacked_hint: str
+    show_data: Callable[[Split, Sequence[str]], "Figure"]

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from ltsd.errors import UserError
 from ltsd.evaluation.exam import TITLES
 from ltsd.files import publishing
+from ltsd.tasks import TASKS
 from sweeps.journal.jobs import trial_key
 from sweeps.journal.record import Record
 from sweeps.results import charts, finals, report
@@ -124,7 +125,7 @@ def _final_sections(found: Found) -> Iterator[tuple[str, str, str]]:
     hint = f"Recall on the test set: faint on clean images, solid under {attack}. Click the legend to show other rows."
     yield "Classes", hint, _figure(charts.per_class(results, found.class_names))
     if model := finals.finalist_model(found.record, found.choices[0]) if found.choices else None:
-        hint = "Test images as the finalist sees them: clean, attacked with PGD-20, and the perturbation."
+        hint = f"Images as the finalist sees them: {TASKS[found.sweep.base.task].attacked_hint}."
         yield "Attacked images", hint, _picture(model.pictures / "attacked_images.png")
 
 

@@ -32,10 +32,10 @@ from sweeps.tracking.faults import fault, in_the_bin
 from sweeps.tracking.model import is_registered, register
 from sweeps.tracking.points import Point, expected, points
 from sweeps.tracking.tags import ending, versions
-from sweeps.worker.figures import GRID_IMAGES
 
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 MAX_RUNS = 50_000
+EXAMPLES = 10  # images that the registered model is tried on
 METRICS_A_BATCH = 900  # of the 1,000 metrics, parameters and tags that MLflow takes in a call
 PASSING = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)}
 PARENT = "sweep"
@@ -169,7 +169,7 @@ class MlflowView:
         for path in artifacts:
             self._client.log_artifact(self._ids[PARENT], str(path))
         if model is not None:
-            inputs, _ = self._splits.val.first_of_each_class(GRID_IMAGES)
+            inputs, _ = self._splits.val.first_of_each_class(EXAMPLES)
             run = self.runs(model.key)[0]
             register(self._uri, run, self.experiment, model, inputs)
             if model.card.exists():  # a sweep that ended before there were cards has none

@@ -11,9 +11,8 @@ from ltsd import pictures
 from ltsd.data.batches import Split
 from ltsd.files import publishing
 from ltsd.runs import Run
+from ltsd.tasks import TASKS
 from sweeps.journal.jobs import Job
-
-GRID_IMAGES = 10
 
 
 def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequence[float]]) -> None:
@@ -22,20 +21,25 @@ def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequen
     Args:
         run: the finished run.
         job: whose pictures they are.
-        val: source of the attacked images, one of each class.
-        per_class: the last measured recalls by attack; may be empty.
+        val: source of the attacked images.
+        per_class: the last measured scores of classes by attack; may be empty.
     """
-    history, names = run.state.history, run.class_names
+    history, names, task = run.state.history, run.class_names, TASKS[job.config.task]
     figures: dict[str, Figure] = {
-        "learning_curves": pictures.learning_curves([one.epoch for one in history], [one.values for one in history])
+        "learning_curves": pictures.learning_curves(
+            [one.epoch for one in history],
+            [one.values for one in history],
+            measure=task.measure,
+            title=task.measure_title,
+        )
     }
     if per_class:
-        figures["per_class"] = pictures.class_bars(per_class, run.data.class_counts(), names)
+        figures["per_class"] = pictures.class_bars(
+            per_class, run.data.class_counts(), names, measure=task.class_measure, counted=task.counted
+        )
     attack = job.config.attack
-    inputs, labels = val.first_of_each_class(GRID_IMAGES)
-    model = run.state.model.eval()
-    figures["attacked_images"] = pictures.attack_grid(
-        model, inputs, labels, names, eps=attack.eps, step_size=attack.resolved_step_size, steps=20
+    figures["attacked_images"] = task.show_attacked(
+        run.state.model.eval(), val, names, eps=attack.eps, step_size=attack.resolved_step_size, steps=20
     )
     job.pictures.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
