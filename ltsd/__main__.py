@@ -4,7 +4,7 @@ python -m ltsd data PATH                                   # what would be read 
 python -m ltsd train --method ltsd --epochs 40 --out runs/one.pt
 python -m ltsd train --out runs/one.pt --resume            # go on after an interruption
 python -m ltsd evaluate runs/one.pt --attack standard --json out.json --picture out.png
-python -m ltsd predict runs/one.pt PATH --attack --out answers.csv   # classes and probabilities of your own images
+python -m ltsd predict runs/one.pt PATH --attack --out answers.csv   # classes of your own images, or of their pixels
 python -m ltsd export runs/one.pt --to onnx                # the network, to be run without ltsd
 """
 
@@ -33,6 +33,7 @@ from ltsd.model_card import ModelFacts, model_card
 from ltsd.pictures import class_bars
 from ltsd.precision import device_of
 from ltsd.predict import predict, write_csv, write_json
+from ltsd.predict_maps import maps_command
 from ltsd.runs import Run, check_same_images, load_model, open_run
 from ltsd.tasks import TASKS, check_task, task_fitting
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
@@ -79,16 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="write here, as Parquet, which images are right under which attack; resume from an existing file",
     )
     evaluate_parser.set_defaults(run=evaluate_command)
-    predict_parser = commands.add_parser("predict", help="classify images, and see which answers survive attacks")
+    predict_parser = commands.add_parser("predict", help="classify images or pixels; which answers survive attacks?")
     predict_parser.add_argument("checkpoint", type=Path, help="made by train, or the final model of a sweep")
-    predict_parser.add_argument(
-        "images", nargs="+", metavar="PATH", help="image files, folders, Parquet or Arrow files"
-    )
-    predict_parser.add_argument(
-        "--attack", action="store_true", help="tell which answers survive PGD-20, CW-20 and LSA-20 within eps"
-    )
+    predict_parser.add_argument("images", nargs="+", metavar="PATH", help="images, folders, Parquet or Arrow files")
+    predict_parser.add_argument("--attack", action="store_true", help="tell which answers survive attacks within eps")
     predict_parser.add_argument("--eps", type=_eps, help="radius of the attacks (default: that of the training)")
-    predict_parser.add_argument("--out", type=Path, help="CSV or .json file to write (default: CSV to the terminal)")
+    predict_parser.add_argument("--out", type=Path, help="CSV, .json or folder of maps (default: CSV to the terminal)")
     predict_parser.set_defaults(run=predict_command)
     export_parser = commands.add_parser("export", help="write the network in a format that needs no ltsd")
     export_parser.add_argument("checkpoint", type=Path, help="made by train, or the final model of a sweep")
@@ -218,12 +215,14 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
 def predict_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd predict`."""
     model, about = load_model(parsed.checkpoint, device_of(gpu=torch.cuda.is_available()))
-    trained = Config().override(about["config"]).attack
+    config = Config().override(about["config"])
     attack = None
     if parsed.attack:
-        attack = trained if parsed.eps is None else AttackConfig(eps=parsed.eps)
+        attack = config.attack if parsed.eps is None else AttackConfig(eps=parsed.eps)
     elif parsed.eps is not None:
         raise UserError("--eps is the radius of the attacks; add --attack, or leave it out")
+    if config.task == "segmentation":
+        return maps_command(model, about, parsed.images, parsed.out, attack)
     if parsed.out is not None:
         check_writable(parsed.out)
     names = about["class_names"]

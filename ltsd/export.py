@@ -46,8 +46,8 @@ class ExportError(UserError):
 class Agreement:
     """The answers of a file beside those of its network.
 
-    `images` were compared, `same_class` of them have the same class; `difference` is the largest of a logit, and
-    `limit` the largest that is allowed.
+    `images` were compared, `same_class` of them have the same class, in every pixel if pixels have one; `difference` is
+    the largest of a logit, and `limit` the largest that is allowed.
     """
 
     images: int
@@ -67,7 +67,7 @@ class Format:
     """How a format is written and opened.
 
     `suffix` ends its files' names. `encode` takes an exported program and the metadata; `open` takes a file and returns
-    a function, images float32 [N, C, H, W] -> logits float32 [N, K].
+    a function, images float32 [N, C, H, W] -> logits float32 [N, K], or [N, H, W, K] of pixels.
     """
 
     suffix: str
@@ -91,7 +91,7 @@ def export_model(model: nn.Module, about: Mapping[str, Any], to: str, out: Path,
     """Write a model for any number of images, with metadata: class_names, shape (C, H, W), method, ltsd_version.
 
     Args:
-        model: images float32 [N, C, H, W] in [0, 1] -> logits [N, K]; in eval mode, on the CPU.
+        model: images float32 [N, C, H, W] in [0, 1] -> logits [N, K], or [N, H, W, K]; in eval mode, on the CPU.
         about: the content of its checkpoint.
         to: a name in FORMATS.
         out: the file.
@@ -121,10 +121,12 @@ def export_model(model: nn.Module, about: Mapping[str, Any], to: str, out: Path,
 
 @torch.no_grad()
 def compare(model: nn.Module, exported: Logits, images: Tensor) -> Agreement:
-    """Compare two functions, images [N, C, H, W] -> logits [N, K], on N > 1 images, one of them alone in its batch."""
+    """Compare two functions, images [N, C, H, W] -> logits [N, K] or [N, H, W, K], on N > 1 images, one of them alone
+    in its batch.
+    """
     expected = model(images)
     logits = torch.cat([exported(images[:1]), exported(images[1:])])
-    same = (logits.argmax(1) == expected.argmax(1)).sum().item()
+    same = (logits.argmax(-1) == expected.argmax(-1)).reshape(len(images), -1).all(1).sum().item()
     limit = TOLERANCE * max(1.0, expected.abs().max().item())
     return Agreement(len(images), int(same), (logits - expected).abs().max().item(), limit)
 

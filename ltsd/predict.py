@@ -92,7 +92,7 @@ def predict(
     device = next(model.parameters()).device
     images = (image for source in sources for image in encoded_images(source))
     while chunk := list(islice(images, CHUNK)):
-        pixels = np.stack([_fitted(encoded, path, shape) for path, encoded in chunk])
+        pixels = np.stack([fitted(encoded, path, shape) for path, encoded in chunk])
         inputs = torch.from_numpy(pixels).to(device)
         with torch.no_grad():
             probabilities = model(inputs.float() / 255).softmax(1)
@@ -110,8 +110,12 @@ def predict(
             yield Prediction(path, class_names[label], tuple(of_classes), stood)
 
 
-def _fitted(encoded: bytes, path: str, shape: Sequence[int]) -> Images:
-    """An image as uint8 [C, H, W] of a model's shape."""
+def fitted(encoded: bytes, path: str, shape: Sequence[int]) -> Images:
+    """Return an image as uint8 [C, H, W] of a model's shape.
+
+    Raises:
+        UserError: it is broken; it is of another size than a model for images that are not square has.
+    """
     channels, height, width = shape
     image, _ = decode_image(encoded, path, height if height == width else None)
     if image.shape[1:] != (height, width):
