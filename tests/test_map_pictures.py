@@ -11,6 +11,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from ltsd.answers import VOID
@@ -30,8 +31,12 @@ from ltsd.map_pictures import (
 )
 from ltsd.models.unet import ChannelsLast
 from ltsd.pictures import attack_grid, class_bars, image_grid, learning_curves
+from ltsd.runs import open_run
 from ltsd.tasks import TASKS, task_fitting
+from sweeps.journal.jobs import Job
+from sweeps.worker.figures import keep_pictures
 
+CPU = torch.device("cpu")
 ODD = ("$\\nothing{$", "line\nbreak", "\x1b[31mred\x1b[0m", "動物の種類のとても長い名前です、最後まで")
 
 
@@ -206,6 +211,30 @@ def test_bars_and_curves_have_the_words_of_the_task() -> None:
     curves = learning_curves([1, 2], values, measure=task.measure, title=task.measure_title).axes[1]
     assert curves.get_title() == "mean IoU; in training recall (robust: PGD)"
     assert [line.get_label() for line in curves.lines] == ["train/robust_acc", "val/clean_miou", "val/robust_miou"]
+
+
+def test_a_job_keeps_the_pictures_of_its_task(scenes: Splits, tmp_path: Path) -> None:
+    changed = {"method": "at", "epochs": 1, "attack.steps": 1, "evaluate.every": 1, "evaluate.steps": 1}
+    config = Config.preset("digits-scenes").override(changed)
+    train, val = (split.select(split.rows[:32]) for split in (scenes.train, scenes.val))
+    run = open_run(config, scenes, train, val, CPU, teacher=None, resume=None)
+    (metrics,) = run.epochs()
+    job = Job("trial", "trial-0000", config, "train", str(tmp_path))
+    keep_pictures(job, run, val, metrics.per_class)
+    assert {path.name for path in job.pictures.iterdir()} == {
+        "learning_curves.png",
+        "per_class.png",
+        "attacked_images.png",
+    }
+    attack = {"eps": config.attack.eps, "step_size": config.attack.resolved_step_size, "steps": 20}
+    inputs, labels = val.take(images_with_rare_classes(val))
+    map_grid(run.state.model, inputs, labels, scenes.class_names, **attack).savefig(tmp_path / "expected.png")
+    assert same_picture(job.pictures / "attacked_images.png", tmp_path / "expected.png")
+
+
+def same_picture(one: Path, other: Path) -> bool:
+    with Image.open(one) as first, Image.open(other) as second:
+        return np.array_equal(np.asarray(first), np.asarray(second))
 
 
 def test_who_trains_does_not_load_matplotlib() -> None:

@@ -30,7 +30,7 @@ SHAPE = (1, 8, 8)
 
 
 class Bright(nn.Module):
-    """Of three classes: a pixel is of class 1 if it is brighter than 0.5, of class 0 if darker, and never of class 2.
+    """Of three classes: a pixel is of class 2 if it is brighter than 0.5, of class 0 if darker, and never of class 1.
 
     There is no answer at the brightest ones.
     """
@@ -41,7 +41,7 @@ class Bright(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         bright = self.sharp * (inputs[:, 0] - 0.5)
-        logits = torch.stack([-bright, bright, torch.full_like(bright, -99)], -1)
+        logits = torch.stack([-bright, torch.full_like(bright, -99), bright], -1)
         return torch.where(inputs[:, 0, :, :, None] > 0.98, torch.nan, logits)
 
 
@@ -72,12 +72,12 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 def test_a_map_holds_indices_and_looks_as_the_pictures_do(folder: Path) -> None:
     predictions = predict_maps(Bright(), SHAPE, [str(folder / "photos")], attack=AttackConfig(eps=0.05))
-    assert write_maps(predictions, ["dark", "bright", "never"], folder / "maps") == 3
+    assert write_maps(predictions, ["dark", "never", "bright"], folder / "maps") == 3
     written = sorted(str(path.relative_to(folder / "maps")) for path in (folder / "maps").rglob("*.*"))
     names = ["new/large", "parts", "rows.parquet-row-0"]
     assert written == sorted([*(f"{name}{end}.png" for name in names for end in ("", ".falls")), "classes.csv"])
     expected = np.zeros((8, 8), dtype=np.uint8)
-    expected[4:, :4], expected[4:, 4:] = 1, VOID
+    expected[4:, :4], expected[4:, 4:] = 2, VOID
     falls = np.zeros((8, 8), dtype=np.uint8)
     falls[:4, 4:], falls[4:, 4:] = 255, 255  # 120 / 255 is within 0.05 of 0.5; where there is no answer, none stands
     for name in names[1:]:
@@ -95,9 +95,9 @@ def test_a_map_has_the_size_of_its_image_and_of_each_pixel_the_class_of_the_near
     with Image.open(path) as image:
         small = np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BILINEAR))[..., 0]
     rows, columns = (((np.arange(length) + 0.5) * 8 / length).astype(int) for length in (24, 40))
-    expected = (small / 255 > 0.5)[np.ix_(rows, columns)]
+    expected = 2 * (small / 255 > 0.5)[np.ix_(rows, columns)]
     assert found.classes.shape == (24, 40)
-    assert 0 < expected.mean() < 1
+    assert 0 < expected.mean() < 2
     assert np.array_equal(found.classes, expected)
 
 
@@ -105,12 +105,12 @@ def test_the_table_has_the_share_of_each_class_of_all_pixels(folder: Path) -> No
     sources = [str(folder / "photos" / name) for name in ("parts.png", "rows.parquet")]
     (folder / "photos" / "new" / "dark.png").write_bytes(encoded(np.zeros((16, 16), dtype=np.uint8)))
     sources.append(str(folder / "photos" / "new" / "dark.png"))
-    write_maps(predict_maps(Bright(), SHAPE, sources, attack=None), ["dark", "b,right", "never"], folder / "maps")
+    write_maps(predict_maps(Bright(), SHAPE, sources, attack=None), ["dark", "never", "b,right"], folder / "maps")
     rows = list(csv.DictReader((folder / "maps" / "classes.csv").open(encoding="utf-8")))
     pixels = 64 + 64 + 256
-    shares = [(32 + 32 + 256) / pixels, (16 + 16) / pixels, 0]
+    shares = [(32 + 32 + 256) / pixels, 0, (16 + 16) / pixels]
     assert [float(row["share"]) for row in rows] == pytest.approx(shares, abs=1e-6)
-    assert [(row["index"], row["name"]) for row in rows] == [("0", "dark"), ("1", "b,right"), ("2", "never")]
+    assert [(row["index"], row["name"]) for row in rows] == [("0", "dark"), ("1", "never"), ("2", "b,right")]
     assert [bytes.fromhex(row["colour"][1:]) for row in rows] == [colour.tobytes() for colour in class_colours(3)]
 
 
