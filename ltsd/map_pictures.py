@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.utils import draw_segmentation_masks
 
 from ltsd.answers import VOID, class_map
 from ltsd.attacks.dense_losses import cross_entropy
@@ -83,33 +82,32 @@ def map_grid(
         step_size: length of a step, in the same units.
         steps: gradient steps.
     """
-    generator, known = torch.Generator(inputs.device).manual_seed(0), labels.long()
     with eval_mode(model):
-        adv_inputs = pgd(
-            lambda x: cross_entropy(model(steady(x)), known, 0.0),
-            inputs,
-            eps=eps,
-            step_size=step_size,
-            steps=steps,
-            start=uniform_start(inputs, eps=eps, generator=generator),
-        )
+        adv_inputs = _attacked(model, inputs, labels.long(), eps, step_size, steps)
         with torch.no_grad():
-            clean, attacked = model(inputs), model(adv_inputs)
-    maps = {"labels": labels.cpu(), "answer": class_map(clean).cpu(), "answer to it": class_map(attacked).cpu()}
+            answers = [model(images) for images in (inputs, adv_inputs)]
+    maps = [each.cpu() for each in (labels, *map(class_map, answers))]
     colours = torch.from_numpy(palette(len(class_names)))
-    painted = {name: colours[each.long()].movedim(-1, 1) for name, each in maps.items()}
+    truth, clean, attacked = (colours[each.long()].movedim(-1, 1) for each in maps)
     rows = {
         "image": _as_rgb(inputs),
-        "labels": painted["labels"],
-        "answer": painted["answer"],
+        "labels": truth,
+        "answer": clean,
         f"PGD-{steps}": _as_rgb(adv_inputs),
-        "answer to it": painted["answer to it"],
+        "answer to it": attacked,
     }
-    scores = {
-        name: PixelCounts.of(logits, labels).image_miou().tolist()
-        for name, logits in {"answer": clean, "answer to it": attacked}.items()
-    }
-    return _with_legend(_bands(rows, scores), list(maps.values()), class_names)
+    of_images = (PixelCounts.of(logits, labels).image_miou().tolist() for logits in answers)
+    scores = dict(zip(("answer", "answer to it"), of_images, strict=True))
+    return _with_legend(_bands(rows, scores), maps, class_names)
+
+
+def _attacked(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, step_size: float, steps: int) -> Tensor:
+    start = uniform_start(inputs, eps=eps, generator=torch.Generator(inputs.device).manual_seed(0))
+
+    def objective(adv_inputs: Tensor) -> Tensor:
+        return cross_entropy(model(steady(adv_inputs)), labels, 0.0)
+
+    return pgd(objective, inputs, eps=eps, step_size=step_size, steps=steps, start=start)
 
 
 def _bands(rows: Mapping[str, Tensor], scores: Mapping[str, Sequence[float]]) -> Figure:
@@ -197,6 +195,8 @@ def _as_rgb(inputs: Tensor) -> Tensor:
 
 def _highlighted(images: Tensor, masks: Tensor) -> Tensor:
     """Return images uint8 [N, 3, H, W] with the pixels of masks, bool [N, H, W], tinted."""
+    from torchvision.utils import draw_segmentation_masks  # takes seconds to load, which other commands can save
+
     tint = {"alpha": HIGHLIGHT_ALPHA, "colors": HIGHLIGHT}
     tinted = [draw_segmentation_masks(image, mask, **tint) for image, mask in zip(images, masks, strict=True)]
     return torch.stack(tinted) if tinted else images

@@ -237,6 +237,7 @@ def same_picture(one: Path, other: Path) -> bool:
         return np.array_equal(np.asarray(first), np.asarray(second))
 
 
-def test_who_trains_does_not_load_matplotlib() -> None:
-    program = "import ltsd.runs, sys; sys.exit('matplotlib' in sys.modules)"
+@pytest.mark.parametrize(("module", "loaded"), [("ltsd.runs", "matplotlib"), ("ltsd.__main__", "torchvision")])
+def test_who_draws_nothing_does_not_load_what_draws(module: str, loaded: str) -> None:
+    program = f"import {module}, sys; sys.exit('{loaded}' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
