@@ -18,7 +18,8 @@ from ltsd.data.decode import Images, decode_image
 from ltsd.data.filesystems import find_place
 from ltsd.data.folders import readable_suffixes
 from ltsd.data.layout import is_hidden
-from ltsd.data.tables import SUFFIXES, Table
+from ltsd.data.table_files import Table
+from ltsd.data.tables import SUFFIXES
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import standing_correctness
 from ltsd.models.frozen import frozen

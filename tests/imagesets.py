@@ -25,12 +25,20 @@ from ltsd.errors import UserError
 
 Images = NDArray[np.uint8]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-CIFAR10_COPY = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10-jpeg"
+REAL_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+CIFAR10_COPY = REAL_DATA / "cifar10-jpeg"
+CAMVID = REAL_DATA / "camvid"
 
 
 def images_of(count: int, size: int = 6, seed: int = 0) -> Images:
     """uint8 [N, H, W, 3]."""
     return np.random.RandomState(seed).randint(0, 256, (count, size, size, 3)).astype(np.uint8)
+
+
+def maps_of(count: int, size: int = 6, classes: int = 3, seed: int = 0) -> Images:
+    """Class indices and a few void pixels, uint8 [N, H, W]."""
+    drawn = np.random.RandomState(seed).randint(0, classes + 1, (count, size, size)).astype(np.uint8)
+    return np.where(drawn == classes, np.uint8(255), drawn)
 
 
 def encoded(image: Images, kind: str = "png") -> bytes:
@@ -54,6 +62,24 @@ def table_of(
     if not names:
         return table
     features = {columns[0]: {"_type": "Image"}, columns[1]: {"names": list(names), "_type": "ClassLabel"}}
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def map_table(
+    images: Sequence[bytes],
+    masks: Sequence[bytes | None],
+    names: Sequence[str] = (),
+    columns: tuple[str, str] = ("image", "annotation"),
+    kind: pa.DataType = IMAGE,
+) -> pa.Table:
+    """Images with masks in the Hugging Face layout; class names as a feature without a column."""
+    pictures = [{"bytes": image, "path": None} for image in images]
+    labels = masks if kind != IMAGE else [mask and {"bytes": mask, "path": None} for mask in masks]
+    table = pa.table({columns[0]: pa.array(pictures, IMAGE), columns[1]: pa.array(labels, kind)})
+    if not names:
+        return table
+    features = {name: {"_type": "Image"} for name in columns}
+    features["classes"] = {"names": list(names), "_type": "ClassLabel"}
     return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from imagesets import encoded, images_of, write_parquet
+from imagesets import encoded, images_of, maps_of, write_parquet
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
@@ -194,3 +195,26 @@ def test_what_datasets_saves_to_disk_is_read_as_it_reads_it(tmp_path: Path) -> N
             expected = datasets.load_from_disk(str(tmp_path / name))[split]
             assert part.labels.tolist() == expected["label"]
             assert [image.numpy().tobytes() for image in part.images] == [pixels_of(i) for i in expected["image"]]
+
+
+@pytest.mark.parametrize("form", ["saved", "shuffled", "parquet"])
+def test_images_with_masks_that_datasets_writes_are_read_as_it_reads_them(tmp_path: Path, form: str) -> None:
+    features = datasets.Features({"image": datasets.Image(), "annotation": datasets.Image()})
+    rows = [[{"bytes": encoded(image), "path": None} for image in of] for of in (images_of(30), maps_of(30))]
+    whole = datasets.Dataset.from_dict({"image": rows[0], "annotation": rows[1]}, features=features)
+    if form == "shuffled":
+        whole = whole.shuffle(seed=1).select(range(20))
+    if form == "parquet":
+        for split, part in {"train": whole.select(range(20)), "test": whole.select(range(20, 30))}.items():
+            part.to_parquet(str(tmp_path / f"{split}.parquet"))
+        files = {split: str(tmp_path / f"{split}.parquet") for split in ("train", "test")}
+        parts = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / ".cache"))
+    else:
+        parts = {"train": whole.select(range(12)), "test": whole.select(range(12, 20))}
+        datasets.DatasetDict(parts).save_to_disk(str(tmp_path))
+    source = load_source(DataConfig(source=str(tmp_path)))
+    for part, split in ((source.train, "train"), (source.test, "test")):
+        assert [image.numpy().tobytes() for image in part.images] == [pixels_of(i) for i in parts[split]["image"]]
+        assert [one.numpy().tobytes() for one in part.labels] == [
+            np.asarray(mask).tobytes() for mask in parts[split]["annotation"]
+        ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from imagesets import CIFAR10_COPY, FORMS, PNG, encoded, images_of, refusal, table_of
+from imagesets import CIFAR10_COPY, FORMS, PNG, encoded, images_of, map_table, maps_of, refusal, table_of
 from pyarrow.fs import LocalFileSystem, S3FileSystem, copy_files
 from serving import LOGIN, require_login, s3_server
 from serving import s3_uri as uri
@@ -52,6 +52,17 @@ def test_a_bucket_gives_the_bits_of_a_disk(server: str, s3: S3FileSystem, tmp_pa
     assert (len(remote.train.labels), len(remote.test.labels)) == (9, 3)
     assert remote.train.fingerprint == local.train.fingerprint
     assert remote.test.fingerprint == local.test.fingerprint
+
+
+def test_a_bucket_gives_label_maps(server: str, s3: S3FileSystem, tmp_path: Path) -> None:
+    table = map_table([*map(encoded, images_of(12))], [*map(encoded, maps_of(12))], ["ground", "cat", "dog"])
+    for name, part in (("train.parquet", table[:9]), ("test.parquet", table[9:])):
+        FORMS["parquet"](part, tmp_path / name)
+        put(s3, f"bucket/maps/{name}", part)
+    local = load_source(DataConfig(source=str(tmp_path)))
+    remote = load_source(DataConfig(source=uri(server, "bucket/maps")))
+    assert remote.train.labels.shape == (9, 6, 6)
+    assert remote.fingerprint == local.fingerprint
 
 
 def test_objects_that_change_are_read_again_and_others_are_not(server: str, s3: S3FileSystem) -> None:

@@ -1,24 +1,38 @@
-"""Decoding of encoded images from any container to one array of pixels; errors name the image by its place."""
+"""Decoding of encoded images and label maps from any container to arrays; errors name the image by its place."""
 
 import io
 import re
 import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from ltsd.answers import VOID
 from ltsd.errors import UserError
 
 MAX_PIXELS = 4096 * 4096
+INDICES = ("P", "L", "1")
+"""Pillow's modes whose pixels are class indices."""
+LOSSY = ("JPEG", "MPO")
 
 Images = NDArray[np.uint8]
 Labels = NDArray[Any]
-Encoded = Iterator[tuple[str, bytes, int]]
-"""Place, encoded bytes and label of every image."""
+
+
+class Mask(NamedTuple):
+    """An encoded label map, and its place in messages."""
+
+    place: str
+    content: bytes
+
+
+Encoded = Iterator[tuple[str, bytes, int | Mask]]
+"""Place, encoded bytes and label of every image: a class, or a mask with a class a pixel."""
 TURNED = range(2, 9)
 UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
 ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
@@ -34,27 +48,57 @@ class Decoded(NamedTuple):
     oriented: int
 
 
-def decode_all(rows: Encoded, source: str, image_size: int | None) -> Decoded:
-    """Decode images, resized to `image_size` pixels a side where it is given.
+class _Upright(NamedTuple):
+    """An image uint8 [3, H, W], its (width, height) before it was resized, and its orientation tag; 1 for upright."""
+
+    pixels: Images
+    size: tuple[int, int]
+    orientation: int
+
+
+def decode_all(rows: Encoded, source: str, image_size: int | None, num_classes: int = VOID) -> Decoded:
+    """Decode images and their masks, resized to `image_size` pixels a side where it is given.
+
+    Args:
+        rows: all with a class, or all with a mask.
+        source: what messages call the whole.
+        image_size: see above.
+        num_classes: indices in masks are below it, or VOID.
 
     Raises:
-        UserError: as `decode_image`; images whose sizes differ; none at all.
+        UserError: as `decode_image` and `decode_mask`; images whose sizes differ; none at all; no mask has a class.
     """
     images: list[Images] = []
-    labels: list[int] = []
-    oriented = 0
+    labels: list[int | Images] = []
+    oriented, first = 0, ""
     for place, encoded, label in rows:
-        image, was_turned = decode_image(encoded, place, image_size)
-        if images and image.shape != images[0].shape:
+        image = _upright(encoded, place, image_size)
+        if images and image.pixels.shape != images[0].shape:
             raise UserError(
-                f"{place}: is {_size(image)} and the first image {_size(images[0])}; give --data.image-size to resize"
+                f"{place}: is {_size(image.pixels)} and the first image {_size(images[0])}; give --data.image-size to "
+                f"resize"
             )
-        images.append(image)
-        labels.append(label)
-        oriented += was_turned
+        images.append(image.pixels)
+        labels.append(_label(label, image, image_size, num_classes))
+        oriented += image.orientation in TURNED
+        first = first or place
     if not images:
         raise UserError(f"--data.source {source}: holds no images")
-    return Decoded(np.stack(images), np.asarray(labels, dtype=np.int64), oriented)
+    if isinstance(labels[0], int):
+        return Decoded(np.stack(images), np.asarray(labels, dtype=np.int64), oriented)
+    maps = np.stack(labels)
+    if (maps == VOID).all():
+        raise UserError(
+            f"{first}: its mask, and every other one of its part, is {VOID}, void, throughout; write class indices, 0 "
+            f"for the first class, or leave the split out with --data.split-map"
+        )
+    return Decoded(np.stack(images), maps, oriented)
+
+
+def _label(label: int | Mask, image: _Upright, image_size: int | None, num_classes: int) -> int | Images:
+    if isinstance(label, Mask):
+        return decode_mask(label, image.size, image.orientation, image_size, num_classes)
+    return label
 
 
 def decode_image(encoded: bytes, place: str, image_size: int | None) -> tuple[Images, bool]:
@@ -66,24 +110,104 @@ def decode_image(encoded: bytes, place: str, image_size: int | None) -> tuple[Im
         UserError: broken, of more than 8 bits a channel, or of more than 16.7 million pixels (told from its header,
             before decoding).
     """
+    image = _upright(encoded, place, image_size)
+    return image.pixels, image.orientation in TURNED
+
+
+def _upright(encoded: bytes, place: str, image_size: int | None) -> _Upright:
+    with _opened(encoded, place, "image") as image:
+        if image.mode[0] in "IF":
+            raise UserError(f"{place}: has more than 8 bits a channel (mode {image.mode}); images of 8 are read")
+        orientation = _orientation(image)
+        upright = ImageOps.exif_transpose(image) if orientation in TURNED else image
+        size = upright.size if image_size is None else (image_size, image_size)
+        resized = upright.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        return _Upright(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1), upright.size, orientation)
+
+
+def decode_mask(
+    mask: Mask, size: tuple[int, int], orientation: int, image_size: int | None, num_classes: int
+) -> Images:
+    """Return a label map as uint8 [H, W]: class indices below `num_classes`, and VOID for pixels of no class.
+
+    Pixels of palette and grey images are class indices. They are never interpolated: a resized map takes the nearest
+    pixel. A map that has the size of its image as that is stored is turned as the image is.
+
+    Args:
+        mask: the encoded map.
+        size: (width, height) of its image, upright and before it is resized.
+        orientation: the orientation tag of its image, for a map without one.
+        image_size: pixels a side; None leaves the size as it is.
+        num_classes: at most VOID.
+
+    Raises:
+        UserError: broken, in colours, of more than 8 bits, compressed with loss, of another size than its image, or
+            with an index outside the classes.
+    """
+    with _opened(mask.content, mask.place, "mask") as image:
+        _check_indices(image, mask.place)
+        image.load()  # of a TIFF, Pillow turns the pixels here by its own tag
+        own = _orientation(image)
+        turned = _turned(image, own if own in TURNED else orientation)
+        upright = turned if turned.size == size else image
+        if upright.size != size:
+            raise UserError(
+                f"{mask.place}: a mask of {upright.width}x{upright.height} pixels, and its image has "
+                f"{size[0]}x{size[1]}; both need one size"
+            )
+        classes = np.asarray(upright).astype(np.uint8)
+    outside = classes[(classes >= num_classes) & (classes != VOID)]
+    if len(outside):
+        raise UserError(
+            f"{mask.place}: has the class index {outside.max()}, outside of the {num_classes} classes, which are 0 to "
+            f"{num_classes - 1}; mend it, or write {VOID} for pixels of no class"
+        )
+    if image_size is None:
+        return classes
+    return np.asarray(Image.fromarray(classes).resize((image_size, image_size), Image.Resampling.NEAREST))
+
+
+def _check_indices(image: Image.Image, place: str) -> None:
+    """Check that the pixels of a mask are class indices, as they were written."""
+    if image.mode[0] in "IF":
+        raise UserError(
+            f"{place}: a mask with more than 8 bits a pixel (mode {image.mode}); write class indices of 8 bits: there "
+            f"may be {VOID} classes, and {VOID} is void"
+        )
+    if image.mode not in INDICES:
+        raise UserError(
+            f"{place}: a mask in colours (mode {image.mode}); write class indices; of a palette image save mode P"
+        )
+    if image.format in LOSSY:
+        raise UserError(f"{place}: a mask as {image.format}, which changes class indices; write it as PNG")
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Return an image turned and mirrored as an orientation tag says."""
+    image.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    tag = image.getexif().get(ExifTags.Base.Orientation)
+    return int(tag) if tag is not None and tag in TURNED else 1
+
+
+@contextmanager
+def _opened(encoded: bytes, place: str, what: str) -> Iterator[Image.Image]:
+    """Open an image that is not too large; turn every error of decoding it into one that names the place."""
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(encoded)) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise UserError(f"{place}: an image of {width}x{height} pixels, more than {MAX_PIXELS} are refused")
-            if image.mode[0] in "IF":
-                raise UserError(f"{place}: has more than 8 bits a channel (mode {image.mode}); images of 8 are read")
-            turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
-            upright = ImageOps.exif_transpose(image) if turned else image
-            size = upright.size if image_size is None else (image_size, image_size)
-            resized = upright.convert("RGB").resize(size, Image.Resampling.BILINEAR)
-            return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1), turned
+            yield image
     except Image.DecompressionBombError as error:
         raise UserError(f"{place}: {error}; more than {MAX_PIXELS} pixels are refused") from error
     except UNREADABLE as error:
         reason = ADDRESS.sub("", str(error))
-        raise UserError(f"{place}: a broken image ({reason})") from error
+        raise UserError(f"{place}: a broken {what} ({reason})") from error
 
 
 def _size(image: Images) -> str:

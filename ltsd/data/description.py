@@ -17,9 +17,11 @@ def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
     """Yield lines that tell where the images come from and how they are used."""
     counts = splits.complete.class_counts()
     how = f"drawn with {data.tail} tail at" if splits.simulated else "naturally at"
-    test_from = f"{data.test_fraction:.3g} of every class" if splits.reading.is_test_held_out else "the data's own"
+    of_pixels = splits.complete.labels.ndim > 1
+    share = f"{data.test_fraction:.3g} of {'the images' if of_pixels else 'every class'}"
+    test_from = share if splits.reading.is_test_held_out else "the data's own"
     yield from splits.reading.lines()
-    of = "" if splits.complete.labels.ndim == 1 else f" with {sum(counts):,} labelled pixels"
+    of = f" with {sum(counts):,} labelled pixels" if of_pixels else ""
     yield (
         f"data: {len(splits.complete):,} training images{of}, {max(counts)}…{min(counts)} a class, {how} imbalance "
         f"ratio {splits.imbalance_ratio:.4g}"

@@ -74,7 +74,7 @@ class Opened:
     """A source before its images are decoded.
 
     It has the rows and relative file paths of each split, the splits by role, the splits without published labels,
-    and the paths of skipped files by reason.
+    and the paths of skipped files by reason. `class_names` is empty if labels are maps and nothing names their classes.
     """
 
     class_names: Sequence[str]

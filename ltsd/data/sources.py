@@ -11,14 +11,16 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from ltsd.answers import VOID
 from ltsd.config import DataConfig
 from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
 from ltsd.data.decode import Decoded, Encoded, decode_all
 from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
-from ltsd.data.label_maps import hold_out_maps
+from ltsd.data.label_maps import hold_out_maps, numbered_names
 from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
 from ltsd.data.longtail import hold_out
+from ltsd.data.mask_folders import open_mask_folder
 from ltsd.data.names import listed
 from ltsd.data.reading import Opened, PartRead, Reading
 from ltsd.data.roles import choices_of, role_of
@@ -27,7 +29,7 @@ from ltsd.data.tables import open_tables
 from ltsd.errors import UserError
 
 NAMED = ("digits", "digits-scenes", "cifar10", "cifar100")
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 DECODED_FILES = ("train.arrow", "test.arrow")
 DESCRIBED = (
     *("readme.md", "license", "license.txt", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"),
@@ -75,8 +77,8 @@ def decoded(data: DataConfig, *, check: bool = False) -> Path:
     With `check`, compare them with their checksum; decode damaged ones again, with a warning.
 
     Raises:
-        UserError: a path or URI that is missing, cannot be read or holds no images; a broken or huge image (its row
-            is named), a label outside the classes, sizes that differ.
+        UserError: a path or URI that is missing, cannot be read or holds no images; a broken or huge image or mask (its
+            row is named), a label outside the classes, sizes that differ, an image without a mask.
     """
     place = None if data.source in NAMED else find_place(data.source)
     folder = cache_folder() / _key(data, place)
@@ -127,9 +129,14 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
     paths = [place.relative(file) for file in place.files]
     hidden = [path for path in paths if is_hidden(path) and not place.is_file]
     seen = [path for path in paths if place.is_file or not is_hidden(path)]
-    opened = open_tables(place, seen, data) or open_folder(place, seen, data)
+    opened = open_tables(place, seen, data) or open_mask_folder(place, seen, data) or open_folder(place, seen, data)
     roles, notes = opened.settled(choices_of(data.split_map))
-    parts = {role: decode_all(_chained(opened, splits), data.source, data.image_size) for role, splits in roles.items()}
+    num_classes = len(opened.class_names) or VOID
+    parts = {
+        role: decode_all(_chained(opened, splits), data.source, data.image_size, num_classes)
+        for role, splits in roles.items()
+    }
+    names = list(opened.class_names) or numbered_names(data.source, [part.labels for part in parts.values()])
     files = {role: [path for split in splits for path in opened.files[split]] for role, splits in roles.items()}
     used = {path for of_role in files.values() for path in of_role}
     unused = [path for of_split in opened.files.values() for path in of_split if path not in used]
@@ -147,7 +154,7 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
         oriented=sum(part.oriented for part in parts.values()),
         notes=notes,
     )
-    return list(opened.class_names), parts, reading
+    return names, parts, reading
 
 
 def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:

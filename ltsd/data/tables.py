@@ -1,133 +1,42 @@
-"""Images in Parquet and Arrow files in the layouts of the Hugging Face library."""
+"""Images in Parquet and Arrow files in the layouts of the Hugging Face library, with classes or with label maps."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyarrow.fs import FileInfo
 
+from ltsd.answers import VOID
 from ltsd.config import DataConfig
 from ltsd.data.cards import read_card
-from ltsd.data.decode import Encoded
+from ltsd.data.decode import Encoded, Mask
 from ltsd.data.filesystems import Place
+from ltsd.data.label_maps import checked_names
 from ltsd.data.layout import WHOLE, find_layout
 from ltsd.data.reading import Opened
 from ltsd.data.roles import by_role, choices_of
 from ltsd.data.saved import Rows, SavedFolders
+from ltsd.data.table_files import UNREADABLE, Table, holds_masks
 from ltsd.errors import UserError
 
-MAX_UNPACKED, MAX_UNPACKED_RATIO = 256 * 2**20, 10
-ROWS_AT_ONCE = 1000
-IMAGE_COLUMNS = ("image", "img")
-LABEL_COLUMNS = ("label", "labels", "fine_label")
 SUFFIXES = (".parquet", ".arrow")
 HELD_OUT = ("validation", "test")
-PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff" * 4
-UNREADABLE = (pa.ArrowException, OSError, ValueError)
-
-
-@dataclass(frozen=True)
-class Table:
-    """One file, and its name in messages."""
-
-    place: Place
-    file: FileInfo
-    name: str
-
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield its rows, at most 1000 at a time."""
-        source, head = self._opened()
-        with source:
-            if head == PARQUET:
-                parquet = pq.ParquetFile(source, page_checksum_verification=True)
-                _refuse_bomb(self.name, parquet.metadata)
-                yield from parquet.iter_batches(ROWS_AT_ONCE, columns=columns)
-                return
-            # From memory: what a damaged length asks for is then held against the end of the file, not allocated.
-            for batch in _arrow_batches(pa.BufferReader(source.read_buffer()), head):
-                batch.validate(full=True)
-                for start in range(0, batch.num_rows, ROWS_AT_ONCE):
-                    yield batch.select(columns).slice(start, ROWS_AT_ONCE)
-
-    def schema(self) -> pa.Schema:
-        """Return its columns and metadata.
-
-        Raises:
-            UserError: not a Parquet or Arrow file, or cut short.
-        """
-        try:
-            source, head = self._opened()
-            with source:
-                schema = pq.read_schema(source) if head == PARQUET else _arrow_reader(source, head).schema
-                if not schema.names:
-                    raise ValueError("it has no columns")
-                return schema
-        except UNREADABLE as error:
-            raise UserError(f"{self.name} is not a Parquet or Arrow file, or was cut short ({error})") from error
-
-    def columns(self) -> tuple[str, str]:
-        """Return the names of its image and its label column: of each the first known name that it has.
-
-        Raises:
-            UserError: it lacks one, or a column is of another type.
-        """
-        types = {field.name: field.type for field in self.schema()}
-        image = next((name for name in IMAGE_COLUMNS if name in types), "")
-        label = next((name for name in LABEL_COLUMNS if name in types), "")
-        kind = types.get(image, pa.null())
-        has_bytes = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        if not (has_bytes and pa.types.is_integer(types.get(label, pa.null()))):
-            raise UserError(
-                f"{self.name} is not an image set: it needs the columns {' or '.join(IMAGE_COLUMNS)} (struct of bytes "
-                f"and path) and {' or '.join(LABEL_COLUMNS)} (int64), and has "
-                f"{', '.join(f'{name} ({kind})' for name, kind in types.items())}"
-            )
-        return image, label
-
-    def images(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (place, encoded bytes) of every row, whatever its label.
-
-        Raises:
-            UserError: no column holds images, a row has none, or the file is damaged.
-        """
-        names = self.schema().names
-        column = next((name for name in IMAGE_COLUMNS if name in names), None)
-        if column is None:
-            raise UserError(f"{self.name} has no column {' or '.join(IMAGE_COLUMNS)}; it has {', '.join(names)}")
-        row = 0
-        try:
-            for batch in self.batches([column]):
-                for image in batch[column].to_pylist():
-                    if not isinstance(image, dict) or not image.get("bytes"):
-                        raise UserError(f"{self.name} row {row}: has no image bytes")
-                    yield f"{self.name} row {row}", image["bytes"]
-                    row += 1
-        except UNREADABLE as error:
-            raise UserError(f"{self.name} cannot be read after row {row} ({error})") from error
-
-    def _opened(self) -> tuple[pa.NativeFile, bytes]:
-        """Open the file; return it at its beginning, and its first four bytes."""
-        source = self.place.filesystem.open_input_file(self.file.path)
-        head = source.read(4)
-        source.seek(0)
-        return source, head
+CLASSES = "classes"
+"""The feature that names the classes of label maps: no column has this name."""
 
 
 def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened | None:
     """Open the Parquet files of a source, else its Arrow files, by split; None if a folder has neither.
 
     A single file is training data. Class names are those of the Hugging Face metadata, else the numbers up to the
-    largest label.
+    largest label; of label maps without names there are none yet.
 
     Args:
         paths: relative to the source, none of them hidden.
 
     Raises:
-        UserError: no training file, or a file that is no image set.
+        UserError: no training file, a file that is no image set, or too many classes for label maps.
     """
     of_suffix = ([path for path in paths if path.casefold().endswith(suffix)] for suffix in SUFFIXES)
     found = list(paths) if place.is_file else next(filter(None, of_suffix), [])
@@ -157,13 +66,13 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
             f"--data.source {data.source}: none of its Parquet or Arrow files is named train*: "
             f"{place.shown(file_of[found[0]])} …; --data.split-map train=NAME names a folder, or a file by its stem"
         )
-    _, label = train[0].columns()
-    names = _names_in_metadata(train[0].schema(), label) or [str(c) for c in range(_count_classes(train))]
+    are_maps = _has_masks(train[0])
+    names = _map_names(data.source, train[0]) if are_maps else _class_names(train)
     unlabelled = [split for role in HELD_OUT for split in roles[role] if _are_withheld(splits[split])]
     return Opened(
         class_names=names,
         config=layout.config,
-        rows={split: _rows(tables, len(names)) for split, tables in splits.items()},
+        rows={split: _rows(tables, len(names), are_maps) for split, tables in splits.items()},
         files={split: [*files, *saved.indices_of(list(files))] for split, files in layout.splits.items()},
         roles=roles,
         unlabelled=unlabelled,
@@ -172,17 +81,52 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
 
 
 def _are_withheld(tables: Sequence[Rows]) -> bool:
-    """Return whether no row has a label: all are null or -1, which the hub writes for unpublished labels."""
+    """Return whether no row has a label: all are null or -1, which the hub writes for unpublished labels, or have no
+    mask.
+    """
     for table in tables:
         _, label = table.columns()
+        labelled = _mask_sizes if _has_masks(table) else _classes_or_none
         try:
-            if any(
-                pc.any(pc.not_equal(pc.fill_null(batch[label], -1), -1)).as_py() for batch in table.batches([label])
-            ):
+            if any(pc.any(pc.not_equal(*labelled(batch[label]))).as_py() for batch in table.batches([label])):
                 return False
         except UNREADABLE as error:
             raise UserError(f"{table.name} cannot be read ({error})") from error
     return True
+
+
+def _classes_or_none(labels: pa.Array) -> tuple[pa.Array, int]:
+    """Return labels, and what stands for none."""
+    return pc.fill_null(labels, -1), -1
+
+
+def _mask_sizes(masks: pa.Array) -> tuple[pa.Array, int]:
+    """Return the bytes of masks, and what stands for none."""
+    content = pc.struct_field(masks, "bytes") if pa.types.is_struct(masks.type) else masks
+    return pc.fill_null(pc.binary_length(content), 0), 0
+
+
+def _has_masks(table: Rows) -> bool:
+    """Return whether the labels of a table are label maps."""
+    _, label = table.columns()
+    return holds_masks(table.schema().field(label).type)
+
+
+def _class_names(tables: Sequence[Rows]) -> list[str]:
+    """Return the names of classes that images have: the numbers up to the largest one if the metadata name none."""
+    _, label = tables[0].columns()
+    return _names_in_metadata(tables[0].schema(), label) or [str(c) for c in range(_count_classes(tables))]
+
+
+def _map_names(source: str, table: Rows) -> list[str]:
+    """Return the names of classes that pixels have; empty if the metadata name none.
+
+    Raises:
+        UserError: more than there are indices.
+    """
+    _, mask = table.columns()
+    named = (_names_in_metadata(table.schema(), feature) for feature in (CLASSES, mask))
+    return checked_names(source, next(filter(None, named), []))
 
 
 def _names_in_metadata(schema: pa.Schema, label: str) -> list[str]:
@@ -213,54 +157,42 @@ def _count_classes(tables: Sequence[Rows]) -> int:
     return largest + 1
 
 
-def _rows(tables: Sequence[Rows], num_classes: int) -> Encoded:
+def _rows(tables: Sequence[Rows], num_classes: int, are_maps: bool) -> Encoded:
     for table in tables:
         columns = table.columns()
+        if _has_masks(table) != are_maps:
+            raise UserError(
+                f"{table.name}: its column {columns[1]} holds {'classes' if are_maps else 'label maps'}, and that of "
+                f"the training images {'label maps' if are_maps else 'classes'}; leave its split out with "
+                f"--data.split-map"
+            )
         row = 0
         try:
             for batch in table.batches(columns):
                 for image, label in zip(*(batch[name].to_pylist() for name in columns), strict=True):
                     place = f"{table.name} row {row}"
-                    if label is None or not 0 <= label < num_classes:
-                        raise UserError(
-                            f"{place}: label {label} is outside the {num_classes} classes; mend it, or leave its split "
-                            f"out with --data.split-map"
-                        )
+                    checked = _mask(place, columns[1], label) if are_maps else _class(place, label, num_classes)
                     if not image or not image["bytes"]:
                         raise UserError(f"{place}: has no image bytes")
-                    yield place, image["bytes"], label
+                    yield place, image["bytes"], checked
                     row += 1
         except UNREADABLE as error:
             raise UserError(f"{table.name} cannot be read after row {row} ({error})") from error
 
 
-def _arrow_batches(source: pa.NativeFile, head: bytes) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of an Arrow file or stream; a stream without an end mark was cut short."""
-    if head == ARROW_STREAM:
-        source.seek(max(0, source.size() - 8))
-        if source.read(8) != ARROW_STREAM + bytes(4):
-            raise ValueError("the stream was cut short: the mark of its end is missing")
-        source.seek(0)
-        yield from _arrow_reader(source, head)
-    else:
-        reader = _arrow_reader(source, head)
-        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+def _class(place: str, label: int | None, num_classes: int) -> int:
+    if label is None or not 0 <= label < num_classes:
+        raise UserError(
+            f"{place}: label {label} is outside the {num_classes} classes; mend it, or leave its split out with "
+            f"--data.split-map"
+        )
+    return label
 
 
-def _arrow_reader(source: pa.NativeFile, head: bytes) -> Any:
-    if head not in (ARROW_FILE, ARROW_STREAM):
-        raise ValueError(f"it begins with {head!r}")
-    return (pa.ipc.open_stream if head == ARROW_STREAM else pa.ipc.open_file)(source)
-
-
-def _refuse_bomb(name: str, metadata: pq.FileMetaData) -> None:
-    """Refuse a file that unpacks to a multiple of its size: images do not, so it is built to fill the memory."""
-    for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(column)
-            packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
-            if unpacked > MAX_UNPACKED and unpacked > MAX_UNPACKED_RATIO * packed:
-                raise UserError(
-                    f"{name}: column {chunk.path_in_schema} of row group {group} unpacks {packed} bytes to {unpacked}; "
-                    f"more than {MAX_UNPACKED_RATIO} times are refused; if that is meant, write it without compression"
-                )
+def _mask(place: str, column: str, label: Mapping[str, Any] | bytes | None) -> Mask:
+    content = label["bytes"] if isinstance(label, Mapping) else label
+    if not content:
+        raise UserError(
+            f"{place}: has an image and no mask in the column {column}; add one ({VOID} is void), or take the row away"
+        )
+    return Mask(f"{place}, column {column}", content)

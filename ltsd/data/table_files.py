@@ -1,0 +1,153 @@
+"""One Parquet or Arrow file: its columns and its rows, whole or refused."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileInfo
+
+from ltsd.data.filesystems import Place
+from ltsd.errors import UserError
+
+MAX_UNPACKED, MAX_UNPACKED_RATIO = 256 * 2**20, 10
+ROWS_AT_ONCE = 1000
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+MASK_COLUMNS = ("annotation", "label", "mask")
+"""Columns of images whose pixels are class indices."""
+PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff" * 4
+UNREADABLE = (pa.ArrowException, OSError, ValueError)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file, and its name in messages."""
+
+    place: Place
+    file: FileInfo
+    name: str
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield its rows, at most 1000 at a time."""
+        source, head = self._opened()
+        with source:
+            if head == PARQUET:
+                parquet = pq.ParquetFile(source, page_checksum_verification=True)
+                _refuse_bomb(self.name, parquet.metadata)
+                yield from parquet.iter_batches(ROWS_AT_ONCE, columns=columns)
+                return
+            # From memory: what a damaged length asks for is then held against the end of the file, not allocated.
+            for batch in _arrow_batches(pa.BufferReader(source.read_buffer()), head):
+                batch.validate(full=True)
+                for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+                    yield batch.select(columns).slice(start, ROWS_AT_ONCE)
+
+    def schema(self) -> pa.Schema:
+        """Return its columns and metadata.
+
+        Raises:
+            UserError: not a Parquet or Arrow file, or cut short.
+        """
+        try:
+            source, head = self._opened()
+            with source:
+                schema = pq.read_schema(source) if head == PARQUET else _arrow_reader(source, head).schema
+                if not schema.names:
+                    raise ValueError("it has no columns")
+                return schema
+        except UNREADABLE as error:
+            raise UserError(f"{self.name} is not a Parquet or Arrow file, or was cut short ({error})") from error
+
+    def columns(self) -> tuple[str, str]:
+        """Return the names of its image and its label column: of each the first known name that it has.
+
+        The label column holds classes, or else masks; see `holds_masks`.
+
+        Raises:
+            UserError: it lacks one, or a column is of another type.
+        """
+        types = {field.name: field.type for field in self.schema()}
+        image = next((name for name in IMAGE_COLUMNS if name in types), "")
+        label = next((name for name in LABEL_COLUMNS if name in types), "")
+        if not pa.types.is_integer(types.get(label, pa.null())):
+            label = next((name for name in MASK_COLUMNS if name in types and holds_masks(types[name])), "")
+        if not (label and has_bytes(types.get(image, pa.null()))):
+            raise UserError(
+                f"{self.name} is not an image set: it needs the columns {' or '.join(IMAGE_COLUMNS)} (struct of bytes "
+                f"and path) and {' or '.join(LABEL_COLUMNS)} (int64), and has "
+                f"{', '.join(f'{name} ({kind})' for name, kind in types.items())}; label maps are images in a column "
+                f"{' or '.join(MASK_COLUMNS)}"
+            )
+        return image, label
+
+    def images(self) -> Iterator[tuple[str, bytes]]:
+        """Yield (place, encoded bytes) of every row, whatever its label.
+
+        Raises:
+            UserError: no column holds images, a row has none, or the file is damaged.
+        """
+        names = self.schema().names
+        column = next((name for name in IMAGE_COLUMNS if name in names), None)
+        if column is None:
+            raise UserError(f"{self.name} has no column {' or '.join(IMAGE_COLUMNS)}; it has {', '.join(names)}")
+        row = 0
+        try:
+            for batch in self.batches([column]):
+                for image in batch[column].to_pylist():
+                    if not isinstance(image, dict) or not image.get("bytes"):
+                        raise UserError(f"{self.name} row {row}: has no image bytes")
+                    yield f"{self.name} row {row}", image["bytes"]
+                    row += 1
+        except UNREADABLE as error:
+            raise UserError(f"{self.name} cannot be read after row {row} ({error})") from error
+
+    def _opened(self) -> tuple[pa.NativeFile, bytes]:
+        """Open the file; return it at its beginning, and its first four bytes."""
+        source = self.place.filesystem.open_input_file(self.file.path)
+        head = source.read(4)
+        source.seek(0)
+        return source, head
+
+
+def has_bytes(kind: pa.DataType) -> bool:
+    """Return whether a column is of images as the Hugging Face library writes them: structs of bytes and path."""
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
+
+
+def holds_masks(kind: pa.DataType) -> bool:
+    """Return whether a column of labels is of encoded label maps: images, or plain bytes."""
+    return has_bytes(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _arrow_batches(source: pa.NativeFile, head: bytes) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of an Arrow file or stream; a stream without an end mark was cut short."""
+    if head == ARROW_STREAM:
+        source.seek(max(0, source.size() - 8))
+        if source.read(8) != ARROW_STREAM + bytes(4):
+            raise ValueError("the stream was cut short: the mark of its end is missing")
+        source.seek(0)
+        yield from _arrow_reader(source, head)
+    else:
+        reader = _arrow_reader(source, head)
+        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+
+
+def _arrow_reader(source: pa.NativeFile, head: bytes) -> Any:
+    if head not in (ARROW_FILE, ARROW_STREAM):
+        raise ValueError(f"it begins with {head!r}")
+    return (pa.ipc.open_stream if head == ARROW_STREAM else pa.ipc.open_file)(source)
+
+
+def _refuse_bomb(name: str, metadata: pq.FileMetaData) -> None:
+    """Refuse a file that unpacks to a multiple of its size: images do not, so it is built to fill the memory."""
+    for group in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(column)
+            packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
+            if unpacked > MAX_UNPACKED and unpacked > MAX_UNPACKED_RATIO * packed:
+                raise UserError(
+                    f"{name}: column {chunk.path_in_schema} of row group {group} unpacks {packed} bytes to {unpacked}; "
+                    f"more than {MAX_UNPACKED_RATIO} times are refused; if that is meant, write it without compression"
+                )
