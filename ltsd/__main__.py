@@ -35,7 +35,7 @@ from ltsd.precision import device_of
 from ltsd.predict import predict, write_csv, write_json
 from ltsd.predict_maps import maps_command
 from ltsd.runs import Run, check_same_images, load_model, open_run
-from ltsd.tasks import TASKS, check_task, task_fitting
+from ltsd.tasks import TASKS, check_task, config_for, fitting
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
 ALIASES = {"data": "data.source"}
@@ -126,15 +126,14 @@ def data_command(parsed: argparse.Namespace) -> int:
         raise
     print("\n".join([*description.introduction(splits, data), *description.class_rows(splits)]))
     with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
-        TASKS[task_fitting(splits.complete)].show_data(splits.complete, splits.class_names).savefig(file, format="png")
+        TASKS[fitting(splits.complete.labels)].show_data(splits.complete, splits.class_names).savefig(file, format="png")
     print(f"images of every class: {parsed.picture}")
     return 0
 
 
 def train_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd train`."""
-    fixed = values_set(parsed, Config())
-    config = Config.preset(str(fixed.get("data.source", "digits"))).override(fixed)
+    config = config_for(values_set(parsed, Config()))
     splits = load_splits(config.data, check=True)
     out: Path = parsed.out
     if out.exists() and not parsed.resume:

@@ -29,8 +29,9 @@ class DataConfig:
     source: str = knob(
         "digits",
         "digits or digits-scenes (scikit-learn, embedded), cifar10, cifar100, or a path or URI (s3://bucket/folder): a "
-        "Parquet or Arrow file or a folder of them, with columns image or img and label, labels or fine_label; or a "
-        "local folder: of one folder of images per class, or Tiny-ImageNet",
+        "Parquet or Arrow file or a folder of them, with columns image or img and label, labels or fine_label, or with "
+        "masks in annotation, label or mask; or a local folder: of one folder of images per class, of images and "
+        "masks, or Tiny-ImageNet",
     )
     config: str | None = knob(
         None,
@@ -287,16 +288,23 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     @classmethod
-    def preset(cls, source: str) -> Self:
-        """Return the defaults for a source: the published CIFAR recipe, or the one measured on the digits."""
+    def preset(cls, source: str, task: str = "classification") -> Self:
+        """Return the defaults for a source: the published CIFAR recipe, or the one measured on the digits.
+
+        Args:
+            source: a name, path or URI.
+            task: what the labels of a path or URI are for; a name has a task of its own.
+        """
         embedded = {"digits": DIGITS, "digits-scenes": SCENES, "cifar100": CIFAR100}
-        return cls().override({"data.source": source, **embedded.get(source, CIFAR)})
+        other = {"classification": CIFAR, "segmentation": MAPS}[task]
+        return cls().override({"data.source": source, **embedded.get(source, other)})
 
     @classmethod
     def presets(cls) -> Mapping[str, Self]:
         """Return the defaults by kind of source, as `--help` shows them."""
-        kinds = {name: name for name in ("digits", "digits-scenes", "cifar100")} | {"other data": "cifar10"}
-        return {kind: cls.preset(source).override({"data.source": "digits"}) for kind, source in kinds.items()}
+        kinds = {name: cls.preset(name) for name in ("digits", "digits-scenes", "cifar100")}
+        kinds |= {"other label maps": cls.preset("path", "segmentation"), "other data": cls.preset("cifar10")}
+        return {kind: preset.override({"data.source": "digits"}) for kind, preset in kinds.items()}
 
     @property
     def own(self) -> Any:
@@ -350,6 +358,21 @@ SCENES: Mapping[str, Value] = {
     "teacher.epochs": 15,
     "teacher.batch_size": 8,
     # All classes weigh alike: half of the imbalance ratio, 210, would level none but the background.
+    "balance.teacher_gamma": 1.0,
+}
+MAPS: Mapping[str, Value] = {
+    "task": "segmentation",
+    "epochs": 30,
+    "data.augmentation": "crop-flip",
+    "model.name": "small-unet",
+    "model.width": 16,
+    "attack.eps": 4 / 255,
+    "attack.steps": 3,
+    "optim.batch_size": 8,
+    "optim.ema_decay": 0.98,
+    "teacher.epochs": 15,
+    "teacher.batch_size": 8,
+    # As for the scenes.
     "balance.teacher_gamma": 1.0,
 }
 CIFAR: Mapping[str, Value] = {

@@ -224,7 +224,7 @@ def _classes(facts: ModelFacts) -> Iterator[str]:
 
 
 def _configuration(config: Config) -> Iterator[str]:
-    defaults = Config.preset(config.data.source).flatten()
+    defaults = Config.preset(config.data.source, config.task).flatten()
     changed = {name: value for name, value in config.flatten().items() if value != defaults[name]}
     yield f"Every {'other ' if changed else ''}knob has its default for this source.\n"
     if changed:

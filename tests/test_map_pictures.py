@@ -32,7 +32,7 @@ from ltsd.map_pictures import (
 from ltsd.models.unet import ChannelsLast
 from ltsd.pictures import attack_grid, class_bars, image_grid, learning_curves
 from ltsd.runs import open_run
-from ltsd.tasks import TASKS, task_fitting
+from ltsd.tasks import TASKS, fitting
 from sweeps.journal.jobs import Job
 from sweeps.worker.figures import keep_pictures
 
@@ -183,7 +183,7 @@ def test_attacked_images_begin_with_the_rarest_classes(scenes: Splits) -> None:
 def test_each_task_draws_its_own(scenes: Splits, splits: Splits, trained: nn.Module) -> None:
     attack = {"eps": 0.05, "step_size": 0.02, "steps": 2}
     for data, name in ((splits, "classification"), (scenes, "segmentation")):
-        assert task_fitting(data.complete) == name
+        assert fitting(data.complete.labels) == name
     inputs, labels = splits.val.first_of_each_class(10)
     pairs = [
         (

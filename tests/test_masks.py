@@ -13,9 +13,12 @@ import torch
 from imagesets import CAMVID, FORMS, PNG, Images, channels_first, encoded, images_of, map_table, maps_of, refusal
 from PIL import Image, ImageOps
 
-from ltsd.config import DataConfig
+from ltsd.__main__ import main
+from ltsd.checkpoint import load_checkpoint
+from ltsd.config import Config, DataConfig
 from ltsd.data import Splits, load_splits
 from ltsd.data.sources import Source, load_source
+from ltsd.errors import UserError
 from ltsd.pictures import image_grid
 
 NAMES = ("ground", "cat", "dog")
@@ -370,3 +373,42 @@ def test_camvid_has_the_pixels_that_pillow_counts() -> None:
         assert part.class_counts() == counts[:11].tolist()
         assert counts[:11].sum() + counts[255] == counts.sum() == len(part) * 240 * 180
     assert splits.imbalance_ratio == pytest.approx(109.1, abs=0.05)
+
+
+def test_the_defaults_of_label_maps_are_theirs_alone() -> None:
+    maps = Config.preset("some/folder", "segmentation")
+    assert (maps.task, maps.model.name, maps.model.channels, maps.data.source) == (
+        "segmentation",
+        "small-unet",
+        16,
+        "some/folder",
+    )
+    assert (maps.attack.eps, maps.attack.steps, maps.balance.teacher_gamma) == (4 / 255, 3, 1.0)
+    assert Config.preset("some/folder") == Config.preset("some/folder", "classification")
+    assert Config.preset("digits-scenes", "segmentation") == Config.preset("digits-scenes")
+
+
+def test_the_command_line_trains_on_label_maps_without_being_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "one.pt"
+    write_maps(source, images_of(16, size=24), maps_of(16, size=24))
+    assert main(["data", str(source), "--picture", str(tmp_path / "data.png")]) == 0
+    flags = ["--data", str(source), "--epochs", "1", "--teacher.epochs", "1", "--attack.steps", "1"]
+    flags += ["--evaluate.steps", "1", "--model.width", "8", "--out", str(out)]
+    assert main(["train", *flags]) == 0
+    assert "ltsd epoch 1/1 " in capsys.readouterr().out
+    content = load_checkpoint(out)
+    trained = Config().override(content["config"])
+    preset = Config.preset(str(source), "segmentation")
+    assert {name for name, value in trained.flatten().items() if value != preset.flatten()[name]} == {
+        "epochs",
+        "teacher.epochs",
+        "attack.steps",
+        "evaluate.steps",
+        "model.width",
+    }
+    assert content["class_counts"] == split_up(source).train.class_counts()
+    out.unlink()
+    with pytest.raises(UserError, match=r"--task classification: wants a label for an image, .* give --task segment"):
+        main(["train", *flags, "--task", "classification"])

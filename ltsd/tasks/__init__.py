@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from ltsd.config import Config
 from ltsd.data.batches import Split
+from ltsd.data.sources import load_source
 from ltsd.errors import UserError
+from ltsd.knobs import Value
 from ltsd.methods import METHODS
 from ltsd.tasks import classification, segmentation
 from ltsd.tasks.task import Task
@@ -12,9 +16,23 @@ from ltsd.tasks.task import Task
 TASKS: Mapping[str, Task] = {"classification": classification.TASK, "segmentation": segmentation.TASK}
 
 
-def task_fitting(data: Split) -> str:
-    """Return the name of the task that data have labels for."""
-    return next(name for name, task in TASKS.items() if task.label_dims == data.labels.ndim)
+def fitting(labels: Tensor) -> str:
+    """Return the name of the task that labels are for: int64 [N], one an image, or uint8 [N, H, W], one a pixel."""
+    return next(name for name, task in TASKS.items() if task.label_dims == labels.ndim)
+
+
+def config_for(fixed: Mapping[str, Value]) -> Config:
+    """Return the defaults for the source, with what is fixed by dotted name; a task that is not fixed is that of the
+    labels.
+
+    Raises:
+        UserError: as `load_source`; a value that is fixed wrongly.
+    """
+    source = str(fixed.get("data.source", "digits"))
+    task = fixed.get("task")
+    if task is None:
+        task = fitting(load_source(Config.preset(source).override(fixed).data, check=True).train.labels)
+    return Config.preset(source, str(task)).override(fixed)
 
 
 def check_task(config: Config, data: Split) -> None:
@@ -25,10 +43,10 @@ def check_task(config: Config, data: Split) -> None:
     """
     task, method = TASKS[config.task], METHODS[config.method]
     if data.labels.ndim != task.label_dims:
-        fitting = task_fitting(data)
+        other = fitting(data.labels)
         raise UserError(
             f"--task {config.task}: wants a label for {task.target}, and {config.data.source} has one for "
-            f"{TASKS[fitting].target}; give --task {fitting}"
+            f"{TASKS[other].target}; give --task {other}"
         )
     if config.model.name not in task.networks:
         raise UserError(
