@@ -126,7 +126,8 @@ def data_command(parsed: argparse.Namespace) -> int:
         raise
     print("\n".join([*description.introduction(splits, data), *description.class_rows(splits)]))
     with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
-        TASKS[fitting(splits.complete.labels)].show_data(splits.complete, splits.class_names).savefig(file, format="png")
+        figure = TASKS[fitting(splits.complete.labels)].show_data(splits.complete, splits.class_names)
+        figure.savefig(file, format="png")
     print(f"images of every class: {parsed.picture}")
     return 0
 

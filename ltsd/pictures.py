@@ -35,8 +35,6 @@ COLOURS = {
 GROUP_COLOURS = {"head": "#f2f2f2", "medium": "#ffffff", "tail": "#fdeee0"}
 DPI = 80
 GRID_ROWS, GRID_COLUMNS = 20, 8
-FADED = 0.75
-"""How far pixels of other classes are from what they are, towards white."""
 MOST_BARS = 30
 STEPS = 60
 UPRIGHT, SLANTED, ABOVE_AN_IMAGE, BESIDE_IMAGES = 10, 20, 11, 22
@@ -226,7 +224,7 @@ def image_grid(split: Split, class_names: Sequence[str]) -> Figure:
     bands = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw=margins)
     names = drawable(class_names, BESIDE_IMAGES)
     for axes, c in zip(bands[:, 0], shown, strict=True):
-        inputs = _examples(split, labels, c)
+        inputs, _ = split.take((labels == c).nonzero()[:GRID_COLUMNS, 0])
         band = F.pad(inputs, (1, 1), value=1.0).permute(2, 0, 3, 1).flatten(1, 2)
         empty = torch.ones(len(band), (GRID_COLUMNS - len(inputs)) * (inputs.shape[3] + 2), band.shape[2])
         axes.imshow(torch.cat([band, empty], 1).squeeze(-1), cmap="gray", vmin=0, vmax=1, aspect="auto")
@@ -234,14 +232,3 @@ def image_grid(split: Split, class_names: Sequence[str]) -> Figure:
         look = {"rotation": 0, "ha": "right", "va": "center", "parse_math": False}
         axes.set_ylabel(f"{names[c]}\n{counts[c]:,}", **look)
     return figure
-
-
-def _examples(split: Split, labels: Tensor, c: int) -> Tensor:
-    """Return inputs [N, C, H, W] of a class: the first images of it, N of GRID_COLUMNS at most; of images with a label
-    a pixel those with the most pixels of it, and their other pixels faded.
-    """
-    if labels.ndim == 1:
-        return split.take((labels == c).nonzero()[:GRID_COLUMNS, 0])[0]
-    amounts, order = (labels == c).flatten(1).sum(1).sort(descending=True, stable=True)
-    inputs, maps = split.take(order[amounts > 0][:GRID_COLUMNS])
-    return torch.where((maps == c)[:, None], inputs, FADED + (1 - FADED) * inputs)

@@ -20,11 +20,11 @@ from ltsd.config import AttackConfig
 from ltsd.data.decode import decode_image
 from ltsd.data.folders import readable_suffixes
 from ltsd.errors import UserError
+from ltsd.evaluation.pixel_attacks import CHUNK, maximised
 from ltsd.files import check_writable, publishing
 from ltsd.map_pictures import palette
 from ltsd.models.frozen import frozen
 from ltsd.predict import STEPS, encoded_images, fitted
-from ltsd.tasks.segmentation import CHUNK, maximised
 
 ATTACK_LOSSES = (cross_entropy, segpgd)
 """What the attacks maximise, in turn."""
