@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.errors import UserError
 from ltsd.files import check_writable, publishing
+from ltsd.packages import require
 from ltsd.runs import check_same_images, load_model
 
 ABOUT = "about.json"
@@ -131,24 +131,11 @@ def compare(model: nn.Module, exported: Logits, images: Tensor) -> Agreement:
     return Agreement(len(images), int(same), (logits - expected).abs().max().item(), limit)
 
 
-def require_onnx() -> None:
-    """Check that the packages that write and run ONNX are installed.
-
-    Raises:
-        UserError: a package is missing.
-    """
-    if missing := [name for name in ONNX_PACKAGES if find_spec(name) is None]:
-        raise UserError(
-            f"--to onnx needs {', '.join(missing)}, not installed here; "
-            f"pip install -c constraints.txt -e '.[export]', or of a wheel 'ltsd[export]'"
-        )
-
-
 def export_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd export`."""
     to: str = parsed.to
     if to == "onnx":
-        require_onnx()
+        require(ONNX_PACKAGES, "export", "--to onnx")
     model, about = load_model(parsed.checkpoint, torch.device("cpu"))
     out: Path = parsed.out or parsed.checkpoint.with_suffix(FORMATS[to].suffix)
     if out.exists():

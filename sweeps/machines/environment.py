@@ -9,10 +9,10 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 from ltsd.errors import UserError
+from ltsd.packages import require
 
 # Quiet and without telemetry; what Tune would print, keep and wait for by itself, it does not.
 QUIET = {
@@ -78,11 +78,7 @@ def require_packages() -> None:
     Raises:
         UserError: a package is missing.
     """
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise UserError(
-            f"a sweep needs {', '.join(missing)}, not installed here; "
-            f"pip install -c constraints.txt -e '.[sweep]', or of a wheel 'ltsd[sweep]'"
-        )
+    require(PACKAGES, "sweep", "a sweep")
 
 
 def told(*, joins: bool) -> Iterator[str]:
