@@ -34,8 +34,8 @@ from ltsd.pictures import class_bars
 from ltsd.precision import device_of
 from ltsd.predict import predict, write_csv, write_json
 from ltsd.predict_maps import maps_command
-from ltsd.runs import Run, check_same_images, load_model, open_run
-from ltsd.tasks import TASKS, check_task, config_for, fitting
+from ltsd.runs import Run, check_same_images, config_for, load_model, open_run
+from ltsd.tasks import TASKS, check_task, fitting
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
 ALIASES = {"data": "data.source"}
@@ -135,7 +135,7 @@ def data_command(parsed: argparse.Namespace) -> int:
 def train_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd train`."""
     config = config_for(values_set(parsed, Config()))
-    splits = load_splits(config.data, check=True)
+    splits = load_splits(config.data)
     out: Path = parsed.out
     if out.exists() and not parsed.resume:
         raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")

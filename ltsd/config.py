@@ -368,6 +368,8 @@ MAPS: Mapping[str, Value] = {
     "model.width": 16,
     "attack.eps": 4 / 255,
     "attack.steps": 3,
+    # Three steps of eps / 4 would not reach the edge of the ball.
+    "attack.step_size": 2 / 255,
     "optim.batch_size": 8,
     "optim.ema_decay": 0.98,
     "teacher.epochs": 15,

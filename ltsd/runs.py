@@ -1,6 +1,6 @@
 """A run from configuration to checkpoint; the command line and the Ray trial share it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from ltsd.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.data.batches import Split
+from ltsd.data.sources import load_source
 from ltsd.errors import UserError
+from ltsd.knobs import Value
 from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.precision import computes_in
 from ltsd.state import EpochMetrics, TrainState
-from ltsd.tasks import check_task
+from ltsd.tasks import check_task, fitting
 from ltsd.train import train
 
 
@@ -49,6 +51,18 @@ class Run:
             "computed_in": computes_in(self.config.precision, self.data.rows.device),
         }
         save_checkpoint(path, about | self.state.content())
+
+
+def config_for(fixed: Mapping[str, Value]) -> Config:
+    """Return the defaults for a source, with what is fixed by dotted name; a task that is not fixed is that of its
+    labels. The decoded images are compared with their checksum.
+
+    Raises:
+        UserError: as `load_source`; a value that is fixed wrongly.
+    """
+    source = str(fixed.get("data.source", "digits"))
+    found = load_source(Config.preset(source).override(fixed).data, check=True)
+    return Config.preset(source, str(fixed.get("task", fitting(found.train.labels)))).override(fixed)
 
 
 def open_run(

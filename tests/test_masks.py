@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from imagesets import CAMVID, FORMS, PNG, Images, channels_first, encoded, images_of, map_table, maps_of, refusal
 from PIL import Image, ImageOps
 
@@ -17,6 +19,7 @@ from ltsd.__main__ import main
 from ltsd.checkpoint import load_checkpoint
 from ltsd.config import Config, DataConfig
 from ltsd.data import Splits, load_splits
+from ltsd.data.decode import Mask, decode_mask
 from ltsd.data.sources import Source, load_source
 from ltsd.errors import UserError
 
@@ -289,6 +292,21 @@ def test_a_wrong_mask_is_refused_by_its_place(tmp_path: Path, name: str, form: s
     assert message.startswith(place)
     assert said in message
     assert "\n" not in message
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(st.data())
+def test_no_mask_however_damaged_gives_anything_but_a_map_or_a_refusal(data: st.DataObject) -> None:
+    content = bytearray(encoded(maps_of(1, size=12)[0], data.draw(st.sampled_from(["png", "tiff", "bmp", "gif"]))))
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]
+    try:
+        found = decode_mask(Mask("the place", bytes(content)), (12, 12), data.draw(st.integers(1, 8)), None, 3)
+        is_map, said = found.shape == (12, 12) and bool(((found < 3) | (found == 255)).all()), ""
+    except UserError as error:
+        is_map, said = False, str(error)
+    assert is_map or said.startswith("the place: ")
 
 
 def test_a_mask_without_an_image_is_named(tmp_path: Path) -> None:

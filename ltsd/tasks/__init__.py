@@ -6,9 +6,7 @@ from torch import Tensor
 
 from ltsd.config import Config
 from ltsd.data.batches import Split
-from ltsd.data.sources import load_source
 from ltsd.errors import UserError
-from ltsd.knobs import Value
 from ltsd.methods import METHODS
 from ltsd.tasks import classification, segmentation
 from ltsd.tasks.task import Task
@@ -19,20 +17,6 @@ TASKS: Mapping[str, Task] = {"classification": classification.TASK, "segmentatio
 def fitting(labels: Tensor) -> str:
     """Return the name of the task that labels are for: int64 [N], one an image, or uint8 [N, H, W], one a pixel."""
     return next(name for name, task in TASKS.items() if task.label_dims == labels.ndim)
-
-
-def config_for(fixed: Mapping[str, Value]) -> Config:
-    """Return the defaults for the source, with what is fixed by dotted name; a task that is not fixed is that of the
-    labels.
-
-    Raises:
-        UserError: as `load_source`; a value that is fixed wrongly.
-    """
-    source = str(fixed.get("data.source", "digits"))
-    task = fixed.get("task")
-    if task is None:
-        task = fitting(load_source(Config.preset(source).override(fixed).data, check=True).train.labels)
-    return Config.preset(source, str(task)).override(fixed)
 
 
 def check_task(config: Config, data: Split) -> None:

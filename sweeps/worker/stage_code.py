@@ -9,12 +9,9 @@ from pathlib import Path
 import ltsd
 
 ROOT = Path(ltsd.__file__).parent.parent
-TRAINS = (
-    *("ltsd.teacher", "ltsd.train", "ltsd.methods.at", "ltsd.methods.natural"),
-    *("ltsd.tasks.classification", "ltsd.tasks.segmentation"),
-)
-REGISTRIES = ("ltsd.config", "ltsd.methods", "ltsd.tasks")
-"""They import every method, and what reads data; of a configuration the values count."""
+TRAINS = ("ltsd.teacher", "ltsd.train", "ltsd.methods.at", "ltsd.methods.natural")
+REGISTRIES = ("ltsd.config", "ltsd.methods")
+"""They import every method; of a configuration the values count."""
 
 
 @functools.cache
