@@ -11,6 +11,7 @@ from typing import Any, Self
 from ltsd.errors import UserError
 from ltsd.knobs import Choices, Range, Value, knob, nearest, override, walk
 from ltsd.methods import METHODS
+from ltsd.presets import CIFAR, CIFAR100, DIGITS, MAPS, SCENES
 
 PUBLISHED_WIDTHS = {
     "small-cnn": 32,
@@ -327,65 +328,3 @@ class Config:
     def flatten(self) -> dict[str, Value]:
         """Return all knobs as {dotted name: value}, in the order of declaration."""
         return {name: value for name, value, _, _ in walk(self)}
-
-
-DIGITS: Mapping[str, Value] = {
-    "epochs": 40,
-    "data.imbalance_ratio": 20.0,
-    "optim.ema_decay": 0.98,
-    # Chosen on validation: a longer stage 1 learns its few tail images by heart and teaches less.
-    "teacher.epochs": 7,
-    "teacher.ema_decay": 0.98,
-    # Images so small gain a fifth by bf16; the same result on every processor is worth more.
-    "precision": "fp32",
-    # A validation costs as much as two to four epochs of a trial, and stopping trials early finds no more:
-    # benchmarks/results/strategies.md.
-    "evaluate.every": 20,
-    # Ten steps rank configurations as well as twenty: benchmarks/results/scores.md.
-    "evaluate.steps": 10,
-}
-SCENES: Mapping[str, Value] = {
-    **DIGITS,
-    "task": "segmentation",
-    "epochs": 25,
-    "data.imbalance_ratio": None,
-    "model.name": "small-unet",
-    "model.width": 8,
-    "attack.eps": 0.05,
-    "attack.steps": 3,
-    "attack.step_size": 0.025,
-    "optim.batch_size": 8,
-    "teacher.epochs": 15,
-    "teacher.batch_size": 8,
-    # All classes weigh alike: half of the imbalance ratio, 210, would level none but the background.
-    "balance.teacher_gamma": 1.0,
-}
-MAPS: Mapping[str, Value] = {
-    "task": "segmentation",
-    "epochs": 30,
-    "data.augmentation": "crop-flip",
-    "model.name": "small-unet",
-    "model.width": 16,
-    "attack.eps": 4 / 255,
-    "attack.steps": 3,
-    # Three steps of eps / 4 would not reach the edge of the ball.
-    "attack.step_size": 2 / 255,
-    "optim.batch_size": 8,
-    "optim.ema_decay": 0.98,
-    "teacher.epochs": 15,
-    "teacher.batch_size": 8,
-    # As for the scenes.
-    "balance.teacher_gamma": 1.0,
-}
-CIFAR: Mapping[str, Value] = {
-    "data.val_per_class": 100,
-    "data.augmentation": "crop-flip",
-    "model.name": "resnet18",
-    "attack.eps": 8 / 255,
-}
-CIFAR100: Mapping[str, Value] = {
-    **CIFAR,
-    "data.imbalance_ratio": 10.0,
-    "data.val_per_class": 20,
-    "distill.igdm_weight": 10.0,
-}
