@@ -91,7 +91,7 @@ NEEDED = (
     "fine_label (int64), and has "
 )
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda root: None, "no such file or folder; give digits, cifar10, cifar100 or the path"),
+    "missing": (lambda root: None, "no such file or folder; give digits, digits-scenes, cifar10, cifar100 or the path"),
     "text file": (lambda root: root.write_text("label,path\n"), "is not a Parquet or Arrow file, or was cut short"),
     "no such columns": (
         lambda root: pq.write_table(pa.table({"text": ["a"], "label": [0]}), root),

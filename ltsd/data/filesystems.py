@@ -144,8 +144,8 @@ def _missing(source: str, filesystem: FileSystem, root: str) -> UserError:
     bucket, _, key = root.partition("/")
     if filesystem.type_name != "s3":
         return UserError(
-            f"--data.source {source}: no such file or folder; give digits, cifar10, cifar100 or the path of a Parquet "
-            f"or Arrow file or of an image folder"
+            f"--data.source {source}: no such file or folder; give digits, digits-scenes, cifar10, cifar100 or the "
+            f"path of a Parquet or Arrow file or of an image folder"
         )
     if filesystem.get_file_info(bucket).type == FileType.NotFound:
         return no_bucket(source, FLAG, bucket)
