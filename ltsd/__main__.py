@@ -186,7 +186,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
             check_writable(path)
     if parsed.correctness is not None and parsed.correctness.exists():
         exam.read(parsed.correctness)
-    splits = load_splits(config.data, check=True)
+    splits = load_splits(config.data)
     check_same_images(parsed.checkpoint, about, splits)
     test, counts, names = splits.test.to(device), about["class_counts"], about["class_names"]
     results: list[Examined] = []

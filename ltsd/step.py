@@ -60,7 +60,9 @@ class Step:
 def train_step(
     task: Task, method: Method, state: TrainState, batch: Batch, context: StepContext, budget: Budget
 ) -> Step:
-    """Attack, compute the loss, update. It draws no random number and waits for nothing, so that it can be recorded."""
+    """Attack, compute the loss, update. It draws no random number. It waits for nothing, so that it can be recorded,
+    unless the task's rows do: those of label maps depend on which pixels have a label.
+    """
     inputs, adv_inputs = batch.inputs, attacked(task, method, state.frozen, batch, context, budget)
     student, labels = task.rows(state.student, batch.labels)
     if context.teacher is not None:
