@@ -21,10 +21,12 @@ from ltsd.data import load_splits
 from ltsd.files import publishing
 from ltsd.knobs import Value
 from ltsd.runs import open_run
+from ltsd.tasks import validated
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 from sweeps.settings.groups import groups_named
-from sweeps.study.searcher import VALIDATED
 from sweeps.study.space import search_space
+
+ROBUST = "val/robust_acc"
 
 BASE = Config.preset("digits").override({"evaluate.every": 2})
 FIXED = ("optim.weight_decay", "optim.batch_size", "optim.ema_decay", "robustlt.strength")
@@ -51,7 +53,7 @@ def scores_of(params: dict[str, Value]) -> dict[int, float]:
     list(taught.epochs())
     teacher = taught.state.model
     run = open_run(config, splits, splits.train, splits.val, device, teacher=teacher, resume=None)
-    return {metrics.epoch: metrics.values[VALIDATED] for metrics in run.epochs() if VALIDATED in metrics.values}
+    return {metrics.epoch: metrics.values[ROBUST] for metrics in run.epochs() if ROBUST in metrics.values}
 
 
 def correlations(scores: list[dict[int, float]]) -> dict[int, float]:
@@ -87,7 +89,7 @@ def main() -> None:
         temporary.write_text(
             f"# Rungs: does an early score preview the last one?\n\n{len(drawn)} random configurations of LTSD on the "
             f"digits at imbalance ratio 20, {BASE.epochs} epochs, score: balanced validation accuracy, "
-            f"{BASE.evaluate.score}, of the averaged weights. Spearman's rank correlation with the score after the "
+            f"{validated(BASE)}, of the averaged weights. Spearman's rank correlation with the score after the "
             "last epoch, and how many of the finally best quarter a cut at the median would keep.\n"
             "Made by `python benchmarks/rungs.py`.\n\n" + "\n".join(lines) + "\n\n![rungs](rungs.png)\n"
         )
@@ -95,7 +97,7 @@ def main() -> None:
     left, right = figure.subplots(1, 2)
     for score in scores:
         left.plot(list(score), list(score.values()), alpha=0.6)
-    left.set(xlabel="epoch", ylabel=VALIDATED, title=f"{len(scores)} random configurations")
+    left.set(xlabel="epoch", ylabel=ROBUST, title=f"{len(scores)} random configurations")
     right.plot(list(found), list(found.values()), marker="o")
     right.set(xlabel="epoch", ylabel="Spearman", ylim=(-0.1, 1.05), title="rank correlation with the last score")
     figure.savefig(flags.out.with_suffix(".png"))

@@ -58,11 +58,11 @@ def swept(arm: str, seed: int, flags: Sequence[str], folder: Path) -> dict[str, 
         raise SystemExit(done.stdout + done.stderr)
     sweep = Sweep.resumed({"name": "one", "storage": str(folder / "runs")}, {})
     record = Record.read(folder / "runs" / "one")
-    choice = Choice.of(record, sweep.settings.maximised, sweep.settings.preference)
+    choice = Choice.of(record, sweep.objectives, sweep.settings.preference)
     assert choice.finalist is not None
     finalist = exams(record, f"final-finalist-{choice.finalist:04d}-s")
     untuned = finalist if choice.finalist == 0 else exams(record, "final-ltsd-s")
-    scores = dict(zip(sweep.settings.maximised.names, mean(choice.found[choice.finalist]), strict=True))
+    scores = dict(zip(sweep.objectives.names, mean(choice.found[choice.finalist]), strict=True))
     return {
         **{"arm": arm, "seed": seed, "seconds": seconds, "trial": choice.finalist, "scores": scores},
         **{"params": record.proposals()[choice.finalist], "finalist": finalist, "untuned": untuned},

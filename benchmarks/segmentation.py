@@ -21,9 +21,8 @@ from machine import RESULTS, hardware, versions
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.evaluation.comparison import paired_overlap
-from ltsd.evaluation.map_exam import LOSSES, examine_maps
+from ltsd.evaluation.map_exam import examine_maps, read_exam
 from ltsd.evaluation.pixels import PixelCounts
-from ltsd.evaluation.pixels_on_disk import read_counts
 from ltsd.files import publishing
 from ltsd.markdown import percent, spread, table
 from ltsd.methods import METHODS
@@ -95,11 +94,8 @@ def leads_of(folder: Path, methods: Sequence[str], seeds: int) -> list[list[str]
 
 def counts_of(folder: Path, method: str, seed: int) -> dict[str, PixelCounts]:
     """The counts of a run, clean and in the worst case of the attacks."""
-    counts, _ = read_counts(folder / f"{method}-s{seed}.parquet")
-    worst, *others = (counts[name] for name in LOSSES)
-    for other in others:
-        worst = worst.worse_of(other)
-    return {"clean": counts["clean"], "worst": worst}
+    counts, _ = read_exam(folder / f"{method}-s{seed}.parquet")
+    return counts
 
 
 def main() -> None:

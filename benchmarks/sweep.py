@@ -27,7 +27,8 @@ from ltsd.config import Config
 from ltsd.files import publishing
 from sweeps.journal.record import Record
 from sweeps.settings.sweep import JOURNAL_FILE
-from sweeps.study.searcher import VALIDATED
+
+ROBUST = "val/robust_acc"
 
 HERE = Path(__file__).parent
 EPOCHS = Config.preset("digits").epochs
@@ -69,7 +70,7 @@ def search_here(trials: int, seed: int, folder: Path) -> Search:
         process.terminate()
     known = list(Record.read(journal).of_kind("trial"))
     found = [
-        (one.reported[EPOCHS] / 1000 - started, one.epochs[EPOCHS].values[VALIDATED])
+        (one.reported[EPOCHS] / 1000 - started, one.epochs[EPOCHS].values[ROBUST])
         for one in known
         if EPOCHS in one.epochs
     ]

@@ -245,11 +245,6 @@ class EvaluateConfig:
     every: int = knob(5, "validate every so many epochs, and after the last", at_least=1)
     steps: int = knob(20, "steps of each attack in validation; fewer than 20 are as much longer", at_least=1)
 
-    @property
-    def score(self) -> str:
-        """`val/robust_acc` in words."""
-        return f"worst of PGD-{self.steps}, CW-{self.steps}, LSA-{self.steps}"
-
 
 MethodKnobs = make_dataclass(
     "MethodKnobs",

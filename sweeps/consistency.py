@@ -30,7 +30,7 @@ class Views:
         check_stores(sweep.settings)
         self._said: list[str] = []
         self._stored = {
-            row: StoredStudy(study_storage_of(sweep, row), sweep.settings.maximised, self._said.append, row)
+            row: StoredStudy(study_storage_of(sweep, row), sweep.objectives, self._said.append, row)
             for row in sweep.searched
         }
         self.record = Record.read(self._folder)
@@ -71,22 +71,22 @@ class Views:
         found = agreement.repair(self._view, self.record)
         yield f"MLflow: {len(found)} of {len(self.record.jobs)} jobs were written again"
         choices = [self._choice(row) for row in self._sweep.searched]
-        results = finals.results(self.record, choices, self._sweep.settings.rows)
+        results = finals.results(self.record, choices, self._sweep.rows)
         kept = ("pictures/*.png", "table.md", REPORT)
         pictures = [path for pattern in kept for path in sorted(self._folder.glob(pattern))]
         at = max((known.ended for known in self.record.jobs.values()), default=int(time.time() * 1000))
-        numbers = report.metrics(self.record, self._study(), choices[0], results)
+        numbers = report.metrics(self.record, self._study(), choices[0], results, self._sweep.exam)
         self._view.finish(numbers, at, pictures, self._model())
         table = self._folder / "table.md"
         self._view.describe(note(self._sweep, table.read_text(encoding="utf-8") if table.exists() else RUNS))
         self._view.close("FINISHED" if finals.are_in(results, self._sweep.settings.trials) else "KILLED")
 
     def _study(self, row: str = "") -> Study:
-        return Study(self.record, self._sweep.base.seed, self._spaces[row], self._sweep.settings.maximised, row=row)
+        return Study(self.record, self._sweep.base.seed, self._spaces[row], self._sweep.objectives, row=row)
 
     def _choice(self, row: str = "") -> Choice:
         settings = self._sweep.settings
-        return Choice.of(self.record, settings.maximised, settings.preference, row)
+        return Choice.of(self.record, self._sweep.objectives, settings.preference, row)
 
     def _model(self) -> Job | None:
         return finals.finalist_model(self.record, self._choice())

@@ -10,7 +10,6 @@ import torch
 
 from ltsd.data import load_splits
 from ltsd.output import CLOSED
-from ltsd.tasks import check_task
 from sweeps.dispatch.dispatcher import Dispatcher, Listener
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.tuner import run_jobs
@@ -26,7 +25,7 @@ from sweeps.results.note import GrowingNote, note
 from sweeps.results.pictures import draw_sweep
 from sweeps.results.progress import Progress
 from sweeps.settings.sweep import Sweep
-from sweeps.startup import Parts, check_attacks, opened
+from sweeps.startup import Parts, check_runs, opened
 from sweeps.study.database import check_stores
 from sweeps.study.scheduler import rungs
 from sweeps.worker.teachers import TeacherStore
@@ -52,8 +51,7 @@ def run_sweep(sweep: Sweep) -> int:
     machines = Cluster(sweep.settings) if sweep.settings.ray_address else OwnMachine(sweep.settings)
     splits = load_splits(sweep.base.data, check=True)
     sweep = sweep.on(splits.fingerprint)
-    check_task(sweep.base, splits.train)
-    check_attacks(sweep.settings, splits.train.num_classes)
+    check_runs(sweep, splits.train)
     with sweep.claimed(), Progress() as progress, interrupted_by_signals(progress.asked):
         try:
             parts = opened(sweep, splits, machines, exchange, progress)
@@ -70,7 +68,7 @@ def run(parts: Parts) -> int:
     code, patience = 1, PATIENCE_INTERRUPTED_S
     try:
         store = TeacherStore(Path(sweep.settings.storage), parts.splits)
-        plan = Plan(sweep.settings, sweep.base, parts.searches, record, store, machines, exchange)
+        plan = Plan(sweep, parts.searches, record, store, machines, exchange)
         compared_at = rungs(sweep.base.epochs, sweep.base.evaluate.every)
         studies = [search.study for search in parts.searches]
         growing = GrowingNote(sweep, record, studies, tracker.describe)
@@ -114,10 +112,10 @@ def conclude(parts: Parts) -> int:
     sweep, record, studies = parts.sweep, parts.record, [search.study for search in parts.searches]
     settings, folder = sweep.settings, sweep.settings.folder
     choices = [Choice.of(record, study.objectives, settings.preference, study.row) for study in studies]
-    results = finals.results(record, choices, settings.rows)
-    led = report.leads(results)
+    results = finals.results(record, choices, sweep.rows)
+    led = report.leads(results, sweep.exam)
     searched = report.fronts(studies, choices) if settings.trials else []
-    tables = [*report.accuracies(sweep, results, finals.COLUMNS, parts.splits.finalists), *led, *searched]
+    tables = [*report.accuracies(sweep, results, sweep.exam.columns, parts.splits.finalists), *led, *searched]
     found = Found(
         sweep=sweep,
         record=record,
@@ -127,10 +125,10 @@ def conclude(parts: Parts) -> int:
         class_names=parts.splits.class_names,
         link=lambda key: report.address(sweep, parts.tracker.page(key)),
     )
-    paths = [*draw_sweep(studies[0], choices[0], results, folder), finals.write_table(tables, folder)]
+    paths = [*draw_sweep(studies[0], choices[0], results, sweep.exam, folder), finals.write_table(tables, folder)]
     paths += written_report(found, parts.progress)
     write_cards(record, choices[0], parts.splits)
-    numbers = report.metrics(record, studies[0], choices[0], results)
+    numbers = report.metrics(record, studies[0], choices[0], results, sweep.exam)
     parts.tracker.finish(numbers, paths, finals.finalist_model(record, choices[0]))
     parts.tracker.describe(note(sweep, "\n".join(tables)))
     for line in report.conclusion(sweep, parts.splits, record, studies, choices, results, [*searched, *led], paths):

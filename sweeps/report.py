@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     settings, record, splits = sweep.settings, Record.read(sweep.settings.folder), load_splits(sweep.base.data)
     spaces = {row: sweep_space(sweep, splits.imbalance_ratio, row) for row in sweep.searched}
-    studies = [Study(record, sweep.base.seed, space, settings.maximised, row=row) for row, space in spaces.items()]
+    studies = [Study(record, sweep.base.seed, space, sweep.objectives, row=row) for row, space in spaces.items()]
     choices = [Choice.of(record, study.objectives, settings.preference, study.row) for study in studies]
     view = MlflowView.of(sweep, splits, {})
     with contextlib.suppress(UserError):  # the report lacks its links then
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record=record,
         studies=studies if settings.trials else [],
         choices=choices if settings.trials else [],
-        results=results(record, choices, settings.rows),
+        results=results(record, choices, sweep.rows),
         class_names=splits.class_names,
         link=lambda key: address(sweep, view.page(key)),
     )

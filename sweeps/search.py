@@ -13,10 +13,14 @@ knobs of the groups in --search.
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from ltsd.config import Config
+from ltsd.data.sources import NAMED, load_source
 from ltsd.errors import UserError
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
+from ltsd.knobs import Value
+from ltsd.tasks import fitting
 from sweeps.machines.environment import remedy, require_packages
 from sweeps.machines.supervisor import StillbornError, supervised
 from sweeps.settings.flags import Settings
@@ -56,7 +60,21 @@ def read_flags(arguments: Sequence[str] | None) -> Sweep:
         from sweeps.journal.journal_backup import fetch  # takes seconds to import, as the driver does
 
         fetch(given)
-    return Sweep.resumed(given, fixed) if parsed.resume else Sweep.new(given, fixed)
+    return Sweep.resumed(given, fixed) if parsed.resume else begun(given, fixed)
+
+
+def begun(given: dict[str, Any], fixed: dict[str, Value]) -> Sweep:
+    """Return a new sweep; a task that is not fixed is that of the labels of its source.
+
+    Raises:
+        UserError: as `Sweep.new` and `load_source`.
+    """
+    sweep = Sweep.new(given, fixed)
+    data = sweep.base.data
+    if "task" in fixed or data.source in NAMED:
+        return sweep
+    task = fitting(load_source(data, check=False).train.labels)
+    return sweep if task == sweep.base.task else Sweep.new(given, fixed | {"task": task})
 
 
 def command() -> int:

@@ -10,8 +10,9 @@ from functools import partial
 from optuna.distributions import BaseDistribution
 
 from ltsd.data import Splits, load_splits
+from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluation.exam import check_classes
+from ltsd.tasks import check_task
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.record import Record, open_mended
@@ -22,7 +23,7 @@ from sweeps.results import report
 from sweeps.results.knowledge import points_known
 from sweeps.results.note import note
 from sweeps.results.progress import Progress
-from sweeps.settings.flags import AUTO, Settings
+from sweeps.settings.flags import AUTO
 from sweeps.settings.sweep import Sweep
 from sweeps.study.database import study_storage_of
 from sweeps.study.export import StudyExport
@@ -50,17 +51,21 @@ class Parts:
     progress: Progress
 
 
-def check_attacks(settings: Settings, num_classes: int) -> None:
-    """Check, before anything is trained, that the final attacks can run on so many classes.
+def check_runs(sweep: Sweep, data: Split) -> None:
+    """Check, before anything is trained, that every row fits the data, and that the final attacks can run on as many
+    classes.
 
     Raises:
-        UserError: one cannot.
+        UserError: one does not, or cannot.
     """
-    asked = {"--final-attack": settings.final_attack} if settings.trials else {}
-    asked |= {"--reference-attack": settings.reference_attack} if settings.rows else {}
+    for row in ("", *sweep.rows):
+        check_task(sweep.base_of(row), data)
+    finalist, reference = sweep.attacks
+    asked = {"--final-attack": finalist} if sweep.settings.trials else {}
+    asked |= {"--reference-attack": reference} if sweep.rows else {}
     for flag, ensemble in asked.items():
         try:
-            check_classes(ensemble, num_classes)
+            sweep.exam.check(ensemble, data.num_classes)
         except UserError as error:
             raise UserError(f"{flag} {ensemble}: {error}") from None
 
@@ -142,7 +147,7 @@ def search_of(
     known before come next.
     """
     base = sweep.base_of(row)
-    study = Study(record, base.seed, space, sweep.settings.maximised, sweep.settings.preference, row)
+    study = Study(record, base.seed, space, sweep.objectives, sweep.settings.preference, row)
     if space and sweep.settings.trials:
         for point in (published_defaults(base, imbalance_ratio, space), *([] if row else sweep.points)):
             study.enqueue(point)

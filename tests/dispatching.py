@@ -84,7 +84,7 @@ class Process:
         searches = tuple(search_of(sweep, row, self.record, space, ratio) for row, space in spaces.items())
         self.studies = [search.study for search in searches]
         store = TeacherStore(Path(sweep.settings.storage), splits)
-        self.plan = Plan(sweep.settings, sweep.base, searches, self.record, store, self.room, exchange)
+        self.plan = Plan(sweep, searches, self.record, store, self.room, exchange)
         self.dispatcher = Dispatcher(self.plan, self.record, self.studies, rungs, self.room, exchange, listeners)
         self._asked = 0
 

@@ -13,8 +13,9 @@ from sweeps.journal.jobs import Job, Report, rank
 from sweeps.journal.record import Record
 from sweeps.results.confirm import chosen, contenders, ends, scores
 from sweeps.settings.objectives import Objectives, Preference
-from sweeps.study.searcher import VALIDATED
 from sweeps.tracking.points import best_and_final, expected
+
+SCORE = "val/robust_acc"
 
 NAN = math.nan
 
@@ -132,11 +133,11 @@ def test_the_best_epoch_is_one_with_a_number_and_what_is_not_finite_is_no_measur
     record, job = Record.open(tmp_path), Job("trial", "trial-0000", Config(), "train", str(tmp_path))
     record.started(job, 0)
     for epoch, score in enumerate((NAN, 0.5, 0.75, 0.25), 1):
-        record.reported(job, Report(epoch, values={VALIDATED: score, "train/kl_loss": math.inf}))
+        record.reported(job, Report(epoch, values={SCORE: score, "train/kl_loss": math.inf}))
     record.ended(job, "done", "")
     told = {point.name: point.value for point in best_and_final(record.jobs[job.key])}
     assert told == {"best/epoch": 3, "best/robust_acc": 0.75, "final/robust_acc": 0.25}
     assert {(point.name, point.step) for point in expected(record.jobs[job.key])} == {
-        *((VALIDATED, epoch) for epoch in (2, 3, 4)),
+        *((SCORE, epoch) for epoch in (2, 3, 4)),
         *((name, 4) for name in told),
     }

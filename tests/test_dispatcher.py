@@ -19,11 +19,12 @@ from sweeps.journal.exchange import SharedFolder
 from sweeps.journal.jobs import BEGINS, Job, Kind, Report
 from sweeps.journal.record import JobRecord, Record
 from sweeps.machines.machine import OwnMachine
-from sweeps.study.searcher import VALIDATED
+
+ROBUST = "val/robust_acc"
 
 
 def epoch(number: int, score: float = 0.5) -> Report:
-    return Report(number, values={VALIDATED: score, "val/tail_robust_acc": score})
+    return Report(number, values={ROBUST: score, "val/tail_robust_acc": score})
 
 
 def begins(*past: Report, host: str = HOST) -> Report:
@@ -64,7 +65,7 @@ ENDINGS: list[tuple[Kind, tuple[Report, ...], str, str]] = [
     ("trial", (Report(0, failure="no memory"),), "failed", "no memory"),
     ("trial", (begins(), epoch(1), Report(0, failure="it diverged")), "failed", "it diverged"),
     *(
-        ("trial", (begins(), epoch(1), epoch(2, none)), "failed", f"its last {VALIDATED} is {none}, which cannot be")
+        ("trial", (begins(), epoch(1), epoch(2, none)), "failed", f"its last {ROBUST} is {none}, which cannot be")
         for none in (math.nan, math.inf)
     ),
     ("teacher", (begins(), epoch(1)), "done", ""),

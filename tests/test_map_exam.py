@@ -110,7 +110,7 @@ def test_answers_that_are_not_finite_are_told_and_count_as_wrong(model: nn.Modul
 
 
 def test_an_ensemble_of_attacks_on_one_label_an_image_is_refused(model: nn.Module, test: Split) -> None:
-    with pytest.raises(UserError, match="--attack standard: attacks one label an image"):
+    with pytest.raises(UserError, match=r"AutoAttack attacks one label an image, .* choose none"):
         next(iter(examine_maps(model, test, COUNTS, ATTACK, "standard")))
 
 

@@ -18,10 +18,8 @@ from sweeping import command, mlflow_runs
         (("--data.imbalance-ratio", "0.5"), "it is n_max / n_min"),
         (("--data", "no/such/place"), "no such file or folder"),
         (("--gpus-per-trial", "1"), "this machine has"),
-        (
-            ("--data", "digits-scenes"),
-            "--task segmentation: a sweep searches classification alone; train one",
-        ),
+        (("--data", "digits-scenes", "--final-attack", "standard"), "AutoAttack attacks one label an image"),
+        (("--data", "digits-scenes", "--references", "reat"), "--method reat: compares the features of whole images"),
         (("--data", "digits-scenes", "--task", "classification"), "digits-scenes has one for a pixel"),
         (("--resume", "--name", "never"), "there is no sweep in runs/never"),
         (("--storage", "file/below"), "cannot be used"),

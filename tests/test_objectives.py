@@ -64,7 +64,7 @@ def test_a_preference_is_bounds_and_weights() -> None:
             "--prefer tale>=0.6: 'tale' is not maximised; robust, tail by --objectives; did you mean",
         ),
         ("clean", "'clean' is not maximised"),
-        ("tail>=60", "60 is out of range: accuracies lie in [0, 1], write 0.6, not 60"),
+        ("tail>=60", "60 is out of range: scores lie in [0, 1], write 0.6, not 60"),
         ("tail>=much", "'much' is no number; write bounds as tail>=0.6, weights as robust+2*tail"),
         ("-1*tail", "'-1' is no number"),
         ("0*tail", "some weight must be above 0"),

@@ -14,7 +14,9 @@ from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import Record
 from sweeps.results.progress import Progress
 from sweeps.settings.objectives import Objectives
-from sweeps.study.searcher import VALIDATED, Study
+from sweeps.study.searcher import Study
+
+SCORE = "val/robust_acc"
 
 WIDTH, HEIGHT = 100, 30
 TAIL = "val/tail_robust_acc"
@@ -55,7 +57,7 @@ def test_the_view_is_there_while_jobs_run_and_gone_when_they_are_over(terminal: 
         study.ask()
         record.started(job, 0)
         progress.started(record.jobs[job.key])
-        record.reported(job, report := Report(job.config.epochs, values={VALIDATED: 0.625, TAIL: 0.5}))
+        record.reported(job, report := Report(job.config.epochs, values={SCORE: 0.625, TAIL: 0.5}))
         study.report(0, report.epoch, report.values)
         progress.reported(record.jobs[job.key], report)
         progress.say("a word beside it")
@@ -65,7 +67,7 @@ def test_the_view_is_there_while_jobs_run_and_gone_when_they_are_over(terminal: 
         record.ended(job, "done", "")
         study.finish(0, TrialState.COMPLETE)
         progress.ended(record.jobs[job.key])
-        told = ["a word beside it", f"trial-0000 done  {VALIDATED} 62.5%  {TAIL} 50.0%"]
+        told = ["a word beside it", f"trial-0000 done  {SCORE} 62.5%  {TAIL} 50.0%"]
         best = "best robust 62.5% (trial 0), tail 50.0% (trial 0)"
         headline = f"trials 1/1, finals 0/0, {best}, about 0:00 left"
         assert terminal.waited_for(lambda lines: lines == [*told, headline])

@@ -18,8 +18,10 @@ from torch import nn
 
 from ltsd.errors import UserError
 from ltsd.export import export_model
+from ltsd.models.unet import ChannelsLast
 from ltsd.predict import predict
-from sweeps.tracking.model import SERVED, SIGNATURE
+from ltsd.predict_maps import predict_maps
+from sweeps.tracking.model import SERVED, SIGNATURES
 
 NAMES = ("cat", "dog", "eel")
 SHAPES = ((1, 8, 8), (3, 8, 8), (3, 6, 10))
@@ -64,17 +66,21 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     network = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), len(NAMES)))
     nn.init.normal_(network[1].weight, std=0.2)
     network.eval().requires_grad_(False)
-    folder = tmp_path_factory.mktemp("model")
+    return network, served_from(tmp_path_factory.mktemp("model"), network, shape, "classification"), shape
+
+
+def served_from(folder: Path, network: nn.Module, shape: tuple[int, int, int], task: str) -> Any:
+    """A network as MLflow loads it from a folder."""
     about = {"config": {"method": "at"}, "class_names": NAMES, "shape": shape}
     export_model(network, about, "torch-export", folder / "network.pt2", torch.rand(3, *shape))
     mlflow.pyfunc.save_model(
         folder / "model",
         python_model=str(SERVED),
         artifacts={"network": str(folder / "network.pt2")},
-        signature=SIGNATURE,
+        signature=SIGNATURES[task],
         pip_requirements=["mlflow"],
     )
-    return network, mlflow.pyfunc.load_model(str(folder / "model")), shape
+    return mlflow.pyfunc.load_model(str(folder / "model"))
 
 
 def table(*images: bytes | None) -> pd.DataFrame:
@@ -98,6 +104,31 @@ def test_answers_are_those_of_predict(model: Model, tmp_path: Path) -> None:
         assert tuple(row.probabilities.values()) == pytest.approx(one.probabilities, abs=1e-6)
         assert row.probability == max(row.probabilities.values())
     assert len({one.probabilities for one in expected}) > len(files) / 2, "the network tells the images apart"
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_masks_are_those_of_predict(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    channels, height, width = shape
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(channels, len(NAMES), 3, padding=1), ChannelsLast()).eval().requires_grad_(False)
+    served = served_from(tmp_path, network, shape, "segmentation")
+    sizes = [(width, height)] + ([(31, 20), (3, 5)] if height == width else [])
+    files = [tmp_path / f"{number}-{kind}" for number in range(len(sizes)) for kind in KINDS]
+    for file in files:
+        number, kind = file.name.split("-")
+        file.write_bytes(KINDS[kind](*sizes[int(number)]))
+    expected = list(predict_maps(network, shape, map(str, files), attack=None))
+    found = served.predict(table(*(file.read_bytes() for file in files)))
+    assert list(found.columns) == ["mask", "shares"]
+    for row, one in zip(found.itertuples(), expected, strict=True):
+        mask = np.asarray(Image.open(io.BytesIO(row.mask)))
+        assert np.array_equal(mask, one.classes)
+        assert sum(row.shares.values()) == pytest.approx(1)
+        if mask.shape == (height, width):
+            assert [row.shares[name] for name in NAMES] == pytest.approx(
+                [(mask == c).mean() for c in range(len(NAMES))]
+            )
+    assert len({one.classes.tobytes() for one in expected}) > len(sizes), "the network tells the images apart"
 
 
 @pytest.mark.parametrize("model", SHAPES[:1], indirect=True, ids=str)

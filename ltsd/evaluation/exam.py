@@ -94,6 +94,16 @@ class ExamResult:
         """How many test images there are."""
         return len(self.correctness["clean"].labels)
 
+    @property
+    def measured(self) -> int:
+        """How often the whole test set was measured so far."""
+        return len(self.correctness)
+
+    @property
+    def diverged(self) -> str:
+        """A description of images whose answer is not finite; "" for none."""
+        return unanswered(self.correctness.values(), "test images")
+
     def values(self) -> dict[str, float]:
         """The metrics `test/*`; head, medium, tail and worst class are under PGD-20, as robust_acc is."""
         metrics = validation_metrics(self.accuracies["clean"], self.accuracies["pgd20"])

@@ -1,14 +1,13 @@
-"""The exam of every task, and what all have in common."""
+"""The exam of every task, what all have in common, and how their numbers are told."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ltsd.evaluation import exam, map_exam
+from ltsd.evaluation.comparison import Difference, paired_difference, paired_overlap
 from ltsd.evaluation.correctness import read_correctness
-from ltsd.evaluation.exam import examine
-from ltsd.evaluation.map_exam import examine_maps
-from ltsd.evaluation.pixels_on_disk import read_counts
 
 
 class Measured(Protocol):
@@ -45,6 +44,17 @@ class Examined(Protocol):
     def images(self) -> int:
         """How many test images there are."""
 
+    @property
+    def measured(self) -> int:
+        """How often the whole test set was measured so far."""
+
+    @property
+    def diverged(self) -> str:
+        """A description of images whose answer is not finite; "" for none."""
+
+    def values(self) -> dict[str, float]:
+        """Return the metrics `test/*`, fractions in [0, 1]."""
+
     def per_class(self) -> dict[str, list[float]]:
         """Return the scores of every class by attack."""
 
@@ -52,21 +62,128 @@ class Examined(Protocol):
         """Return everything that is told of the exam, as plain values."""
 
 
+class Comparison(Protocol):
+    """Compares models on the same test images; see `ltsd.evaluation.comparison`."""
+
+    def __call__(
+        self, ours: Sequence[Any], theirs: Sequence[Any], *, classes: Sequence[int] | None, seed: int
+    ) -> Difference:
+        """Return the mean difference of the balanced score, ours minus theirs, with its interval."""
+
+
 @dataclass(frozen=True)
 class Exam:
-    """The exam of a task.
+    """The exam of a task, and how its numbers are told.
 
-    `examine` is called as `ltsd.evaluation.exam.examine`; `read` reads a file that it kept, or raises a UserError;
-    `score` is what its numbers are, in words.
+    Attributes:
+        examine: called as `ltsd.evaluation.exam.examine`.
+        check: (ensemble, number of classes) -> None; raises a UserError if the ensemble cannot attack such a model.
+        ensembles: of a sweep's finalist and of its references, if the user names none.
+        read: (file that it kept) -> what was measured by attack, and a fingerprint; raises a UserError.
+        compare: compares what was measured under an attack.
+        score: what its numbers are, in words.
+        mean_score: what their means over classes are, in words.
+        attacks: titles by attack, the weakest first.
+        columns: metrics by the title of their column.
+        shown: the columns of a short table.
+        clean: the columns of clean images, of all classes and of the tail.
+        robust: the columns under attacks, of all classes and of the tail, the strongest attack first.
+        leads: by column, the attack in a file that was kept, and the group of classes, "" for all.
+        has_card: whether `ltsd.model_card` can tell of it.
     """
 
     examine: Callable[..., Iterator[tuple[str, Examined]]]
-    read: Callable[[Path], object]
+    check: Callable[[str, int], None]
+    ensembles: tuple[str, str]
+    read: Callable[[Path], tuple[Mapping[str, Any], str]]
+    compare: Comparison
     score: str
+    mean_score: str
+    attacks: Mapping[str, str]
+    columns: Mapping[str, str]
+    shown: Sequence[str]
+    clean: tuple[str, str]
+    robust: Sequence[tuple[str, str]]
+    leads: Mapping[str, tuple[str, str]]
+    has_card: bool
 
 
-EXAMS: Mapping[str, Exam] = {
-    "classification": Exam(examine, read_correctness, "accuracies"),
-    "segmentation": Exam(examine_maps, read_counts, "IoU"),
-}
+CLASSIFICATION = Exam(
+    examine=exam.examine,
+    check=exam.check_classes,
+    ensembles=("standard", "apgd-ce+t"),
+    read=read_correctness,
+    compare=paired_difference,
+    score="accuracies",
+    mean_score="class-balanced accuracy",
+    attacks=exam.TITLES,
+    columns={
+        "clean": "test/clean_acc",
+        "tail clean": "test/tail_clean_acc",
+        "PGD-20": "test/pgd20_acc",
+        "head PGD-20": "test/head_robust_acc",
+        "medium PGD-20": "test/medium_robust_acc",
+        "tail PGD-20": "test/tail_robust_acc",
+        "worst class PGD-20": "test/worst_class_robust_acc",
+        "CW-20": "test/cw20_acc",
+        "LSA-20": "test/ls20_acc",
+        "corruption": "test/corruption_acc",
+        "tail corruption": "test/tail_corruption_acc",
+        "AutoAttack": "test/aa_acc",
+        "tail AA": "test/tail_aa_acc",
+        "APGD-CE+T": "test/apgd_ce_t_acc",
+    },
+    shown=(
+        *("clean", "tail clean", "PGD-20", "tail PGD-20", "CW-20", "corruption"),
+        *("AutoAttack", "tail AA", "APGD-CE+T"),
+    ),
+    clean=("clean", "tail clean"),
+    robust=(("AutoAttack", "tail AA"), ("PGD-20", "tail PGD-20")),
+    leads={
+        "clean": ("clean", ""),
+        "tail clean": ("clean", "tail"),
+        "PGD-20": ("pgd20", ""),
+        "tail PGD-20": ("pgd20", "tail"),
+        # Square is the last attack of AutoAttack.
+        "AutoAttack": ("square", ""),
+        "tail AA": ("square", "tail"),
+    },
+    has_card=True,
+)
+WORST = map_exam.TITLES[map_exam.WORST]
+SEGMENTATION = Exam(
+    examine=map_exam.examine_maps,
+    check=map_exam.check_ensemble,
+    ensembles=("none", "none"),
+    read=map_exam.read_exam,
+    compare=paired_overlap,
+    score="IoU",
+    mean_score="mean IoU over classes",
+    attacks=map_exam.TITLES,
+    columns={
+        "clean": "test/clean_miou",
+        "tail clean": "test/tail_clean_miou",
+        "PGD-20": "test/pgd20_miou",
+        "SegPGD-20": "test/segpgd20_miou",
+        WORST: "test/robust_miou",
+        f"head {WORST}": "test/head_robust_miou",
+        f"medium {WORST}": "test/medium_robust_miou",
+        f"tail {WORST}": "test/tail_robust_miou",
+        "worst class": "test/worst_class_robust_miou",
+        "corruption": "test/corruption_miou",
+        "tail corruption": "test/tail_corruption_miou",
+    },
+    shown=("clean", "tail clean", "PGD-20", WORST, f"tail {WORST}", "corruption"),
+    clean=("clean", "tail clean"),
+    robust=((WORST, f"tail {WORST}"),),
+    leads={
+        "clean": ("clean", ""),
+        "tail clean": ("clean", "tail"),
+        "PGD-20": ("pgd20", ""),
+        WORST: (map_exam.WORST, ""),
+        f"tail {WORST}": (map_exam.WORST, "tail"),
+    },
+    has_card=False,
+)
+EXAMS: Mapping[str, Exam] = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
 """By task."""

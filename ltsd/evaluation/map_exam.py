@@ -1,7 +1,7 @@
 """The exam of a finished segmentation model on the test set: five attacks and their worst case, corruptions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +17,10 @@ from ltsd.errors import UserError
 from ltsd.evaluation.correctness import fingerprint_of
 from ltsd.evaluation.corruptions import VARIANTS, corrupted
 from ltsd.evaluation.evaluate import eval_mode, not_finite
+from ltsd.evaluation.exam import ENSEMBLE_TITLE
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
 from ltsd.evaluation.pixels import Overlap, PixelCounts, mean_overlap, overlap_metrics
-from ltsd.evaluation.pixels_on_disk import counts_kept, write_counts
+from ltsd.evaluation.pixels_on_disk import counts_kept, read_counts, write_counts
 from ltsd.models.frozen import frozen
 
 STEPS = 20
@@ -44,6 +45,9 @@ TITLES = {
 }
 
 
+WORST = "worst"
+"""The name of the worst case of LOSSES, image by image."""
+
 Measures = dict[str, Callable[[], PixelCounts]]
 
 
@@ -66,23 +70,33 @@ class MapExamResult:
         attacked = [counts[name] for name in LOSSES if name in counts]
         known = {name: counts[name] for name in TITLES if name in counts}
         if attacked:
-            known["worst"] = reduce(PixelCounts.worse_of, attacked)
+            known[WORST] = reduce(PixelCounts.worse_of, attacked)
         overlaps = {name: Overlap.of(one, class_counts) for name, one in known.items()}
         corrupted = [Overlap.of(counts[variant], class_counts) for variant in VARIANTS if variant in counts]
         if corrupted:
             overlaps["corruption"] = mean_overlap(corrupted)
-        finite = reduce(torch.logical_and, (one.finite for one in counts.values()))
-        told = not_finite(int((~finite).sum()), len(finite), "test images")
-        return cls(overlaps, counts, (f"{told}: these pixels count as wrong",) if told else ())
+        found = cls(overlaps, counts, ())
+        return replace(found, doubts=(f"{found.diverged}: these pixels count as wrong",) if found.diverged else ())
 
     @property
     def images(self) -> int:
         """How many test images there are."""
         return len(self.counts["clean"].finite)
 
+    @property
+    def measured(self) -> int:
+        """How often the whole test set was measured so far."""
+        return len(self.counts)
+
+    @property
+    def diverged(self) -> str:
+        """A description of images whose answer is not finite; "" for none."""
+        finite = reduce(torch.logical_and, (one.finite for one in self.counts.values()))
+        return not_finite(int((~finite).sum()), len(finite), "test images")
+
     def values(self) -> dict[str, float]:
         """The metrics `test/*`; robust_miou and its groups are the worst case."""
-        metrics = overlap_metrics(self.accuracies["clean"], self.accuracies["worst"])
+        metrics = overlap_metrics(self.accuracies["clean"], self.accuracies[WORST])
         metrics |= {"clean_acc": self.counts["clean"].accuracy()}
         for name, overlap in self.accuracies.items():
             if name != "clean":
@@ -104,6 +118,32 @@ class MapExamResult:
             "recalls": self.counts["clean"].recall(),
             "doubts": list(self.doubts),
         }
+
+
+def check_ensemble(ensemble: str, num_classes: int) -> None:
+    """Check that no ensemble of attacks on one label an image is asked for.
+
+    Raises:
+        UserError: one is.
+    """
+    if ensemble != "none":
+        raise UserError(
+            f"{ENSEMBLE_TITLE[ensemble]} attacks one label an image, and label maps are under five attacks anyway; "
+            "choose none"
+        )
+
+
+def read_exam(path: Path) -> tuple[dict[str, PixelCounts], str]:
+    """Return the counts that an exam kept, by attack, with their worst case if the exam came so far, and its
+    fingerprint.
+
+    Raises:
+        UserError: as `read_counts`.
+    """
+    counts, fingerprint = read_counts(path)
+    if counts.keys() >= LOSSES.keys():
+        counts[WORST] = reduce(PixelCounts.worse_of, (counts[name] for name in LOSSES))
+    return counts, fingerprint
 
 
 def examine_maps(
@@ -131,8 +171,7 @@ def examine_maps(
     Raises:
         UserError: an ensemble of attacks on one label an image.
     """
-    if ensemble != "none":
-        raise UserError(f"--attack {ensemble}: attacks one label an image; of label maps five attacks run anyway")
+    check_ensemble(ensemble, test.num_classes)
     conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
     fingerprint = fingerprint_of(model, test, conditions)
     known = counts_kept(keep, fingerprint) if keep is not None else {}

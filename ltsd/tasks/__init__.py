@@ -14,6 +14,16 @@ from ltsd.tasks.task import Task
 TASKS: Mapping[str, Task] = {"classification": classification.TASK, "segmentation": segmentation.TASK}
 
 
+def metric(config: Config, name: str) -> str:
+    """Return the name of a score in the measure of the task: `val/robust` is `val/robust_acc` in classification."""
+    return f"{name}_{TASKS[config.task].measure}"
+
+
+def validated(config: Config) -> str:
+    """Return what `val/robust_*` is, in words."""
+    return TASKS[config.task].validated(config.evaluate.steps)
+
+
 def fitting(labels: Tensor) -> str:
     """Return the name of the task that labels are for: int64 [N], one an image, or uint8 [N, H, W], one a pixel."""
     return next(name for name, task in TASKS.items() if task.label_dims == labels.ndim)

@@ -83,6 +83,11 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
     return Scores(values, per_class, unanswered([fgsm, *standing.values()], "images that it is validated on"))
 
 
+def validated(steps: int) -> str:
+    """Return what `robust_acc` is, in words."""
+    return f"worst of PGD-{steps}, CW-{steps}, LSA-{steps}"
+
+
 def show_attacked(
     model: nn.Module, split: Split, class_names: Sequence[str], *, eps: float, step_size: float, steps: int
 ) -> "Figure":
@@ -115,6 +120,7 @@ TASK = Task(
     radius=radius,
     teacher_split=teacher_split,
     validate=validate,
+    validated=validated,
     show_attacked=show_attacked,
     attacked_hint="clean, attacked with PGD-20, and the perturbation",
     show_data=show_data,

@@ -99,6 +99,11 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
     return Scores(values, {"clean": clean.iou(), "robust": worst.iou()}, told)
 
 
+def validated(steps: int) -> str:
+    """Return what `robust_miou` is, in words."""
+    return f"worst of PGD-{steps}, SegPGD-{steps}, balanced-{steps}"
+
+
 def show_attacked(
     model: nn.Module, split: Split, class_names: Sequence[str], *, eps: float, step_size: float, steps: int
 ) -> "Figure":
@@ -131,6 +136,7 @@ TASK = Task(
     radius=radius,
     teacher_split=teacher_split,
     validate=validate,
+    validated=validated,
     show_attacked=show_attacked,
     attacked_hint="the image, its labels, the answer, the image attacked with PGD-20, and the answer to that",
     show_data=show_data,

@@ -84,6 +84,7 @@ class Task:
             to the images.
         teacher_split: (training split, gamma, seed) -> D_B, the balanced training set of the teacher.
         validate: see `Validation`.
+        validated: (steps of each attack) -> what its `robust_*` is, in words.
         show_attacked: see `AttackedPicture`.
         attacked_hint: what that picture shows, in words.
         show_data: (split, class names) -> a picture of a few images of every class.
@@ -103,6 +104,7 @@ class Task:
     radius: Callable[[Tensor, Tensor], Tensor]
     teacher_split: Callable[[Split, float, int], Split]
     validate: Validation
+    validated: Callable[[int], str]
     show_attacked: AttackedPicture
     attacked_hint: str
     show_data: Callable[[Split, Sequence[str]], "Figure"]

@@ -159,7 +159,7 @@ class Dispatcher(Searcher):
         """Put the report on disk first, then tell the listeners."""
         job = running.job
         news = self._record.reported(job, report)
-        if news and job.kind == "trial" and is_scored(report):
+        if news and job.kind == "trial" and is_scored(job, report):
             self._studies[job.row].report(trial_number(job), report.epoch, report.values)
         if news or report.phase != "train":
             for listener in self._listeners:

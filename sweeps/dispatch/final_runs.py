@@ -5,22 +5,24 @@ from dataclasses import replace
 from ltsd.config import Config
 from sweeps.journal.jobs import Job
 from sweeps.settings.flags import Settings
-from sweeps.settings.rows import END, TUNED, overrides
+from sweeps.settings.rows import END, TUNED
+from sweeps.settings.sweep import Sweep
 
 
-def jobs_of_trial(row: str, trial: int, config: Config, settings: Settings) -> list[Job]:
+def jobs_of_trial(row: str, trial: int, config: Config, sweep: Sweep) -> list[Job]:
     """Return the final runs of a trial's configuration, one a seed, on the complete training set; ends of the front get
     the exam of a reference.
     """
-    exam = settings.reference_attack if row.startswith(END) else settings.final_attack
+    of_finalist, of_reference = sweep.attacks
+    exam = of_reference if row.startswith(END) else of_finalist
     of_search = row.removeprefix(TUNED) if row.startswith(TUNED) else ""
-    return _jobs(f"{row}-{trial:04d}", config, exam, settings, of_search)
+    return _jobs(f"{row}-{trial:04d}", config, exam, sweep.settings, of_search)
 
 
-def reference_jobs(base: Config, settings: Settings) -> list[Job]:
+def reference_jobs(sweep: Sweep) -> list[Job]:
     """Return the final runs of the reference rows on the same splits and seeds, seed by seed."""
-    exam = settings.reference_attack
-    by_row = [_jobs(row, base.override(overrides(row)), exam, settings) for row in settings.rows]
+    _, exam = sweep.attacks
+    by_row = [_jobs(row, sweep.base_of(row), exam, sweep.settings) for row in sweep.rows]
     return [job for of_seed in zip(*by_row, strict=True) for job in of_seed]
 
 

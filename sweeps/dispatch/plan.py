@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 
-from ltsd.config import Config
 from sweeps.dispatch import final_runs
 from sweeps.dispatch.stages import Stages
 from sweeps.dispatch.teaching import Teaching
@@ -10,7 +9,7 @@ from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
-from sweeps.settings.flags import Settings
+from sweeps.settings.sweep import Sweep
 from sweeps.study.search import Search
 from sweeps.worker.teachers import TeacherStore
 
@@ -24,23 +23,23 @@ class Plan:
 
     def __init__(
         self,
-        settings: Settings,
-        base: Config,
+        sweep: Sweep,
         searches: Sequence[Search],
         record: Record,
         store: TeacherStore,
         machines: Machines,
         exchange: Exchange,
     ) -> None:
+        settings, base = sweep.settings, sweep.base
         self._teaching = Teaching(store, settings.folder.absolute(), exchange)
         self._references: list[Job] = []
-        left = [job for job in final_runs.reference_jobs(base, settings) if not record.is_done(job)]
+        left = [job for job in final_runs.reference_jobs(sweep) if not record.is_done(job)]
         self._searches: list[Stages] = []
         for search in searches if settings.trials else ():
             untuned = [job for job in left if final_runs.is_of_row(job, search.row or base.method)]
             left = [job for job in left if job not in untuned]
             stages = Stages(
-                settings,
+                sweep,
                 search,
                 record,
                 self._teaching,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ltsd.tasks import metric
 from sweeps.journal.jobs import Job, Kind, Report
 from sweeps.journal.record import Outcome
 from sweeps.study.searcher import VALIDATED, is_scored
@@ -45,6 +46,7 @@ class Running:
             return "failed", f"{self.silent} workers in a row died without a report in between"
         if self.last.epoch < self.job.config.epochs or self.last.phase not in LAST_PHASES[self.job.kind]:
             return "failed", f"it ended after epoch {self.last.epoch} of {self.job.config.epochs}"
-        if self.job.kind == "trial" and not is_scored(self.last):
-            return "failed", f"its last {VALIDATED} is {self.last.values.get(VALIDATED)}, which cannot be compared"
+        if self.job.kind == "trial" and not is_scored(self.job, self.last):
+            score = metric(self.job.config, VALIDATED)
+            return "failed", f"its last {score} is {self.last.values.get(score)}, which cannot be compared"
         return ("reused" if self.last.phase == "reused" else "done"), ""

@@ -15,7 +15,7 @@ from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
 from sweeps.results import confirm, finals
 from sweeps.results.confirm import Choice
-from sweeps.settings.flags import Settings
+from sweeps.settings.sweep import Sweep
 from sweeps.study.search import Search
 from sweeps.study.searcher import Proposal
 
@@ -30,7 +30,7 @@ class Stages:
 
     def __init__(
         self,
-        settings: Settings,
+        sweep: Sweep,
         search: Search,
         record: Record,
         teaching: Teaching,
@@ -40,14 +40,14 @@ class Stages:
         machines: Machines,
         exchange: Exchange,
     ) -> None:
-        self._settings, self._folder = settings, settings.folder.absolute()
+        self._sweep, self._settings, self._folder = sweep, sweep.settings, sweep.settings.folder.absolute()
         self._search, self._study, self._record, self._teaching = search, search.study, record, teaching
         self._untuned, self._references = untuned, references
         self._machines, self._exchange = machines, exchange
         turns = [partial(self._confirmations, turn) for turn in range(confirm.SEEDS)]
         self._left: list[Callable[[], list[Job]]] = [*turns, self._finalists]
         self.waiting = [self._trial_job(proposal) for proposal in self._study.orphans()]
-        self.final_runs = len(untuned) + settings.final_seeds
+        self.final_runs = len(untuned) + sweep.settings.final_seeds
 
     @property
     def row(self) -> str:
@@ -90,7 +90,7 @@ class Stages:
         wanted = [
             job
             for row, trial in finals.chosen_rows(choice).items()
-            for job in jobs_of_trial(row, trial, self._config_of(trial), self._settings)
+            for job in jobs_of_trial(row, trial, self._config_of(trial), self._sweep)
         ]
         wanted = [self._teaching.taught(job) for job in wanted]
         untuned = [job for job in self._untuned if job.config not in [job.config for job in wanted]]

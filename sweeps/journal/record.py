@@ -19,6 +19,7 @@ from ltsd.checkpoint import load_checkpoint
 from ltsd.evaluation.evaluate import overfits_catastrophically
 from ltsd.files import publishing
 from ltsd.knobs import Value
+from ltsd.tasks import metric
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job, Report, history, newest_checkpoint
 from sweeps.settings.sweep import JOURNAL_FILE
@@ -61,8 +62,8 @@ class JobRecord:
         for nothing.
         """
         for epoch, report in self.epochs.items():
-            fgsm, pgd = (report.values.get(f"val/{name}_acc", 0.0) for name in ("fgsm", "pgd"))
-            if "val/pgd_acc" in report.values and overfits_catastrophically(fgsm, pgd):
+            fgsm, pgd = (report.values.get(metric(self.job.config, f"val/{name}")) for name in ("fgsm", "pgd"))
+            if fgsm is not None and pgd is not None and overfits_catastrophically(fgsm, pgd):
                 return f"catastrophic overfitting at epoch {epoch}: FGSM {100 * fgsm:.0f}%, PGD {100 * pgd:.0f}%"
         exam = self.result.exam if self.result is not None else None
         return "; ".join(exam.get("doubts", ())) if exam is not None else ""

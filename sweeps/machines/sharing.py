@@ -14,11 +14,11 @@ from ltsd.config import Config
 from ltsd.cuda_graphs import WARM_STEPS, stepper_for
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluation.evaluate import CHUNK, pgd_correctness
 from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.models.frozen import frozen
 from ltsd.state import TrainState
+from ltsd.tasks import TASKS
 from ltsd.train import train_epoch
 from sweeps.machines.machine import Machines
 from sweeps.worker.node_setup import Shipment
@@ -125,13 +125,12 @@ class Probe:
         return images / (time.perf_counter() - started)
 
     def _examine(self, data: Split) -> None:
-        """Run an attack step in float32 on as many images as validations and exams attack at a time: where training is
+        """Run attack steps in float32 on as many images as validations and exams attack at a time: where training is
         in bf16 on smaller batches, this takes the most memory.
         """
-        part, attack = data.select(data.rows[:CHUNK]).to(self._device), self._config.attack
-        pgd_correctness(
-            frozen(self._state.student), part, eps=attack.eps, step_size=attack.resolved_step_size, steps=1, seed=None
-        )
+        task = TASKS[self._config.task]
+        part = data.select(data.rows[: task.chunk]).to(self._device)
+        task.validate(frozen(self._state.student), part, data.class_counts(), self._config.attack, steps=1)
 
     def _epoch(self) -> int:
         train_epoch(self._config, self._stepper, self._state, self._data, self._teacher).means()

@@ -11,7 +11,8 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from ltsd.evaluation.exam import TITLES
+from ltsd.evaluation.exams import Exam
+from ltsd.tasks import metric
 from sweeps.journal.jobs import Kind, trial_key
 from sweeps.journal.record import JobRecord, Record
 from sweeps.results.confirm import DEFAULTS, Choice, mean
@@ -44,7 +45,7 @@ def front(study: Study, choice: Choice, link: Link) -> go.Figure:
     edge = sorted(study.front(), key=lambda trial: trial.values[0])
     _add_points(figure, edge, "front of the trials", run_of, color=BLUE, size=8, line=True)
     _add_confirmed(figure, complete, choice, run_of)
-    axes = [f"{name} accuracy, percent" for name in names]
+    axes = [f"{name}, percent" for name in names]
     return figure.update_layout(**LAYOUT, xaxis_title=axes[0], yaxis_title=axes[1], height=480)
 
 
@@ -152,7 +153,8 @@ def curves(record: Record, row: str, rungs: Sequence[int]) -> go.Figure:
     """Draw the validated epochs of every trial; vertical lines are the rungs at which trials are stopped."""
     figure = go.Figure()
     for known in record.of_kind("trial", row):
-        scored = [(epoch, one.values[VALIDATED]) for epoch, one in known.epochs.items() if VALIDATED in one.values]
+        score = metric(known.job.config, VALIDATED)
+        scored = [(epoch, one.values[score]) for epoch, one in known.epochs.items() if score in one.values]
         is_whole = known.outcome == "done"
         figure.add_scatter(
             x=[epoch for epoch, _ in scored],
@@ -168,32 +170,40 @@ def curves(record: Record, row: str, rungs: Sequence[int]) -> go.Figure:
     return figure.update_layout(**LAYOUT, xaxis_title="epoch", yaxis_title=f"{VALIDATED}, percent", height=420)
 
 
-def per_class(results: Results, class_names: Sequence[str]) -> go.Figure:
-    """Draw the recall of every class on the test set: clean faint, under the strongest common attack solid."""
-    figure, attack = go.Figure(), strongest(results)
+def per_class(results: Results, exam: Exam, class_measure: str, class_names: Sequence[str]) -> go.Figure:
+    """Draw the score of every class on the test set: clean faint, under the strongest common attack solid.
+
+    Args:
+        results: the exams by row.
+        exam: which exam they are of.
+        class_measure: what the score of a class is called.
+        class_names: in label order.
+    """
+    figure, attack = go.Figure(), strongest(results, exam)
     for number, (row, runs) in enumerate(results.items()):
         colour = LAYOUT["colorway"][number % len(LAYOUT["colorway"])]
         for name, opacity in (("clean", 0.35), (attack, 1.0)):
             figure.add_bar(
                 x=list(range(len(class_names))),
-                y=[100 * recall for recall in _recalls(runs, name)],
-                name=f"{title_of(row)}, {TITLES[name]}",
+                y=[100 * score for score in _scores(runs, name)],
+                name=f"{title_of(row)}, {exam.attacks[name]}",
                 marker_color=colour,
                 opacity=opacity,
                 offsetgroup=row,
                 visible=True if number < 2 else "legendonly",
             )
     axis = {"tickvals": list(range(len(class_names))), "ticktext": list(class_names), "title": "class"}
-    return figure.update_layout(**LAYOUT, xaxis=axis, yaxis_title="recall, percent", barmode="group", height=420)
+    title = f"{class_measure}, percent"
+    return figure.update_layout(**LAYOUT, xaxis=axis, yaxis_title=title, barmode="group", height=420)
 
 
-def strongest(results: Results) -> str:
-    """Return the last of the exam's attacks, in its order, under which every row was measured."""
+def strongest(results: Results, exam: Exam) -> str:
+    """Return the last of an exam's attacks, in its order, under which every row was measured."""
     common = set.intersection(*(set(run.exam["per_class"]) for runs in results.values() for run in runs))
-    return [name for name in TITLES if name in common][-1]
+    return [name for name in exam.attacks if name in common][-1]
 
 
-def _recalls(runs: Sequence[Examined], attack: str) -> list[float]:
+def _scores(runs: Sequence[Examined], attack: str) -> list[float]:
     return [fmean(of_class) for of_class in zip(*(run.exam["per_class"][attack] for run in runs), strict=True)]
 
 

@@ -5,34 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ltsd.evaluation.exams import Exam
 from ltsd.files import publishing
 from ltsd.markdown import percent, spread
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Record
 from sweeps.results.confirm import Choice
 from sweeps.settings.rows import END, FINALIST, TUNED, title_of
-
-COLUMNS = {
-    "clean": "test/clean_acc",
-    "tail clean": "test/tail_clean_acc",
-    "PGD-20": "test/pgd20_acc",
-    "head PGD-20": "test/head_robust_acc",
-    "medium PGD-20": "test/medium_robust_acc",
-    "tail PGD-20": "test/tail_robust_acc",
-    "worst class PGD-20": "test/worst_class_robust_acc",
-    "CW-20": "test/cw20_acc",
-    "LSA-20": "test/ls20_acc",
-    "corruption": "test/corruption_acc",
-    "tail corruption": "test/tail_corruption_acc",
-    "AutoAttack": "test/aa_acc",
-    "tail AA": "test/tail_aa_acc",
-    "APGD-CE+T": "test/apgd_ce_t_acc",
-}
-SHOWN = (
-    *("clean", "tail clean", "PGD-20", "tail PGD-20", "CW-20", "corruption"),
-    *("AutoAttack", "tail AA", "APGD-CE+T"),
-)
-"""What is shown at the end of a sweep; the table in its folder has every column."""
 
 
 def chosen_rows(choice: Choice) -> dict[str, int]:
@@ -99,12 +78,12 @@ def summary(runs: Sequence[Examined], metric: str) -> tuple[float, float | None]
     return spread(values) if values else None
 
 
-def table(results: Results, titles: Iterable[str]) -> list[list[str]]:
-    """Return header and rows as text: percent, mean ± standard deviation over seeds. Empty columns are left out; a row
-    that lacks seeds says so.
+def table(results: Results, exam: Exam, titles: Iterable[str]) -> list[list[str]]:
+    """Return header and rows as text, in the columns `titles` of an exam: percent, mean ± standard deviation over
+    seeds. Empty columns are left out; a row that lacks seeds says so.
     """
     seeds = max((len(runs) for runs in results.values()), default=0)
-    metrics = {title: COLUMNS[title] for title in titles}
+    metrics = {title: exam.columns[title] for title in titles}
     columns = {
         title: metric for title, metric in metrics.items() if any(summary(runs, metric) for runs in results.values())
     }

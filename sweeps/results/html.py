@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
 from ltsd.errors import UserError
-from ltsd.evaluation.exam import TITLES
+from ltsd.evaluation.exams import Exam
 from ltsd.files import publishing
 from ltsd.tasks import TASKS
 from sweeps.journal.jobs import trial_key
@@ -113,25 +113,25 @@ def _sections(found: Found) -> Iterator[tuple[str, str, str]]:
 
 
 def _final_sections(found: Found) -> Iterator[tuple[str, str, str]]:
-    results = found.results
+    results, exam, task = found.results, found.sweep.exam, TASKS[found.sweep.base.task]
     if not results:
         yield "Test set", "", "<p>No final run is over yet.</p>"
         return
-    accuracies = _table(finals.table(results, finals.COLUMNS))
-    yield "Test set", "Class-balanced accuracy in percent, mean ± standard deviation over seeds.", accuracies
+    hint = f"{exam.mean_score[0].upper()}{exam.mean_score[1:]} in percent, mean ± standard deviation over seeds."
+    yield "Test set", hint, _table(finals.table(results, exam, exam.columns))
     hint = "The same test images, in points, with the 95% interval of a paired bootstrap over images and seeds."
-    yield "Leads", hint, _leads(results)
-    attack = TITLES[charts.strongest(results)]
-    hint = f"Recall on the test set: faint on clean images, solid under {attack}. Click the legend to show other rows."
-    yield "Classes", hint, _figure(charts.per_class(results, found.class_names))
+    yield "Leads", hint, _leads(results, exam)
+    attack, score = exam.attacks[charts.strongest(results, exam)], task.class_measure
+    hint = f"Their {score} on the test set: faint on clean images, solid under {attack}. Click the legend for others."
+    yield "Classes", hint, _figure(charts.per_class(results, exam, score, found.class_names))
     if model := finals.finalist_model(found.record, found.choices[0]) if found.choices else None:
-        hint = f"Images as the finalist sees them: {TASKS[found.sweep.base.task].attacked_hint}."
+        hint = f"Images as the finalist sees them: {task.attacked_hint}."
         yield "Attacked images", hint, _picture(model.pictures / "attacked_images.png")
 
 
-def _leads(results: Results) -> str:
+def _leads(results: Results, exam: Exam) -> str:
     try:
-        rows = differences(results, baseline(results))
+        rows = differences(results, exam, baseline(results))
     except UserError as error:  # the other numbers are on record all the same
         return f"<p>{escape(str(error))}</p>"
     return _table(rows) if rows else ""

@@ -53,7 +53,7 @@ def _points_of(sweep: Sweep, source: str) -> Iterator[tuple[Point, Point]]:
         return
     earlier = Sweep.resumed({"name": source, "storage": sweep.settings.storage}, {}, remedy="name one by --start-from")
     record = Record.read(earlier.settings.folder)
-    choice = Choice.of(record, earlier.settings.maximised, earlier.settings.preference)
+    choice = Choice.of(record, earlier.objectives, earlier.settings.preference)
     means = {number: confirm.mean(scores) for number, scores in confirm.confirmed(choice.found).items()}
     best = sorted(means, key=lambda number: choice.preference.key(means[number], means.get(DEFAULTS, ())), reverse=True)
     best = [number for number in best if number != DEFAULTS][:POINTS]

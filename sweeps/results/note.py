@@ -71,7 +71,7 @@ def command(sweep: Sweep) -> str:
 def _asked(sweep: Sweep) -> str:
     base, settings = sweep.base, sweep.settings
     if not settings.trials:
-        return f"**{', '.join(settings.rows)}** compared on `{base.data.source}`."
+        return f"**{', '.join(sweep.rows)}** compared on `{base.data.source}`."
     rivals = [row for row in sweep.searched if row]
     tuned = f"; {', '.join(rivals)} tuned alike" if rivals else ""
     return (

@@ -11,6 +11,7 @@ import optuna
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
+from ltsd.evaluation.exams import Exam
 from ltsd.files import publishing
 from sweeps.results.confirm import DEFAULTS, Choice, mean
 from sweeps.results.finals import Results, summary
@@ -21,15 +22,10 @@ DPI = 160
 SLANT = 20
 GAP = (np.nan, np.nan)
 MARKERS = "osD^v*P"
-TRADED = {
-    "all classes": ("clean_acc", ("aa_acc", "pgd20_acc")),
-    "tail classes": ("tail_clean_acc", ("tail_aa_acc", "tail_robust_acc")),
-}
-ATTACKS = {"aa_acc": "AutoAttack", "tail_aa_acc": "AutoAttack", "pgd20_acc": "PGD-20", "tail_robust_acc": "PGD-20"}
-BARS = {"clean": "test/clean_acc", "PGD-20": "test/pgd20_acc", "tail PGD-20": "test/tail_robust_acc"}
+TRADED = ("all classes", "tail classes")
 
 
-def draw_sweep(study: Study, choice: Choice, results: Results, folder: Path) -> list[Path]:
+def draw_sweep(study: Study, choice: Choice, results: Results, exam: Exam, folder: Path) -> list[Path]:
     """Write the pictures that the study and the finals allow; return their paths."""
     matplotlib.use("Agg")
     complete, searched = study.trials(TrialState.COMPLETE), study.optuna
@@ -47,8 +43,8 @@ def draw_sweep(study: Study, choice: Choice, results: Results, folder: Path) -> 
             target_name=study.objectives.names[0],
         )
     if results:
-        drawn["finals"] = lambda: final_bars(results)
-        drawn["trade_off"] = lambda: trade_off(results)
+        drawn["finals"] = lambda: final_bars(results, exam)
+        drawn["trade_off"] = lambda: trade_off(results, exam)
     paths = []
     for name, draw in drawn.items():
         path = folder / "pictures" / f"{name}.png"
@@ -78,7 +74,7 @@ def front(study: Study, choice: Choice) -> Figure:
     for other, axes in enumerate(panels, 1):
         _show_search(axes, study, other)
         _show_confirmed(axes, choice, other)
-        axes.set(xlabel=f"{names[0]} accuracy, percent", ylabel=f"{names[other]} accuracy, percent")
+        axes.set(xlabel=f"{names[0]}, percent", ylabel=f"{names[other]}, percent")
         axes.grid(alpha=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small", frameon=False)
     return figure
@@ -133,33 +129,40 @@ def scores_over_time(study: Study) -> Figure:
     return figure
 
 
-def final_bars(results: Results) -> Figure:
-    """Draw clean, PGD-20 and tail PGD-20 accuracy on the test set: mean over seeds with standard deviation."""
+def final_bars(results: Results, exam: Exam) -> Figure:
+    """Draw the scores of clean images and under the attack of every run, all classes and tail: mean over seeds with
+    standard deviation.
+    """
     figure = Figure(figsize=(9, 4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / len(BARS)
-    for index, (title, metric) in enumerate(BARS.items()):
-        values = [summary(exams, metric) or (0.0, 0.0) for exams in results.values()]
+    bars = (exam.clean[0], *exam.robust[-1])
+    width = 0.8 / len(bars)
+    for index, title in enumerate(bars):
+        values = [summary(runs, exam.columns[title]) or (0.0, 0.0) for runs in results.values()]
         places = [row - 0.4 + (index + 0.5) * width for row in range(len(results))]
         axes.bar(places, [v[0] for v in values], width, yerr=[v[1] or 0.0 for v in values], label=title, capsize=3)
     axes.set_xticks(range(len(results)), [title_of(row) for row in results], rotation=SLANT)
-    axes.set(ylim=(0, 1), ylabel="class-balanced accuracy", title="test set")
+    axes.set(ylim=(0, 1), ylabel=exam.mean_score, title="test set")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize="small", frameon=False)
     return figure
 
 
-def trade_off(results: Results) -> Figure:
-    """Draw robust against clean accuracy, for all classes and tail classes: mean over seeds with standard deviation."""
+def trade_off(results: Results, exam: Exam) -> Figure:
+    """Draw robust against clean scores, for all classes and tail classes: mean over seeds with standard deviation. The
+    attack is the strongest under which all rows were measured.
+    """
     figure = Figure(figsize=(12, 5), dpi=DPI, layout="constrained")
-    for axes, (title, (clean, attacks)) in zip(figure.subplots(1, 2), TRADED.items(), strict=True):
-        robust = next(name for name in attacks if all(summary(runs, f"test/{name}") for runs in results.values()))
+    for axes, title, clean, attacks in zip(
+        figure.subplots(1, 2), TRADED, exam.clean, zip(*exam.robust, strict=True), strict=True
+    ):
+        robust = next(one for one in attacks if all(summary(runs, exam.columns[one]) for runs in results.values()))
         for index, (row, runs) in enumerate(results.items()):
-            x, y = summary(runs, f"test/{clean}"), summary(runs, f"test/{robust}")
+            x, y = summary(runs, exam.columns[clean]), summary(runs, exam.columns[robust])
             assert x is not None
             assert y is not None
             look = {"color": f"C{index % 10}", "marker": MARKERS[index % len(MARKERS)], "label": title_of(row)}
             axes.errorbar(x[0], y[0], xerr=x[1], yerr=y[1], linestyle="", capsize=2, elinewidth=0.8, **look)
-        axes.set(xlabel=f"clean accuracy, {title}", ylabel=f"{ATTACKS[robust]}, {title}", title=title)
+        axes.set(xlabel=clean, ylabel=robust, title=title)
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize="small")
     return figure

@@ -12,18 +12,19 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from ltsd.config import Config
+from ltsd.evaluation.exams import EXAMS
 from ltsd.output import discard_output
+from ltsd.tasks import metric
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import JobRecord
 from sweeps.settings.groups import GROUPS, searched_knobs
-from sweeps.study.searcher import VALIDATED, Study
+from sweeps.study.searcher import Study
 
 HEARTBEAT_S = 15.0
-SHOWN = (
-    *(VALIDATED, "val/tail_robust_acc", "confirm/robust_acc", "confirm/tail_robust_acc"),
-    *("test/pgd20_acc", "test/aa_acc", "test/tail_aa_acc"),
-)
-"""The metrics that are shown of a job, where it has them."""
+SCORES = ("val/robust", "val/tail_robust", "confirm/robust", "confirm/tail_robust")
+"""What is shown of a job, where it has it, without the measure of its task; beside that its robust scores on the test
+set.
+"""
 
 
 class Shown(Console):
@@ -102,7 +103,7 @@ class Progress:
         _, report, since = self._running.pop(job.key, (job, None, time.monotonic()))
         self._ended[job.kind] += 1
         self._seconds_of[job.kind].append(time.monotonic() - since)
-        score = "" if report is None else _score(report)
+        score = "" if report is None else _score(job, report)
         tail = "".join(f": {told}" for told in (known.reason, known.warning) if told)
         self.say(f"{job.key} {known.outcome}{tail}  {score}")
 
@@ -138,7 +139,7 @@ class Progress:
         for column in ("job", "where", "score", "knobs"):
             table.add_column(column, no_wrap=column != "knobs")
         for job, report, _ in self._at_work():
-            table.add_row(job.key, _where(job, report), "" if report is None else _score(report), _summary(job))
+            table.add_row(job.key, _where(job, report), "" if report is None else _score(job, report), _summary(job))
         return table
 
 
@@ -150,16 +151,18 @@ def _where(job: Job, report: Report | None) -> str:
     return report.phase
 
 
-def _score(report: Report) -> str:
-    names: dict[str, Callable[[float], str]] = dict.fromkeys(SHOWN, lambda value: f"{100 * value:.1f}%")
-    return "  ".join(f"{name} {show(report.values[name])}" for name, show in names.items() if name in report.values)
+def _score(job: Job, report: Report) -> str:
+    exam = EXAMS[job.config.task]
+    tested = [exam.columns[title] for pair in exam.robust for title in pair]
+    names = [*(metric(job.config, score) for score in SCORES), *tested]
+    return "  ".join(f"{name} {100 * report.values[name]:.1f}%" for name in names if name in report.values)
 
 
 def _summary(job: Job) -> str:
     config = job.config
     if job.kind == "teacher":
         return f"gamma={config.balance.teacher_gamma:g} seed={config.seed}"
-    known, usual = config.flatten(), Config.preset(config.data.source).flatten()
+    known, usual = config.flatten(), Config.preset(config.data.source, config.task).flatten()
     names = (name for name in searched_knobs(config.method, GROUPS) if known[name] != usual[name])
     return " ".join([config.method, *(f"{name.rpartition('.')[2]}={known[name]:.2g}" for name in names)])
 

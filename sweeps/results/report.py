@@ -10,8 +10,10 @@ from optuna.trial import TrialState
 from ltsd import markdown
 from ltsd.data import Splits, description
 from ltsd.errors import UserError
+from ltsd.evaluation.exams import Exam
 from ltsd.markdown import percent, spread
 from ltsd.precision import computes_in
+from ltsd.tasks import validated
 from sweeps.journal.record import Record
 from sweeps.machines.machine import Machines
 from sweeps.results import confirm, finals
@@ -20,7 +22,6 @@ from sweeps.results.finals import Results
 from sweeps.results.paired import baseline, differences
 from sweeps.settings.addresses import flag_of, given_again, without_password
 from sweeps.settings.flags import AUTO
-from sweeps.settings.objectives import MEASURED
 from sweeps.settings.rows import FINALIST, title_of
 from sweeps.settings.sweep import Sweep
 from sweeps.study.searcher import Study
@@ -34,7 +35,7 @@ def introduction(
 ) -> Iterator[str]:
     """Yield what is about to happen: the work, the data, the machine. `searched` are the knobs of each row."""
     settings, base = sweep.settings, sweep.base
-    work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(settings.rows)} compared"
+    work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(sweep.rows)} compared"
     shared = f", shared by {settings.shared}" if settings.shared else ""
     yield f"sweep {settings.name}: {work} on {base.data.source}, in {settings.folder}{shared}"
     yield from description.introduction(splits, base.data)
@@ -53,19 +54,19 @@ def introduction(
             yield f"trained: trials with PGD-{tried.attack.steps}, final runs with PGD-{base.attack.steps}"
 
 
-def metrics(record: Record, study: Study, choice: Choice, results: Results) -> dict[str, float]:
+def metrics(record: Record, study: Study, choice: Choice, results: Results, exam: Exam) -> dict[str, float]:
     """Return the numbers of the whole sweep: how trials ended, the best scores, the finalist on the test set."""
     values = {f"trials/{name}": float(count) for name, count in _states(study).items()}
     values |= {f"teachers/{name}": float(count) for name, count in _teachers(record).items()}
     names = study.objectives.names
     for k, (name, trial) in enumerate(zip(names, study.leaders(), strict=False)):
-        values |= {f"best/{MEASURED[name]}": trial.values[k], f"best/{name}_trial": float(trial.number)}
+        values |= {f"best/{study.objectives.metric(name)}": trial.values[k], f"best/{name}_trial": float(trial.number)}
     values |= {
-        f"confirm/trial_{number}_{MEASURED[name]}": score
+        f"confirm/trial_{number}_{study.objectives.metric(name)}": score
         for number, scores in choice.found.items()
         for name, score in zip(names, confirm.mean(scores), strict=True)
     }
-    for metric in finals.COLUMNS.values():
+    for metric in exam.columns.values():
         found = finals.summary(results.get(FINALIST, []), metric)
         if found is not None:
             mean, deviation = found
@@ -87,15 +88,15 @@ def accuracies(sweep: Sweep, results: Results, titles: Iterable[str], finalists:
     conditions += f"; trained on {finalists}, chosen on the data's own validation split" if finalists else ""
     conditions += f"; fixed in every row: {fixed}" if fixed else ""
     return [
-        f"test set, {runs[0].exam['images']} images, class-balanced accuracy in percent, {means}; {conditions}:\n",
-        markdown.table(finals.table(results, titles)),
+        f"test set, {runs[0].exam['images']} images, {sweep.exam.mean_score} in percent, {means}; {conditions}:\n",
+        markdown.table(finals.table(results, sweep.exam, titles)),
     ]
 
 
-def leads(results: Results) -> list[str]:
+def leads(results: Results, exam: Exam) -> list[str]:
     """Return every row's lead over AT-BSL in Markdown, over the tuned one if there is one; nothing without AT-BSL."""
     try:
-        rows = differences(results, baseline(results))
+        rows = differences(results, exam, baseline(results))
     except UserError as error:  # the accuracies are on record all the same
         return [f"the leads over the baseline cannot be told: {error}\n"]
     if not rows:
@@ -131,7 +132,7 @@ def conclusion(
             yield from _found(sweep, study, choice)
     if not finals.are_in(results, sweep.settings.trials):
         return
-    yield "\n".join([*accuracies(sweep, results, finals.SHOWN, splits.finalists), *told])
+    yield "\n".join([*accuracies(sweep, results, sweep.exam.shown, splits.finalists), *told])
     for known in record.of_kind("final"):
         if known.warning:
             yield f"doubtful: {known.job.key}: {known.warning}"
@@ -144,7 +145,7 @@ def _found(sweep: Sweep, study: Study, choice: Choice) -> Iterator[str]:
     if not best:
         yield f"no trial{of_row} was completed, so there is no finalist; the reasons stand above"
         return
-    yield f"best in the search{of_row}, on validation: {best}; robust and tail: {sweep.base.evaluate.score}"
+    yield f"best in the search{of_row}, on validation: {best}; robust and tail: {validated(sweep.base)}"
     if choice.finalist is None:
         yield f"{chosen(choice)}; the reasons stand above"
         return

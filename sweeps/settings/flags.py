@@ -6,7 +6,7 @@ from pathlib import Path
 from ltsd.knobs import knob
 from sweeps.settings.groups import groups_named
 from sweeps.settings.objectives import Objectives, Preference
-from sweeps.settings.rows import PLUGINS, rows_named
+from sweeps.settings.rows import PLUGINS
 
 AUTO = "auto"
 TUNED = "tuned"
@@ -105,11 +105,17 @@ class Settings:
         "gets its own search, with as many trials, the same race and the same final attack",
         choices=("untuned", TUNED),
     )
-    final_attack: str = knob(
-        "standard", "AutoAttack of the finalist, and of references that are tuned", choices=ENSEMBLES
+    final_attack: str | None = knob(
+        None,
+        "AutoAttack of the finalist, and of references that are tuned, where an image has one label",
+        choices=ENSEMBLES,
+        unset="standard",
     )
-    reference_attack: str = knob(
-        "apgd-ce+t", "AutoAttack of the reference rows; apgd-ce+t is its first half", choices=ENSEMBLES
+    reference_attack: str | None = knob(
+        None,
+        "AutoAttack of the reference rows, where an image has one label; apgd-ce+t is its first half",
+        choices=ENSEMBLES,
+        unset="apgd-ce+t",
     )
 
     @property
@@ -137,28 +143,10 @@ class Settings:
         return self.compare == TUNED
 
     @property
-    def maximised(self) -> Objectives:
-        """The objectives.
-
-        Raises:
-            UserError: an objective does not exist.
-        """
-        return Objectives.named(self.objectives)
-
-    @property
     def preference(self) -> Preference:
         """Which point of the front is wanted.
 
         Raises:
-            UserError: it cannot be read, or names something that is not maximised.
+            UserError: it cannot be read, or names something that is not maximised; an objective does not exist.
         """
-        return Preference.read(self.prefer, self.maximised)
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The reference rows.
-
-        Raises:
-            UserError: a row does not exist.
-        """
-        return rows_named(self.references)
+        return Preference.read(self.prefer, Objectives.named(self.objectives))

@@ -10,13 +10,15 @@ from ltsd.errors import UserError
 from ltsd.knobs import nearest
 
 MEASURED: Mapping[str, str] = {
-    "robust": "robust_acc",
-    "tail": "tail_robust_acc",
-    "clean": "clean_acc",
-    "tail-clean": "tail_clean_acc",
-    "worst-class": "worst_class_robust_acc",
+    "robust": "robust",
+    "tail": "tail_robust",
+    "clean": "clean",
+    "tail-clean": "tail_clean",
+    "worst-class": "worst_class_robust",
 }
-"""What can be maximised, by the last part of its metric's name; all are fractions in [0, 1]."""
+"""What can be maximised, by what its metric's name begins with; the measure of the task follows. All are fractions in
+[0, 1].
+"""
 
 Scores = tuple[float, ...]
 FIRST = 3.0
@@ -25,12 +27,13 @@ FIRST = 3.0
 
 @dataclass(frozen=True)
 class Objectives:
-    """The numbers that a sweep maximises, by name, in the user's order."""
+    """The numbers that a sweep maximises, by name, in the user's order. `measure` is the last word of their metrics."""
 
     names: tuple[str, ...]
+    measure: str = "acc"
 
     @classmethod
-    def named(cls, text: str) -> Self:
+    def named(cls, text: str, measure: str = "acc") -> Self:
         """Read a comma-separated list of objectives.
 
         Raises:
@@ -43,11 +46,15 @@ class Objectives:
                 raise UserError(f"--objectives {text}: {name!r} is not measured; {known} are{nearest(name, MEASURED)}")
         if not names or len(set(names)) < len(names):
             raise UserError(f"--objectives {text!r}: must name one or more of {', '.join(MEASURED)}, each once")
-        return cls(names)
+        return cls(names, measure)
+
+    def metric(self, name: str) -> str:
+        """Return the metric of an objective, without its split."""
+        return f"{MEASURED[name]}_{self.measure}"
 
     def of(self, values: Mapping[str, float], prefix: str = "val") -> Scores | None:
         """Return the scores among the metrics `<prefix>/*`; None if one is missing or not finite."""
-        scores = tuple(values.get(f"{prefix}/{MEASURED[name]}", math.nan) for name in self.names)
+        scores = tuple(values.get(f"{prefix}/{self.metric(name)}", math.nan) for name in self.names)
         return scores if all(map(math.isfinite, scores)) else None
 
     def told(self, scores: Sequence[float]) -> str:
@@ -72,7 +79,7 @@ class Preference:
     def read(cls, text: str | None, objectives: Objectives) -> Self:
         """Read bounds, such as `tail>=0.6`, and weights, such as `robust+2*tail`, separated by commas.
 
-        Without weights, the first objective has the weight `FIRST` and each other one 1: the accuracy of a few rare
+        Without weights, the first objective has the weight `FIRST` and each other one 1: the score of a few rare
         classes varies more, and would outweigh that of all classes.
 
         Raises:
@@ -132,7 +139,7 @@ def _objective(name: str, text: str | None, objectives: Objectives) -> str:
 def _fraction(value: str, text: str | None) -> float:
     number = _number(value, text)
     if number > 1:
-        raise UserError(f"--prefer {text}: {value} is out of range: accuracies lie in [0, 1], write 0.6, not 60")
+        raise UserError(f"--prefer {text}: {value} is out of range: scores lie in [0, 1], write 0.6, not 60")
     return number
 
 

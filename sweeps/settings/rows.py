@@ -28,15 +28,20 @@ PLUGINS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
 VARIANTS = ("at+awp", "at-bsl+robustlt", "ltsd+clean-teacher", "ltsd+robustlt")
 
 
-def rows_named(text: str) -> tuple[str, ...]:
+def rows_named(text: str, *, of_images: bool = True) -> tuple[str, ...]:
     """Read a comma-separated list of rows; `all` stands for every method and the usual variants.
+
+    Args:
+        text: the list.
+        of_images: whether `all` includes methods that compare the features of whole images.
 
     Raises:
         UserError: a method or plug-in does not exist, or a plug-in does not affect its method.
     """
     rows: list[str] = []
     for name in filter(None, (part.strip() for part in text.split(","))):
-        rows += [*METHODS, *VARIANTS] if name == EVERY else [name]
+        every = [method for method, known in METHODS.items() if of_images or not known.of_images]
+        rows += [*every, *VARIANTS] if name == EVERY else [name]
     for row in rows:
         method, *plugins = row.split("+")
         for part, known in [(method, METHODS), *((plugin, PLUGINS) for plugin in plugins)]:

@@ -14,21 +14,24 @@ from typing import Any, Self
 
 from ltsd.config import Config
 from ltsd.errors import UserError
+from ltsd.evaluation.exams import EXAMS, Exam
 from ltsd.files import publishing
 from ltsd.knobs import Value
+from ltsd.tasks import TASKS, validated
 from sweeps.settings.addresses import without_password
 from sweeps.settings.flags import Settings
 from sweeps.settings.groups import groups_of
 from sweeps.settings.lock import held, is_there, taken, unusable
-from sweeps.settings.objectives import Preference
+from sweeps.settings.objectives import Objectives
 from sweeps.settings.rows import overrides, rows_named
 
 SETTINGS_FILE = "sweep.json"
 JOURNAL_FILE = "journal.jsonl"
 TEACHERS = "teachers"
-SEARCHED_TASK = "classification"
 KEPT: Mapping[str, Any] = {"identity": "", "images": "", "score": "", "points": ()}
 """What is kept beside the settings and the fixed knobs, and what it is where it was not kept."""
+DIGITS, CLASSIFICATION = ("data.source", "digits"), ("task", "classification")
+"""The source and the task of a sweep that names none."""
 TRIAL_STEPS = 0.4
 """Share of the attack's steps that trials are trained with: benchmarks/results/effects.md."""
 REACH = 1.25
@@ -71,12 +74,42 @@ class Sweep:
     @property
     def base(self) -> Config:
         """The configuration of every run before anything is searched."""
-        return Config.preset(str(self.fixed.get("data.source", "digits"))).override(self.fixed)
+        source, task = (str(self.fixed.get(name, usual)) for name, usual in (DIGITS, CLASSIFICATION))
+        return Config.preset(source, task).override(self.fixed)
+
+    @property
+    def objectives(self) -> Objectives:
+        """What is maximised, in the measure of the task.
+
+        Raises:
+            UserError: an objective does not exist.
+        """
+        return Objectives.named(self.settings.objectives, TASKS[self.base.task].measure)
+
+    @property
+    def exam(self) -> Exam:
+        """The exam of its final runs."""
+        return EXAMS[self.base.task]
+
+    @property
+    def attacks(self) -> tuple[str, str]:
+        """The ensembles of attacks in the exams of the finalist and of the references."""
+        finalist, reference = self.exam.ensembles
+        return self.settings.final_attack or finalist, self.settings.reference_attack or reference
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The reference rows.
+
+        Raises:
+            UserError: a row does not exist.
+        """
+        return rows_named(self.settings.references, of_images=self.base.task == CLASSIFICATION[1])
 
     @property
     def searched(self) -> tuple[str, ...]:
         """The rows that are tuned: "", the sweep's own method, and with `--compare tuned` the other references."""
-        rivals = self.settings.rows if self.settings.tunes_references and self.settings.trials else ()
+        rivals = self.rows if self.settings.tunes_references and self.settings.trials else ()
         return ("", *(row for row in rivals if row != self.base.method))
 
     def base_of(self, row: str) -> Config:
@@ -109,7 +142,7 @@ class Sweep:
         Raises:
             UserError: it started with other images, or with another score than this version's.
         """
-        score = self.base.evaluate.score
+        score = validated(self.base)
         if not self.is_new and self.score != score:
             raise UserError(
                 f"--name {self.settings.name}: its trials were compared by {self.score or 'PGD on cross-entropy'}, and "
@@ -157,12 +190,7 @@ class Sweep:
         settings = Settings(**given)
         sweep = cls(settings, fixed)
         method = sweep.base.method
-        rows, _, _ = settings.rows, settings.groups(method), settings.preference
-        if sweep.base.task != SEARCHED_TASK:
-            raise UserError(
-                f"--task {sweep.base.task}: a sweep searches {SEARCHED_TASK} alone; train one model with "
-                f"python -m ltsd train --data.source {sweep.base.data.source}"
-            )
+        rows, _, _ = sweep.rows, settings.groups(method), settings.preference
         if not rows and not settings.trials:
             raise UserError("--trials 0 compares the --references, and there are none; name some, or try more trials")
         if settings.tunes_references and len(sweep.searched) < 2:
@@ -187,7 +215,7 @@ class Sweep:
             )
         if is_there(settings, settings.folder):
             raise taken(settings)
-        return cls(settings, fixed, score=sweep.base.evaluate.score)
+        return cls(settings, fixed, score=validated(sweep.base))
 
     @classmethod
     def resumed(cls, given: dict[str, Any], fixed: dict[str, Value], *, remedy: str = ELSEWHERE) -> Self:
@@ -225,7 +253,7 @@ class Sweep:
         now["storage"] = asked.storage
         settings = dataclasses.replace(saved, **now)
         if settings.prefer:
-            Preference.read(settings.prefer, settings.maximised)
+            _ = settings.preference
         return cls(settings, known, is_new=False, **kept)
 
 

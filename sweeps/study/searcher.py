@@ -11,14 +11,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ltsd.errors import UserError
 from ltsd.knobs import Value
+from ltsd.tasks import metric
 from sweeps.journal.jobs import Job, Report
 from sweeps.journal.record import JobRecord, Outcome, Record
 from sweeps.settings.objectives import Objectives, Preference, Scores
 from sweeps.study.fronts import front_ranks, is_in_worse_half
 from sweeps.study.sampler import BoundedTPE
 
-VALIDATED = "val/robust_acc"
-"""The metric that every validated epoch has."""
+VALIDATED = "val/robust"
+"""The score that every validated epoch has, without the measure of the task."""
 WARM_TRIALS = 4
 STATES: Mapping[Outcome, TrialState] = {
     "done": TrialState.COMPLETE,
@@ -203,6 +204,6 @@ def trial_number(job: Job) -> int:
     return int(job.key.rpartition("-")[2])
 
 
-def is_scored(report: Report) -> bool:
+def is_scored(job: Job, report: Report) -> bool:
     """Return whether the epoch was validated, with a finite score."""
-    return math.isfinite(report.values.get(VALIDATED, math.nan))
+    return math.isfinite(report.values.get(metric(job.config, VALIDATED), math.nan))

@@ -7,6 +7,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ltsd.config import Config
 from ltsd.errors import UserError
 from ltsd.knobs import Choices, Range, Value, walk
+from ltsd.teacher import teacher_gamma
 from sweeps.settings.groups import TEACHER_GAMMA, searched_knobs
 from sweeps.settings.sweep import Sweep
 
@@ -16,16 +17,17 @@ def search_space(
 ) -> dict[str, BaseDistribution]:
     """Return the distributions of a method's knobs in some groups, without the fixed ones.
 
-    `balance.teacher_gamma` is on a grid (1, IR/4, IR/2, IR), so that trials share teachers.
+    `balance.teacher_gamma` is on a grid (1, IR/4, IR/2, IR, and its default), so that trials share teachers.
     """
     tried = {name: item.metadata["search"] for name, _, _, item in walk(config)}
-    defaults = Config.preset(config.data.source).flatten()
+    defaults = Config.preset(config.data.source, config.task).flatten()
     space: dict[str, BaseDistribution] = {}
     for name in searched_knobs(config.method, groups):
         if name in fixed:
             continue
         if name == TEACHER_GAMMA:
             gammas = {max(1.0, imbalance_ratio / part) for part in (imbalance_ratio, 4, 2, 1)}
+            gammas.add(teacher_gamma(config, imbalance_ratio))
             space[name] = CategoricalDistribution(sorted(gammas))
         else:
             space[name] = _distribution(tried[name], defaults[name])
@@ -52,7 +54,7 @@ def published_defaults(
     config: Config, imbalance_ratio: float, space: Mapping[str, BaseDistribution]
 ) -> dict[str, Value]:
     """Return the point with the method's published defaults, the first trial."""
-    known = config.flatten() | {TEACHER_GAMMA: max(1.0, imbalance_ratio / 2)}
+    known = config.flatten() | {TEACHER_GAMMA: teacher_gamma(config, imbalance_ratio)}
     return {name: known[name] for name in space}
 
 

@@ -26,16 +26,20 @@ from sweeps.journal.jobs import Job
 SERVED = Path(__file__).with_name("served.py")
 """What MLflow runs where the model is loaded: a file that imports PACKAGES alone."""
 PACKAGES = ("torch", "mlflow", "pandas", "numpy", "pillow")
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.binary, "image")]),
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, "class"),
-            ColSpec(DataType.double, "probability"),
-            ColSpec(Map(DataType.double), "probabilities"),
-        ]
-    ),
+IMAGES = Schema([ColSpec(DataType.binary, "image")])
+CLASSES = Schema(
+    [
+        ColSpec(DataType.string, "class"),
+        ColSpec(DataType.double, "probability"),
+        ColSpec(Map(DataType.double), "probabilities"),
+    ]
 )
+MASKS = Schema([ColSpec(DataType.binary, "mask"), ColSpec(Map(DataType.double), "shares")])
+SIGNATURES = {
+    "classification": ModelSignature(inputs=IMAGES, outputs=CLASSES),
+    "segmentation": ModelSignature(inputs=IMAGES, outputs=MASKS),
+}
+"""By task."""
 
 
 def is_registered(client: MlflowClient, run: Run, name: str) -> bool:
@@ -73,7 +77,7 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
                 name="model",
                 python_model=str(SERVED),
                 artifacts={"network": str(network)},
-                signature=SIGNATURE,
+                signature=SIGNATURES[job.config.task],
                 input_example=pd.DataFrame({"image": [png(image) for image in inputs[:1]]}),
                 registered_model_name=name,
                 pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in PACKAGES],

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ltsd.tasks import metric
 from sweeps.journal.jobs import rank
 from sweeps.journal.record import JobRecord
 
@@ -39,14 +40,15 @@ def wanted(known: JobRecord) -> Counter[tuple[str, int, float]]:
 
 
 def best_and_final(known: JobRecord) -> Iterator[Point]:
-    """Return `best/*`, the validation metrics of the epoch with the highest robust accuracy, and `final/*`, of the last
+    """Return `best/*`, the validation metrics of the epoch with the highest robust score, and `final/*`, of the last
     epoch.
     """
-    validated = {epoch: report.values for epoch, report in known.epochs.items() if "val/robust_acc" in report.values}
+    score = metric(known.job.config, "val/robust")
+    validated = {epoch: report.values for epoch, report in known.epochs.items() if score in report.values}
     if not validated or known.outcome == "failed":
         return
     last, at = known.last_epoch, known.reported[known.last_epoch]
-    best = max(validated, key=lambda epoch: rank(validated[epoch]["val/robust_acc"]))
+    best = max(validated, key=lambda epoch: rank(validated[epoch][score]))
     yield Point("best/epoch", last, float(best), at)
     for prefix, epoch in (("best", best), ("final", max(validated))):
         values = {name: value for name, value in validated[epoch].items() if name.startswith("val/")}

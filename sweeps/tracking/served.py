@@ -1,7 +1,8 @@
-"""The registered model: encoded images in, classes with their probabilities out.
+"""The registered model: encoded images in; classes with their probabilities out, or masks.
 
 MLflow copies this file into the model and runs it wherever the model is loaded, without ltsd. So it repeats the lines
-of `ltsd.data.decode` and `ltsd.predict` that make pixels of an encoded image; a test compares the two.
+of `ltsd.data.decode`, `ltsd.predict` and `ltsd.predict_maps` that make pixels of an encoded image and a mask of logits;
+tests compare them.
 """
 
 import io
@@ -27,9 +28,12 @@ LUMA = np.array([0.299, 0.587, 0.114])
 TURNED = range(2, 9)
 UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
 COLUMNS = ("class", "probability", "probabilities")
+COLUMNS_OF_MASKS = ("mask", "shares")
+VOID = 255
+Size = tuple[int, int]
 
 
-class Classifier(PythonModel):
+class ServedNetwork(PythonModel):
     """An exported network that takes encoded images: PNG, JPEG or another format that Pillow reads."""
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -40,11 +44,12 @@ class Classifier(PythonModel):
         self.network = program.module()
         self.shape: Sequence[int] = about["shape"]
         self.class_names: Sequence[str] = about["class_names"]
+        self.answers_pixels = self.network(torch.zeros(1, *self.shape)).ndim == 4
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Classify every image.
+        """Classify every image, or every pixel of it.
 
         Args:
             context: not used.
@@ -52,8 +57,10 @@ class Classifier(PythonModel):
             params: not used.
 
         Returns:
-            A row an image: `class`, the name of the most probable class; `probability` in [0, 1]; `probabilities`,
-            a dict from class name to probability.
+            A row an image. Of a classifier `class`, the name of the most probable class; `probability` in [0, 1];
+            `probabilities`, a dict from class name to probability. Of a network that answers pixels `mask`, a PNG of
+            the image's own size with the index of the most probable class of every pixel, VOID where its logits are
+            not finite; `shares`, a dict from class name to its share of the pixels, in [0, 1].
 
         Raises:
             MlflowException: a row holds no image that can be read, or one of another size than a model for images
@@ -62,21 +69,36 @@ class Classifier(PythonModel):
         encoded = model_input["image"].tolist()
         starts = range(0, len(encoded), BATCH)
         answers = [one for start in starts for one in self._answers(encoded[start : start + BATCH], start)]
-        return pd.DataFrame(answers, columns=COLUMNS)
+        return pd.DataFrame(answers, columns=COLUMNS_OF_MASKS if self.answers_pixels else COLUMNS)
 
     @torch.no_grad()
-    def _answers(self, encoded: Sequence[bytes], first: int) -> Iterator[tuple[str, float, dict[str, float]]]:
-        pixels = np.stack([pixels_of(image, first + number, self.shape) for number, image in enumerate(encoded)])
-        probabilities = self.network(torch.from_numpy(pixels).float() / 255).softmax(1)
+    def _answers(self, encoded: Sequence[bytes], first: int) -> Iterator[tuple[Any, ...]]:
+        decoded = [pixels_of(image, first + number, self.shape) for number, image in enumerate(encoded)]
+        logits = self.network(torch.from_numpy(np.stack([pixels for pixels, _ in decoded])).float() / 255)
+        if self.answers_pixels:
+            for of_image, (_, size) in zip(logits, decoded, strict=True):
+                yield self._mask(of_image, size)
+            return
+        probabilities = logits.softmax(1)
         for label, of_classes in zip(probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True):
             yield self.class_names[label], of_classes[label], dict(zip(self.class_names, of_classes, strict=True))
 
+    def _mask(self, logits: torch.Tensor, size: Size) -> tuple[bytes, dict[str, float]]:
+        """Return the mask of logits [H, W, num_classes] as PNG, and the shares of the classes."""
+        classes = torch.where(logits.isfinite().all(-1), logits.argmax(-1), VOID).byte()
+        counts = torch.bincount(classes.flatten(), minlength=VOID + 1)[: len(self.class_names)]
+        shares = dict(zip(self.class_names, (counts / classes.numel()).tolist(), strict=True))
+        mask = io.BytesIO()
+        Image.fromarray(classes.numpy()).resize(size, Image.Resampling.NEAREST).save(mask, format="PNG")
+        return mask.getvalue(), shares
 
-def pixels_of(encoded: bytes, row: int, shape: Sequence[int]) -> NDArray[np.uint8]:
-    """Return an encoded image as uint8 [C, H, W] of a shape; `row` is told where it cannot be read.
+
+def pixels_of(encoded: bytes, row: int, shape: Sequence[int]) -> tuple[NDArray[np.uint8], Size]:
+    """Return an encoded image as uint8 [C, H, W] of a shape, and its own (width, height); `row` is told where it cannot
+    be read.
 
     Raises:
-        MlflowException: as `Classifier.predict`.
+        MlflowException: as `ServedNetwork.predict`.
     """
     channels, height, width = shape
     try:
@@ -88,6 +110,7 @@ def pixels_of(encoded: bytes, row: int, shape: Sequence[int]) -> NDArray[np.uint
                 raise refused(
                     row, f"is {upright.width}x{upright.height}, and the model takes {width}x{height}; resize it"
                 )
+            size = upright.size
             resized = upright.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
             colours = np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
     except Image.DecompressionBombError as error:
@@ -95,8 +118,8 @@ def pixels_of(encoded: bytes, row: int, shape: Sequence[int]) -> NDArray[np.uint
     except UNREADABLE as error:
         raise refused(row, f"a broken image ({str(error).partition(' <_io')[0]})") from error
     if channels == 1:
-        return np.rint(np.tensordot(LUMA, colours.astype(np.float64), axes=1)).astype(np.uint8)[None]
-    return colours
+        return np.rint(np.tensordot(LUMA, colours.astype(np.float64), axes=1)).astype(np.uint8)[None], size
+    return colours, size
 
 
 def check(image: Image.Image, row: int) -> None:
@@ -116,4 +139,4 @@ def refused(row: int, why: str) -> MlflowException:
     return MlflowException(f"row {row}: {why}", error_code=INVALID_PARAMETER_VALUE)
 
 
-mlflow.models.set_model(Classifier())
+mlflow.models.set_model(ServedNetwork())

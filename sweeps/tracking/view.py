@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -169,7 +170,8 @@ class MlflowView:
         for path in artifacts:
             self._client.log_artifact(self._ids[PARENT], str(path))
         if model is not None:
-            inputs, _ = self._splits.val.first_of_each_class(EXAMPLES)
+            val = self._splits.val
+            inputs, _ = val.take(torch.linspace(0, len(val) - 1, EXAMPLES).long())
             run = self.runs(model.key)[0]
             register(self._uri, run, self.experiment, model, inputs)
             if model.card.exists():  # a sweep that ended before there were cards has none

@@ -15,8 +15,7 @@ from ray import tune
 from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
-from ltsd.evaluation.evaluate import unanswered
-from ltsd.evaluation.exam import ExamResult, examine
+from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.precision import device_of
 from ltsd.runs import Run, load_model, open_run
 from ltsd.state import EpochMetrics
@@ -142,7 +141,7 @@ def _draw(job: Job, run: Run, splits: Splits, per_class: Mapping[str, list[float
 
 
 def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
-    """Score the finished model on the reserve; return the recalls."""
+    """Score the finished model on the reserve; return the scores of classes."""
     model = run.state.model.eval().requires_grad_(False)
     reserve = splits.reserve.to(run.data.rows.device)
     values, per_class = validate(job.config, model, reserve, run.data.class_counts(), "confirm")
@@ -154,20 +153,20 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
     """Read the test set once, with the finished model; parts that an earlier worker finished are not done again.
 
     Returns:
-        The recalls by attack.
+        The scores of classes by attack.
 
     Raises:
         DivergedError: the model answers NaN or infinity to an image.
     """
     model = run.state.model.eval().requires_grad_(False)
     test = splits.test.to(run.data.rows.device)
-    results: list[ExamResult] = []
-    counts = run.data.class_counts()
+    results: list[Examined] = []
+    counts, examine = run.data.class_counts(), EXAMS[job.config.task].examine
     exchange.bring(job.correctness)
     for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.correctness):
-        exchange.publish(job.correctness, len(result.correctness))
-        if told := unanswered(result.correctness.values(), "test images"):
-            raise DivergedError(f"{told}; {REMEDY}")
+        exchange.publish(job.correctness, result.measured)
+        if result.diverged:
+            raise DivergedError(f"{result.diverged}; {REMEDY}")
         tune.report(Report(job.config.epochs, done).message())
         results.append(result)
     result = results[-1]
