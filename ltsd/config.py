@@ -57,6 +57,12 @@ class DataConfig:
         "sets that do (ImageNet-LT, MedMNIST, PatchCamelyon); or train+validation",
         choices=("train", "train+validation"),
     )
+    group_by: str | None = knob(
+        None,
+        "a column of Parquet or Arrow files that names what belongs together, such as the video of a frame; validation "
+        "and test images that are held out do not share it with training images, or are away from them in time",
+        unset="every image is by itself",
+    )
     imbalance_ratio: float | None = knob(
         None,
         "images in the largest class over images in the smallest: balanced data are cut down to it; long-tailed data "

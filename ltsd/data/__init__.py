@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ltsd.config import DataConfig
 from ltsd.data import label_maps
 from ltsd.data.batches import Split
+from ltsd.data.groups import bootstrap_blocks
 from ltsd.data.label_maps import draw_maps
 from ltsd.data.longtail import SplitIndices, draw_protocol, shuffled_by_class
 from ltsd.data.overlap import overlap, repeated, without_copies
@@ -33,7 +34,8 @@ class Splits:
     training set of final runs. `test` is balanced if the source's test set is, and only final runs read it. `val_from`
     tells where `val` comes from and `finalists` what `complete` is, if the data bring a validation split. `fingerprint`
     identifies the images, which are decoded in `folder`. `reading` tells what was read, and `copies` counts images that
-    are equal pixel by pixel.
+    are equal pixel by pixel. `test_blocks` is int64 [N], equal for test images that a bootstrap draws together; None if
+    every one is by itself.
     """
 
     train: Split
@@ -50,6 +52,7 @@ class Splits:
     folder: Path
     reading: Reading
     copies: Mapping[str, int]
+    test_blocks: Rows | None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,6 +93,7 @@ def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = 
         folder=folder,
         reading=source.reading,
         copies=copies,
+        test_blocks=None if test_set.groups is None else bootstrap_blocks(test_set.groups[test_rows]),
     )
 
 
@@ -131,7 +135,8 @@ def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[SplitIndi
     if drops and source.reading.is_test_held_out:
         rows = without_copies(rows, hashes, labels, source.test.hashes, data, names)
     draw = draw_protocol if labels.ndim == 1 else draw_maps
-    protocol = draw(labels[rows], names, data, own_val).moved(np.append(rows, np.arange(first, len(labels))))
+    groups = None if source.train.groups is None else source.train.groups[rows]
+    protocol = draw(labels[rows], names, data, own_val, groups).moved(np.append(rows, np.arange(first, len(labels))))
     train = protocol.train
     if drops and own_val is None:
         train = without_copies(train, hashes, labels, hashes[protocol.val], data, names)

@@ -27,7 +27,8 @@ class ImageSet:
     are read-only maps of one file.
 
     `hashes` is int64 [N], equal for images that are equal pixel by pixel. `fingerprint` is the SHA-256 of images,
-    labels and class names. `about` is what else was written, plain values by name.
+    labels and class names. `about` is what else was written, plain values by name. `groups` is int64 [N], equal for
+    images that belong together; None if nothing tells.
     """
 
     images: Tensor
@@ -36,6 +37,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     fingerprint: str
     about: Mapping[str, str]
+    groups: NDArray[np.int64] | None
 
 
 def write_image_set(
@@ -44,8 +46,11 @@ def write_image_set(
     labels: Labels,
     class_names: Sequence[str],
     about: Mapping[str, str] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> None:
-    """Write images [N, C, H, W] and labels [N] or [N, H, W] as one record batch; the file appears whole or not."""
+    """Write images [N, C, H, W], labels [N] or [N, H, W] and groups [N] as one record batch; the file appears whole or
+    not.
+    """
     metadata = {
         **(about or {}),
         "shape": json.dumps(images.shape[1:]),
@@ -54,6 +59,8 @@ def write_image_set(
     }
     label_column = pa.array(labels) if labels.ndim == 1 else _bytes_column(labels)
     columns = {"image": _bytes_column(images), "label": label_column, "hash": pa.array(_hashes_of(images))}
+    if groups is not None:
+        columns["group"] = pa.array(groups)
     batch = pa.record_batch(columns)
     schema = batch.schema.with_metadata(metadata)
     with publishing(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
@@ -82,6 +89,7 @@ def read_image_set(path: Path) -> ImageSet:
         column, hashes = batch.column("label"), batch.column("hash").to_numpy()
         is_map = pa.types.is_fixed_size_binary(column.type)
         labels = _rows_of(column, shape[1:]) if is_map else column.to_numpy()
+        groups = batch.column("group").to_numpy() if "group" in batch.schema.names else None
     except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a decoded image set ({error}); delete it, it is made again") from error
     return ImageSet(
@@ -91,6 +99,7 @@ def read_image_set(path: Path) -> ImageSet:
         tuple(json.loads(metadata["class_names"])),
         metadata["fingerprint"],
         metadata,
+        groups,
     )
 
 

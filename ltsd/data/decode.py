@@ -39,13 +39,14 @@ ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
 class Decoded(NamedTuple):
-    """Images uint8 [N, C, H, W]; labels int64 [N], or uint8 [N, H, W] for a label a pixel; and how many images were
-    turned upright by their orientation tag.
+    """Images uint8 [N, C, H, W]; labels int64 [N], or uint8 [N, H, W] for a label a pixel; how many images were turned
+    upright by their orientation tag; and the groups of images that belong together, int64 [N], if a column names them.
     """
 
     images: Images
     labels: Labels
     oriented: int
+    groups: NDArray[np.int64] | None = None
 
 
 class _Upright(NamedTuple):

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
-from ltsd.data.longtail import SplitIndices
+from ltsd.data.groups import held_out_how, hold_out_groups, label_counts
+from ltsd.data.longtail import Rows, SplitIndices
 from ltsd.errors import UserError
 
 Maps = NDArray[np.uint8]
@@ -51,15 +52,19 @@ def pixel_counts(maps: Maps, num_classes: int) -> NDArray[np.int64]:
     return np.bincount(maps.ravel(), minlength=num_classes)[:num_classes]
 
 
-def draw_maps(maps: Maps, class_names: Sequence[str], data: DataConfig, own_val: Maps | None) -> SplitIndices:
+def draw_maps(
+    maps: Maps, class_names: Sequence[str], data: DataConfig, own_val: Maps | None, groups: Rows | None
+) -> SplitIndices:
     """Split the training images: validate on the split that the data bring, else on `data.val_fraction` of all images.
 
     Args:
         maps: uint8 [N, H, W] of the training images.
         own_val: uint8 [M, H, W] of the validation split that the data bring; its rows follow those of `maps`.
+        groups: int64 [N] of the training images, if a column names them; see `hold_out_groups`.
 
     Raises:
-        UserError: a class without a training pixel; a knob of data with one label an image is set; no image is left.
+        UserError: a class without a training pixel; a knob of data with one label an image is set; no image is left; as
+            `hold_out_groups`.
     """
     for name in OF_CLASSES:
         if getattr(data, name) is not None:
@@ -77,6 +82,10 @@ def draw_maps(maps: Maps, class_names: Sequence[str], data: DataConfig, own_val:
         val, val_from = np.arange(len(maps), len(maps) + len(own_val)), "the data's own validation split, whole"
         if data.finalists != "train":
             complete = np.append(complete, val)
+    elif groups is not None:
+        counts = label_counts(maps, len(class_names))
+        train, val = hold_out_groups(groups, counts, data.val_fraction, source=data.source, class_names=class_names)
+        val_from = held_out_how(groups, data.val_fraction)
     counts = pixel_counts(maps[train], len(class_names))
     for name, count in zip(class_names, counts, strict=True):
         if not count:

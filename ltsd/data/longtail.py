@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
+from ltsd.data.groups import held_out_how, hold_out_groups, label_counts
 from ltsd.errors import UserError
 
 Rows = NDArray[np.int64]
@@ -65,7 +66,11 @@ def shuffled_by_class(labels: NDArray[np.int64], num_classes: int) -> list[Rows]
 
 
 def draw_protocol(
-    labels: NDArray[np.int64], class_names: Sequence[str], data: DataConfig, own_val: NDArray[np.int64] | None = None
+    labels: NDArray[np.int64],
+    class_names: Sequence[str],
+    data: DataConfig,
+    own_val: NDArray[np.int64] | None = None,
+    groups: Rows | None = None,
 ) -> SplitIndices:
     """Split a training source into training and validation rows.
 
@@ -76,9 +81,11 @@ def draw_protocol(
     Args:
         labels: [N] of the training images.
         own_val: [M] labels of the validation split that the data bring; its rows follow those of `labels`.
+        groups: [N] of the training images, if a column names them; naturally long-tailed data are held out by them.
 
     Raises:
-        UserError: fewer than two classes, an empty one, or one too small to give its validation images.
+        UserError: fewer than two classes, an empty one, or one too small to give its validation images; groups and a
+            simulated tail; as `hold_out_groups`.
     """
     if len(class_names) < 2:
         raise UserError(
@@ -97,6 +104,13 @@ def draw_protocol(
     if own_val is not None:
         val = [rows + len(labels) for rows in shuffled_by_class(own_val, len(class_names))]
         return _with_own_validation(by_class, val, class_names, data, is_natural=is_natural)
+    if groups is not None:
+        if not is_natural:
+            raise UserError(
+                f"--data.group-by {data.group_by}: a simulated tail draws images one by one, so that groups are torn "
+                f"apart; leave one of the two out"
+            )
+        return _natural_by_groups(labels, class_names, data, groups)
     if is_natural:
         return _natural(by_class, class_names, data)
     return _simulated(by_class, class_names, data, ratio or DEFAULT_IMBALANCE_RATIO)
@@ -212,6 +226,25 @@ def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig)
         imbalance_ratio=max(counts) / min(counts),
         simulated=False,
         val_from=f"{data.val_fraction:.3g} of the training images of every class",
+    )
+
+
+def _natural_by_groups(
+    labels: NDArray[np.int64], class_names: Sequence[str], data: DataConfig, groups: Rows
+) -> SplitIndices:
+    if data.n_max is not None:
+        raise UserError(f"--data.n-max {data.n_max}: cuts classes image by image; leave it or --data.group-by out")
+    counts = label_counts(labels, len(class_names))
+    train, val = hold_out_groups(groups, counts, data.val_fraction, source=data.source, class_names=class_names)
+    sizes = counts.sum(0)
+    return SplitIndices(
+        train=train,
+        val=val,
+        reserve=val,
+        complete=np.arange(len(labels)),
+        imbalance_ratio=float(sizes.max() / sizes.min()),
+        simulated=False,
+        val_from=held_out_how(groups, data.val_fraction),
     )
 
 

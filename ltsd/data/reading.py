@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ltsd.data.decode import Encoded
+from ltsd.data.groups import Member
 from ltsd.data.names import shortened
 from ltsd.data.roles import ROLES, Choices
 from ltsd.errors import UserError
@@ -75,6 +76,7 @@ class Opened:
 
     It has the rows and relative file paths of each split, the splits by role, the splits without published labels,
     and the paths of skipped files by reason. `class_names` is empty if labels are maps and nothing names their classes.
+    `groups` has the members by split, in the order of its rows, if a column names groups.
     """
 
     class_names: Sequence[str]
@@ -84,6 +86,7 @@ class Opened:
     roles: Mapping[str, Sequence[str]]
     unlabelled: Collection[str]
     passed_over: Mapping[str, Sequence[str]]
+    groups: Mapping[str, Sequence[Member]] = dataclasses.field(default_factory=dict)
 
     def settled(self, choices: Choices) -> tuple[dict[str, Sequence[str]], list[str]]:
         """Return the splits to read by role, and remarks on that choice.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
@@ -17,11 +16,11 @@ from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_
 from ltsd.data.decode import Decoded, Encoded, decode_all
 from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
-from ltsd.data.label_maps import hold_out_maps, numbered_names
+from ltsd.data.label_maps import numbered_names
 from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
-from ltsd.data.longtail import hold_out
 from ltsd.data.mask_folders import open_mask_folder
 from ltsd.data.names import listed
+from ltsd.data.parts import Parts, grouped, held_out, joined
 from ltsd.data.reading import Opened, PartRead, Reading
 from ltsd.data.roles import choices_of, role_of
 from ltsd.data.scenes import CLASS_NAMES, digits_scenes
@@ -37,8 +36,6 @@ DESCRIBED = (
 )
 """Files that describe a data set: they are not reported as left out."""
 OTHERS = "files that are no images, Parquet or Arrow"
-
-Parts = dict[str, Decoded]
 
 
 @dataclass(frozen=True)
@@ -107,21 +104,22 @@ def _are_damaged(*paths: Path) -> bool:
 
 def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> None:
     if place is None:
+        _refuse_groups(data)
         names, parts = EMBEDDED[data.source]() if data.source in EMBEDDED else _torchvision(data.source)
         reading = Reading(data.source, parts={role: PartRead("", 0, "", len(p.labels)) for role, p in parts.items()})
     else:
         names, parts, reading = _read(data, place)
     _refuse_splits_as_classes(data.source, names)
     if "test" not in parts:
-        parts |= _held_out(data, names, parts["train"])
+        parts |= held_out(data, names, parts["train"])
         reading = replace(reading, is_test_held_out=True)
     about = {"validation_from": str(len(parts["train"].labels)), "reading": reading.to_json()}
     pool = [parts[role] for role in ("train", "validation") if role in parts]
     if len({part.images.shape[1:] for part in (*pool, parts["test"])}) > 1:
         raise UserError(f"--data.source {data.source}: its splits have images of several sizes; give --data.image-size")
-    whole = pool[0] if len(pool) == 1 else _joined(pool)  # a copy of all images is worth avoiding
-    write_image_set(train, whole.images, whole.labels, names, about)
-    write_image_set(test, parts["test"].images, parts["test"].labels, names)
+    whole = pool[0] if len(pool) == 1 else joined(pool)  # a copy of all images is worth avoiding
+    write_image_set(train, whole.images, whole.labels, names, about, whole.groups)
+    write_image_set(test, parts["test"].images, parts["test"].labels, names, groups=parts["test"].groups)
 
 
 def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
@@ -136,6 +134,14 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
         role: decode_all(_chained(opened, splits), data.source, data.image_size, num_classes)
         for role, splits in roles.items()
     }
+    if opened.groups:
+        found = {
+            role: [member for split in splits for member in opened.groups[split]] for role, splits in roles.items()
+        }
+        parts, remarks = grouped(parts, found, str(data.group_by))
+        notes += remarks
+    else:
+        _refuse_groups(data)
     names = list(opened.class_names) or numbered_names(data.source, [part.labels for part in parts.values()])
     files = {role: [path for split in splits for path in opened.files[split]] for role, splits in roles.items()}
     used = {path for of_role in files.values() for path in of_role}
@@ -162,32 +168,12 @@ def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:
         yield from opened.rows[split]
 
 
-def _joined(pool: Sequence[Decoded]) -> Decoded:
-    """Concatenate the images of several parts."""
-    images, labels = (np.concatenate([getattr(part, name) for part in pool]) for name in ("images", "labels"))
-    return Decoded(images, labels, sum(part.oriented for part in pool))
-
-
-def _held_out(data: DataConfig, names: Sequence[str], whole: Decoded) -> Parts:
-    """Split a source without a test set into training and test images.
-
-    Raises:
-        UserError: a class has one image, which the test set takes.
-    """
-    if whole.labels.ndim > 1:
-        return _shared_out(whole, *hold_out_maps(len(whole.labels), data.test_fraction))
-    counts = np.bincount(whole.labels, minlength=len(names))
-    if alone := [name for name, count in zip(names, counts, strict=True) if count == 1]:
+def _refuse_groups(data: DataConfig) -> None:
+    if data.group_by is not None:
         raise UserError(
-            f"{data.source}: class {alone[0]!r} has one image, and the test set takes it: there is no test split, so "
-            f"that a share of every class is held out; add images or a test split, or leave the class out"
+            f"--data.group-by {data.group_by}: names a column of Parquet or Arrow files, and {data.source} has none; "
+            f"leave the flag out"
         )
-    return _shared_out(whole, *hold_out(whole.labels, len(names), data.test_fraction))
-
-
-def _shared_out(whole: Decoded, train: NDArray[np.int64], test: NDArray[np.int64]) -> Parts:
-    rows_of = {"train": train, "test": test}
-    return {role: Decoded(whole.images[rows], whole.labels[rows], 0) for role, rows in rows_of.items()}
 
 
 def _refuse_splits_as_classes(source: str, names: Sequence[str]) -> None:
@@ -200,7 +186,15 @@ def _refuse_splits_as_classes(source: str, names: Sequence[str]) -> None:
 
 def _key(data: DataConfig, place: Place | None) -> str:
     """Return the cache key of a source: it changes with the files and with how they are decoded."""
-    identity = [DECODER_VERSION, data.source, data.image_size, data.test_fraction, data.config, data.split_map]
+    identity = [
+        DECODER_VERSION,
+        data.source,
+        data.image_size,
+        data.test_fraction,
+        data.config,
+        data.split_map,
+        data.group_by,
+    ]
     found = json.dumps([*identity, place and place.identity()])
     return hashlib.sha256(found.encode()).hexdigest()[:16]
 

@@ -12,6 +12,7 @@ from ltsd.config import DataConfig
 from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded, Mask
 from ltsd.data.filesystems import Place
+from ltsd.data.groups import members
 from ltsd.data.label_maps import checked_names
 from ltsd.data.layout import WHOLE, find_layout
 from ltsd.data.reading import Opened
@@ -36,7 +37,8 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
         paths: relative to the source, none of them hidden.
 
     Raises:
-        UserError: no training file, a file that is no image set, or too many classes for label maps.
+        UserError: no training file, a file that is no image set or lacks the column of groups, or too many classes for
+            label maps.
     """
     of_suffix = ([path for path in paths if path.casefold().endswith(suffix)] for suffix in SUFFIXES)
     found = list(paths) if place.is_file else next(filter(None, of_suffix), [])
@@ -68,6 +70,7 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
         )
     are_maps = _has_masks(train[0])
     names = _map_names(data.source, train[0]) if are_maps else _class_names(train)
+    used = [split for of_role in roles.values() for split in of_role]
     unlabelled = [split for role in HELD_OUT for split in roles[role] if _are_withheld(splits[split])]
     return Opened(
         class_names=names,
@@ -77,6 +80,7 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
         roles=roles,
         unlabelled=unlabelled,
         passed_over={**layout.passed_over, **saved.told(found)},
+        groups={split: members(splits[split], data.group_by) for split in used} if data.group_by is not None else {},
     )
 
 

@@ -1,0 +1,189 @@
+"""Images that belong together, such as the frames of one video: splits that do not tear them apart, and blocks of them
+that a bootstrap draws.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltsd.data.names import listed
+from ltsd.data.saved import Rows as Table
+from ltsd.data.table_files import UNREADABLE
+from ltsd.errors import UserError
+from ltsd.knobs import nearest
+
+Rows = NDArray[np.int64]
+
+MANY = 10
+"""From so many groups on they are drawn whole."""
+GAP = 5
+"""Images left out at each end of a block."""
+BLOCK = 10
+"""Consecutive images that a bootstrap draws together where the groups are few."""
+DRAWS = 500
+
+
+class Member(NamedTuple):
+    """The group of an image, and the name of its file; "" for none."""
+
+    group: str
+    name: str
+
+
+def members(tables: Sequence[Table], column: str) -> list[Member]:
+    """Return the group and the name of every row, in order.
+
+    Raises:
+        UserError: a table has no such column, or a row no value in it.
+    """
+    found: list[Member] = []
+    for table in tables:
+        names, (image, _) = table.schema().names, table.columns()
+        if column not in names:
+            raise UserError(
+                f"--data.group-by {column}: {table.name} has no such column; it has {', '.join(names)}"
+                f"{nearest(column, names)}"
+            )
+        first = len(found)
+        try:
+            for batch in table.batches([column, image]):
+                groups, images = batch[column].to_pylist(), batch[image].to_pylist()
+                found += [Member(_text(g), _text(_path(one))) for g, one in zip(groups, images, strict=True)]
+        except UNREADABLE as error:
+            raise UserError(f"{table.name} cannot be read ({error})") from error
+        for row, member in enumerate(found[first:]):
+            if not member.group:
+                raise UserError(f"{table.name} row {row}: has no {column}; add it, or leave out --data.group-by")
+    return found
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _path(image: object) -> object:
+    return image.get("path") if isinstance(image, Mapping) else None
+
+
+def in_time(found: Sequence[Member]) -> list[int]:
+    """Return the rows group by group; within a group by the numbers in the names, as frames are named, or in the order
+    that there is where an image has no name.
+    """
+    if not all(member.name for member in found):
+        return sorted(range(len(found)), key=lambda row: found[row].group)
+    return sorted(range(len(found)), key=lambda row: (found[row].group, _numbers(found[row].name)))
+
+
+def _numbers(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def shared_groups(found: Mapping[str, Sequence[Member]], column: str) -> list[str]:
+    """Return a remark for every two parts of the data that share a group; `found` has the members by part."""
+    of_part = {part: {member.group for member in rows} for part, rows in found.items()}
+    notes, parts = list[str](), list(of_part)
+    for i, one in enumerate(parts):
+        for other in parts[i + 1 :]:
+            if both := sorted(of_part[one] & of_part[other]):
+                notes.append(f"{column} {listed(both)}: in {one} and in {other}")
+    return notes
+
+
+def hold_out_groups(
+    groups: Rows, counts: Rows, fraction: float, *, source: str, class_names: Sequence[str]
+) -> tuple[Rows, Rows]:
+    """Split rows into (kept, held out), so that what is held out is not beside what is kept.
+
+    From MANY groups on, whole groups are held out. Of fewer, one block of consecutive rows of each is, and GAP rows
+    at each end of it are in neither part. Of DRAWS draws from one seed that leave every class something to learn from,
+    the one is taken whose held-out part has the size wanted and the shares of the classes most like the whole's.
+
+    Args:
+        groups: int64 [N]; the rows of a group are in the order of time.
+        counts: int64 [N, C], images or pixels of each class in a row.
+        fraction: of the rows to hold out.
+        source: what messages call the data.
+        class_names: as `source`.
+
+    Raises:
+        UserError: fewer than two groups; no draw leaves a class something to learn from.
+    """
+    sizes = np.unique(groups, return_counts=True)[1]
+    if len(sizes) < 2:
+        raise UserError(
+            f"{source}: --data.group-by finds one group in its {len(groups)} training images, and two are needed to "
+            f"hold one out; choose another column"
+        )
+    random, whole = np.random.RandomState(0), counts.sum(0)
+    draw = _whole_groups if len(sizes) >= MANY else _blocks
+    best, least, lacking = None, np.inf, np.zeros(len(class_names), dtype=int)
+    for _ in range(DRAWS):
+        part = draw(groups, fraction, random)
+        left = counts[part == 0].sum(0)
+        lacking += (left == 0) & (whole > 0)
+        distance = _distance(counts[part == 1].sum(0), whole) + abs((part == 1).mean() / fraction - 1)
+        if distance < least and not ((left == 0) & (whole > 0)).any():
+            best, least = part, distance
+    if best is None:
+        raise UserError(
+            f"{source}: class {class_names[int(lacking.argmax())]!r} is in too few groups of --data.group-by: held out "
+            f"by group, it would have nothing to train on; set a smaller fraction, or leave the class out"
+        )
+    return np.flatnonzero(best == 0), np.flatnonzero(best == 1)
+
+
+def _distance(ours: Rows, theirs: Rows) -> float:
+    """Return the mean over classes of |p - q| / (p + q) of two lists of counts, in [0, 1]; rare classes count alike."""
+    p, q = (each[theirs > 0] / max(1, each.sum()) for each in (ours, theirs))
+    return float((np.abs(p - q) / (p + q)).mean())
+
+
+def _whole_groups(groups: Rows, fraction: float, random: np.random.RandomState) -> Rows:
+    """Return 1 for rows of groups that are held out, 0 for others."""
+    order = random.permutation(np.unique(groups))
+    reached = np.cumsum([(groups == group).sum() for group in order])[:-1]
+    count = int(np.abs(reached - fraction * len(groups)).argmin()) + 1
+    return np.isin(groups, order[:count]).astype(np.int64)
+
+
+def _blocks(groups: Rows, fraction: float, random: np.random.RandomState) -> Rows:
+    """Return 1 for rows that are held out, 2 for those left out beside them, 0 for others."""
+    part = np.zeros(len(groups), dtype=np.int64)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        size = max(1, round(fraction * len(rows)))
+        first = random.randint(len(rows) - size + 1)
+        part[rows[max(0, first - GAP) : first + size + GAP]] = 2
+        part[rows[first : first + size]] = 1
+    return part
+
+
+def label_counts(labels: NDArray[Any], num_classes: int) -> Rows:
+    """Return the images or pixels of each class in labels [N] or [N, H, W], int64 [N, C]; VOID counts nowhere."""
+    rows = labels.reshape(len(labels), -1)
+    return np.stack([np.bincount(row, minlength=num_classes)[:num_classes] for row in rows])
+
+
+def held_out_how(groups: Rows, fraction: float) -> str:
+    """Return in words how `hold_out_groups` splits."""
+    number = len(np.unique(groups))
+    if number >= MANY:
+        return f"{fraction:.3g} of the training images, whole groups of {number}"
+    return (
+        f"{fraction:.3g} of the training images, a block of consecutive ones of each of {number} groups, with {GAP} "
+        f"left out at its ends"
+    )
+
+
+def bootstrap_blocks(groups: Rows) -> Rows:
+    """Return what a bootstrap draws together, int64 [N]: groups, or where they are few, BLOCK consecutive images."""
+    numbers, of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(numbers) >= MANY:
+        return of_row.astype(np.int64)
+    places = np.zeros(len(groups), dtype=np.int64)
+    for number in range(len(numbers)):
+        places[of_row == number] = np.arange(sizes[number])
+    return np.unique(np.stack([of_row, places // BLOCK], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
