@@ -147,7 +147,8 @@ def examined(about: Measurement, splits: Splits, method: str, seed: int) -> None
 def exam_of(about: Measurement, splits: Splits, model: torch.nn.Module, radius: str, kept: Path) -> MapExamResult:
     """Examine a model at one radius; go on with counts that are there."""
     counts, started = splits.complete.class_counts(), time.perf_counter()
-    parts = examine_maps(model, splits.test, counts, about.radii[radius], "none", keep=kept.with_suffix(".parquet"))
+    attack, counts_file = about.radii[radius], kept.with_suffix(".parquet")
+    parts = examine_maps(model, splits.test, counts, attack, "none", keep=counts_file, blocks=splits.test_blocks)
     results = []
     for done, result in islice(parts, None if radius == about.first else len(LOSSES)):
         print(f"{kept.stem}: {done} done after {time.perf_counter() - started:.0f} s", flush=True)
@@ -223,6 +224,7 @@ def report(about: Measurement, splits: Splits, methods: Sequence[str], seeds: in
     """Return the page of the results."""
     config, (_, *shape) = about.config, splits.shape
     radii = f"exams at eps {', '.join(f'{radius}/255' for radius in about.radii)}; " if len(about.radii) > 1 else ""
+    drawn = "images" if splits.test_blocks is None else f"{splits.test_blocks.max() + 1} blocks of test frames"
     text = [
         f"# Label maps: {about.name}\n",
         f"{len(splits.complete):,} training images of {shape[1]}x{shape[0]}, pixels of the classes "
@@ -235,7 +237,7 @@ def report(about: Measurement, splits: Splits, methods: Sequence[str], seeds: in
     ]
     if BASELINE in methods and len(methods) > 1:
         text += [
-            "In points, with the 95% interval of a paired bootstrap over images and seeds:\n",
+            f"In points, with the 95% interval of a paired bootstrap over {drawn} and seeds:\n",
             table(leads_of(about, methods, seeds)),
         ]
     return "\n".join(text)

@@ -190,7 +190,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     check_same_images(parsed.checkpoint, about, splits)
     test, counts, names = splits.test.to(device), about["class_counts"], about["class_names"]
     results: list[Examined] = []
-    for done, result in exam.examine(model, test, counts, config.attack, parsed.attack, keep=parsed.correctness):
+    for done, result in exam.on(splits)(model, test, counts, config.attack, parsed.attack, keep=parsed.correctness):
         print(f"{done} done", file=sys.stderr, flush=True)
         results.append(result)
     for doubt in results[-1].doubts:

@@ -1,10 +1,13 @@
 """The exam of label maps: every attack against a run of it, the worst case, and an exam that goes on."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from faulty import Faulty
+from numpy.typing import NDArray
 from torch import nn
 
 from ltsd.attacks import dense_losses
@@ -16,7 +19,7 @@ from ltsd.evaluation.comparison import paired_overlap
 from ltsd.evaluation.exams import EXAMS
 from ltsd.evaluation.map_exam import LOSSES, TITLES, MapExamResult, examine_maps
 from ltsd.evaluation.pixel_attacks import attacked_counts, clean_counts
-from ltsd.evaluation.pixels import Overlap
+from ltsd.evaluation.pixels import Overlap, PixelCounts
 from ltsd.evaluation.pixels_on_disk import read_counts
 from ltsd.evaluation.table import class_table
 from ltsd.models import build_model
@@ -96,6 +99,10 @@ def test_an_exam_goes_on_from_its_file_to_the_same_numbers(
         assert torch.equal(one.labelled, second.counts[name].labelled)
     *_, (_, third) = examine_maps(model, test, COUNTS, ATTACK, "none", keep=kept)
     assert third.as_json() == result.as_json()
+    blocks = np.repeat([0, 1, 2], 4)
+    *_, (_, fourth) = examine_maps(model, test, COUNTS, ATTACK, "none", keep=kept, blocks=blocks)
+    assert fourth.as_json() == result.as_json()
+    assert {tuple(one.blocks.tolist()) for one in read_counts(kept)[0].values()} == {tuple(blocks)}
     (tmp_path / "one.parquet").write_bytes(b"damaged")
     with pytest.raises(UserError, match="is not the file of an exam of label maps"):
         read_counts(kept)
@@ -112,6 +119,33 @@ def test_answers_that_are_not_finite_are_told_and_count_as_wrong(model: nn.Modul
 def test_an_ensemble_of_attacks_on_one_label_an_image_is_refused(model: nn.Module, test: Split) -> None:
     with pytest.raises(UserError, match=r"AutoAttack attacks one label an image, .* choose none"):
         next(iter(examine_maps(model, test, COUNTS, ATTACK, "standard")))
+
+
+def counts_of(hits: NDArray[np.int64], blocks: NDArray[np.int64] | None) -> PixelCounts:
+    """Counts of images of 100 pixels of each class, of which `hits` [N, C] are right; the others are of no class."""
+    right = torch.from_numpy(hits)
+    together = None if blocks is None else torch.from_numpy(blocks)
+    return PixelCounts(right, right, torch.full_like(right, 100), torch.ones(len(right), dtype=torch.bool), together)
+
+
+def test_frames_that_repeat_each_other_say_no_more_than_one_of_them() -> None:
+    """The mean over B blocks of the means over classes has the variance of these means over B."""
+    ours, theirs = np.random.default_rng(0).integers(0, 101, (2, 40, 3))
+    blocks = np.repeat(np.random.default_rng(1).permutation(40), 10)
+    single = paired_overlap([counts_of(ours, None)], [counts_of(theirs, None)], classes=None, seed=0)
+    frames, others = (counts_of(side.repeat(10, axis=0), blocks) for side in (ours, theirs))
+    found = paired_overlap([frames], [others], classes=None, seed=0)
+    gains = (ours - theirs).mean(1) / 100
+    expected = gains.mean() + 1.959964 * gains.std() / np.sqrt(40) * np.array([-1, 1])
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.06 * gains.std() / np.sqrt(40))
+    assert found.mean == pytest.approx(single.mean)
+    assert found.high - found.low == pytest.approx(single.high - single.low, rel=0.05)
+    alone = paired_overlap([replace(frames, blocks=None)], [replace(others, blocks=None)], classes=None, seed=0)
+    assert alone.high - alone.low == pytest.approx((found.high - found.low) / np.sqrt(10), rel=0.05)
+    earlier = paired_overlap([frames], [replace(others, blocks=None)], classes=None, seed=0)
+    assert earlier == found
+    with pytest.raises(UserError, match="made with other groups of test images"):
+        paired_overlap([frames], [counts_of(theirs.repeat(10, axis=0), blocks[::-1].copy())], classes=None, seed=0)
 
 
 def test_a_paired_difference_resums_the_pixels_of_the_images_drawn(result: MapExamResult) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import Correctness
@@ -71,7 +72,8 @@ def paired_overlap(
     """Mean difference of mean IoU, ours minus theirs, with its 95% percentile bootstrap interval.
 
     Test images are drawn again, the same for both sides and for all training seeds, and their pixels are summed anew,
-    since a mean of images is no IoU; the training seeds are drawn beside them, in pairs.
+    since a mean of images is no IoU; the training seeds are drawn beside them, in pairs. Images that belong together
+    are drawn together (Künsch 1989): frames of one video say less than as many images.
 
     Args:
         ours: a training seed each, all of the same test images under one attack.
@@ -80,7 +82,7 @@ def paired_overlap(
         seed: of the draws.
 
     Raises:
-        UserError: the two sides are not of the same images and seeds.
+        UserError: the two sides are not of the same images and seeds, or have other blocks.
     """
     labelled = ours[0].labelled
     if len(ours) != len(theirs) or any(not torch.equal(one.labelled, labelled) for one in (*ours, *theirs)):
@@ -88,7 +90,10 @@ def paired_overlap(
             f"the pixel counts of {len(ours)} seeds and of {len(theirs)} cannot be compared image by image; examine "
             "both models on as many seeds, and on the same test set"
         )
-    rng, images, seeds = np.random.default_rng(seed), len(labelled), len(ours)
+    blocks = _blocks([*ours, *theirs])
+    if blocks is not None:
+        ours, theirs = ([one.summed(blocks) for one in side] for side in (ours, theirs))
+    rng, images, seeds = np.random.default_rng(seed), len(ours[0].labelled), len(ours)
     drawn = rng.multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
     drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
     counted = list(range(labelled.shape[1])) if classes is None else list(classes)
@@ -101,8 +106,23 @@ def paired_overlap(
     return Difference(float(whole.mean()), float(low), float(high))
 
 
+def _blocks(counts: Sequence[PixelCounts]) -> Tensor | None:
+    """Return what is drawn together; counts that do not know it, of an earlier exam, are of the same images.
+
+    Raises:
+        UserError: the counts disagree.
+    """
+    known = [one.blocks for one in counts if one.blocks is not None]
+    if any(not torch.equal(blocks, known[0]) for blocks in known):
+        raise UserError(
+            "the pixel counts were made with other groups of test images (--data.group-by), so that they cannot be "
+            "drawn alike; examine the models with the same groups"
+        )
+    return known[0] if known else None
+
+
 def _mean_iou(counts: PixelCounts, drawn: NDArray[np.int64], classes: Sequence[int]) -> NDArray[np.float64]:
-    """Mean IoU [R] over classes that occur, of images that were drawn so often: int64 [R, N]."""
+    """Mean IoU [R] over classes that occur, of images, or blocks of them, that were drawn so often: int64 [R, N]."""
     hits, predicted, labelled = (
         drawn @ part[:, classes].numpy() for part in (counts.hits, counts.predicted, counts.labelled)
     )

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from ltsd.data import Splits
 from ltsd.evaluation import exam, map_exam
 from ltsd.evaluation.comparison import Difference, paired_difference, paired_overlap
 from ltsd.evaluation.correctness import read_correctness
@@ -89,6 +91,8 @@ class Exam:
         clean: the columns of clean images, of all classes and of the tail.
         robust: the columns under attacks, of all classes and of the tail, the strongest attack first.
         leads: by column, the attack in a file that was kept, and the group of classes, "" for all.
+        keeps_blocks: whether `examine` takes `blocks`, test images that a bootstrap draws together, and the file that it
+            keeps has them.
         has_card: whether `ltsd.model_card` can tell of it.
     """
 
@@ -105,7 +109,12 @@ class Exam:
     clean: tuple[str, str]
     robust: Sequence[tuple[str, str]]
     leads: Mapping[str, tuple[str, str]]
+    keeps_blocks: bool
     has_card: bool
+
+    def on(self, splits: Splits) -> Callable[..., Iterator[tuple[str, Examined]]]:
+        """Return `examine` for the test images of splits."""
+        return partial(self.examine, blocks=splits.test_blocks) if self.keeps_blocks else self.examine
 
 
 CLASSIFICATION = Exam(
@@ -148,6 +157,7 @@ CLASSIFICATION = Exam(
         "AutoAttack": ("square", ""),
         "tail AA": ("square", "tail"),
     },
+    keeps_blocks=False,
     has_card=True,
 )
 WORST = map_exam.TITLES[map_exam.WORST]
@@ -183,6 +193,7 @@ SEGMENTATION = Exam(
         WORST: (map_exam.WORST, ""),
         f"tail {WORST}": (map_exam.WORST, "tail"),
     },
+    keeps_blocks=True,
     has_card=False,
 )
 EXAMS: Mapping[str, Exam] = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}

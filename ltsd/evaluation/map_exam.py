@@ -7,7 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ltsd.attacks import dense_losses
@@ -154,6 +156,7 @@ def examine_maps(
     ensemble: str,
     *,
     keep: Path | None = None,
+    blocks: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[str, MapExamResult]]:
     """Examine a segmentation model in eval mode; the seeds and batches are fixed, so that two exams can be compared.
 
@@ -164,6 +167,7 @@ def examine_maps(
         attack: eps and step size; the steps are those of the attacks here.
         ensemble: none.
         keep: Parquet file of the counts, written after every part. What it has of this very exam is not measured again.
+        blocks: [N], equal for test images that a bootstrap draws together; kept with the counts.
 
     Yields:
         (what was just done, the results so far); the last result is complete.
@@ -174,10 +178,14 @@ def examine_maps(
     check_ensemble(ensemble, test.num_classes)
     conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
     fingerprint = fingerprint_of(model, test, conditions)
-    known = counts_kept(keep, fingerprint) if keep is not None else {}
+    together = None if blocks is None else torch.from_numpy(blocks)
+    known = counts_kept(keep, fingerprint, together) if keep is not None else {}
     answers: dict[str, PixelCounts] = {}
     for title, measures in _parts(frozen(model), test, attack).items():
-        answers |= {name: known[name] if name in known else measure() for name, measure in measures.items()}
+        answers |= {
+            name: known[name] if name in known else replace(measure(), blocks=together)
+            for name, measure in measures.items()
+        }
         if keep is not None and not answers.keys() <= known.keys():
             write_counts(keep, known | answers, fingerprint)
         yield title, MapExamResult.of(dict(answers), class_counts)

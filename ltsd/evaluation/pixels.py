@@ -1,7 +1,7 @@
 """How many pixels of each image and class a model gets right; IoU, recall and their means over classes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -16,13 +16,15 @@ class PixelCounts:
     """Pixels of each image and class, int64 [N, C]: `hits` are predicted rightly, `predicted` are predicted at all,
     `labelled` have the label. Pixels without label count nowhere; an answer with NaN or infinity predicts nothing.
 
-    `finite` is bool [N]: whether all answers of an image are finite.
+    `finite` is bool [N]: whether all answers of an image are finite. `blocks` is int64 [N], equal for images that a
+    bootstrap draws together, as frames of one video; None if every one is by itself.
     """
 
     hits: Tensor
     predicted: Tensor
     labelled: Tensor
     finite: Tensor
+    blocks: Tensor | None = None
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> Self:
@@ -37,8 +39,9 @@ class PixelCounts:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Join the counts of several batches."""
-        return cls(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)})
+        """Join the counts of several batches, which know of no blocks."""
+        names = ("hits", "predicted", "labelled", "finite")
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def worse_of(self, other: Self) -> Self:
         """Return, image by image, the counts with the lower mean IoU."""
@@ -48,6 +51,16 @@ class PixelCounts:
             for ours, theirs in ((self.hits, other.hits), (self.predicted, other.predicted))
         )
         return replace(self, hits=hits, predicted=predicted, finite=self.finite & other.finite)
+
+    def summed(self, blocks: Tensor) -> Self:
+        """Return the counts with a row a block, of blocks int64 [N]; in order of their numbers."""
+        _, of_image = blocks.unique(return_inverse=True)
+        empty = torch.zeros(int(of_image.max()) + 1, self.hits.shape[1], dtype=self.hits.dtype)
+        hits, predicted, labelled = (
+            empty.index_add(0, of_image, part) for part in (self.hits, self.predicted, self.labelled)
+        )
+        finite = torch.ones(len(empty), dtype=torch.bool).scatter_reduce(0, of_image, self.finite, "amin")
+        return replace(self, hits=hits, predicted=predicted, labelled=labelled, finite=finite, blocks=None)
 
     def image_miou(self) -> Tensor:
         """Return the mean IoU of each image over the classes that it has or that are predicted in it, float64 [N]."""

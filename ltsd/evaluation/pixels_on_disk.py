@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,21 @@ from ltsd.errors import UserError
 from ltsd.evaluation.pixels import PixelCounts
 from ltsd.files import publishing
 
-LABELLED = "labelled"
+LABELLED, BLOCK = "labelled", "block"
 
 
 def write_counts(path: Path, counts: Mapping[str, PixelCounts], fingerprint: str) -> None:
     """Write a row an image: `labelled`, and of every attack `<attack>/hits` and `<attack>/predicted`, lists of a number
-    a class, and `<attack>/finite`. The file appears whole or not at all.
+    a class, and `<attack>/finite`; `block` if the images have blocks. The file appears whole or not at all.
 
     Args:
         counts: by attack, at least one, all of the same images.
         fingerprint: of what was examined, see `fingerprint_of`.
     """
-    columns = {LABELLED: _lists(next(iter(counts.values())).labelled)}
+    first = next(iter(counts.values()))
+    columns = {LABELLED: _lists(first.labelled)}
+    if first.blocks is not None:
+        columns[BLOCK] = pa.array(first.blocks.numpy())
     for name, one in counts.items():
         columns |= {f"{name}/hits": _lists(one.hits), f"{name}/predicted": _lists(one.predicted)}
         columns[f"{name}/finite"] = pa.array(one.finite.numpy())
@@ -46,12 +50,14 @@ def read_counts(path: Path) -> tuple[dict[str, PixelCounts], str]:
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
         metadata = table.schema.metadata or {}
         labelled = _tensor(table[LABELLED])
+        blocks = torch.tensor(table[BLOCK].to_numpy()) if BLOCK in table.column_names else None
         found = {
             name: PixelCounts(
                 hits=_tensor(table[f"{name}/hits"]),
                 predicted=_tensor(table[f"{name}/predicted"]),
                 labelled=labelled,
                 finite=torch.tensor(table[f"{name}/finite"].to_numpy()),
+                blocks=blocks,
             )
             for name in json.loads(metadata[b"attacks"])
         }
@@ -62,13 +68,25 @@ def read_counts(path: Path) -> tuple[dict[str, PixelCounts], str]:
         ) from error
 
 
-def counts_kept(path: Path, fingerprint: str) -> dict[str, PixelCounts]:
-    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam."""
+def counts_kept(path: Path, fingerprint: str, blocks: Tensor | None) -> dict[str, PixelCounts]:
+    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam.
+
+    Counts of a file with other blocks, or without any, get `blocks`, and the file is written anew.
+    """
     try:
         counts, found = read_counts(path)
     except UserError:
         return {}
-    return counts if found == fingerprint else {}
+    if found != fingerprint:
+        return {}
+    known = {name: replace(one, blocks=blocks) for name, one in counts.items()}
+    if any(not _same(one.blocks, blocks) for one in counts.values()):
+        write_counts(path, known, fingerprint)
+    return known
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other if one is None or other is None else torch.equal(one, other)
 
 
 def _lists(rows: Tensor) -> pa.FixedSizeListArray:

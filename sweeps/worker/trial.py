@@ -161,7 +161,7 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
     model = run.state.model.eval().requires_grad_(False)
     test = splits.test.to(run.data.rows.device)
     results: list[Examined] = []
-    counts, examine = run.data.class_counts(), EXAMS[job.config.task].examine
+    counts, examine = run.data.class_counts(), EXAMS[job.config.task].on(splits)
     exchange.bring(job.correctness)
     for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.correctness):
         exchange.publish(job.correctness, result.measured)
