@@ -105,7 +105,7 @@ def _attacked(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, step
     start = uniform_start(inputs, eps=eps, generator=torch.Generator(inputs.device).manual_seed(0))
 
     def objective(adv_inputs: Tensor) -> Tensor:
-        return cross_entropy(model(steady(adv_inputs)), labels, 0.0)
+        return cross_entropy(model(steady(adv_inputs)), labels, 0.0).sum()
 
     return pgd(objective, inputs, eps=eps, step_size=step_size, steps=steps, start=start)
 

@@ -30,6 +30,8 @@ COLOURS = {
     "masked20": "#7fa99b",
     "balanced20": "#b07d62",
     "js20": "#a9a05a",
+    "sea20": "#3f6f8f",
+    "sea300": "#3f6f8f",
     "worst": "#0d4a70",
 }
 GROUP_COLOURS = {"head": "#f2f2f2", "medium": "#ffffff", "tail": "#fdeee0"}

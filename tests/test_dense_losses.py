@@ -29,7 +29,7 @@ def pixels(logits: Tensor, labels: Tensor) -> list[tuple[int, Tensor, int]]:
 
 def test_cross_entropy_is_the_sum_over_the_pixels_that_have_a_label(answers: tuple[Tensor, Tensor]) -> None:
     expected = sum(-of.log_softmax(0)[label] for _, of, label in pixels(*answers))
-    torch.testing.assert_close(dense_losses.cross_entropy(*answers, 0.3), torch.as_tensor(expected))
+    torch.testing.assert_close(dense_losses.cross_entropy(*answers, 0.3).sum(), torch.as_tensor(expected))
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5, 0.9])
@@ -38,7 +38,7 @@ def test_segpgd_turns_from_the_pixels_that_stand_to_all(answers: tuple[Tensor, T
     for _, of, label in pixels(*answers):
         weight = 1 - progress / 2 if of.argmax() == label else progress / 2
         expected += weight * -of.log_softmax(0)[label]
-    torch.testing.assert_close(dense_losses.segpgd(*answers, progress), expected)
+    torch.testing.assert_close(dense_losses.segpgd(*answers, progress).sum(), expected)
 
 
 def test_masked_losses_count_pixels_that_are_right_alone_or_levelled_by_class(answers: tuple[Tensor, Tensor]) -> None:
@@ -49,8 +49,8 @@ def test_masked_losses_count_pixels_that_are_right_alone_or_levelled_by_class(an
             loss = -of.log_softmax(0)[label]
             masked += loss
             balanced += loss / sum((image, label) == (other, its) for other, _, its in known)
-    torch.testing.assert_close(dense_losses.masked_cross_entropy(*answers, 0.0), masked)
-    torch.testing.assert_close(dense_losses.balanced_masked_cross_entropy(*answers, 0.0), balanced)
+    torch.testing.assert_close(dense_losses.masked_cross_entropy(*answers, 0.0).sum(), masked)
+    torch.testing.assert_close(dense_losses.balanced_masked_cross_entropy(*answers, 0.0).sum(), balanced)
 
 
 def test_jensen_shannon_is_the_mean_divergence_from_the_mixture(answers: tuple[Tensor, Tensor]) -> None:
@@ -59,7 +59,7 @@ def test_jensen_shannon_is_the_mean_divergence_from_the_mixture(answers: tuple[T
         p, truth = of.softmax(0), F.one_hot(torch.tensor(label), CLASSES).double()
         log_mixture = ((p + truth) / 2).log()
         expected += (F.kl_div(log_mixture, p, reduction="sum") + F.kl_div(log_mixture, truth, reduction="sum")) / 2
-    torch.testing.assert_close(dense_losses.jensen_shannon(*answers, 0.0), expected)
+    torch.testing.assert_close(dense_losses.jensen_shannon(*answers, 0.0).sum(), expected)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,9 @@ def test_a_pixel_without_label_pulls_nowhere_and_images_do_not_see_each_other(
 ) -> None:
     logits, labels = answers
     logits.requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(logits, labels, 0.4), logits)
+    (gradient,) = torch.autograd.grad(loss(logits, labels, 0.4).sum(), logits)
     assert not gradient[labels == VOID].any()
     assert gradient[labels != VOID].any()
-    alone = [torch.autograd.grad(loss(logits[i : i + 1], labels[i : i + 1], 0.4), logits)[0] for i in range(2)]
+    torch.testing.assert_close(loss(*answers, 0.4)[1:], loss(logits[1:], labels[1:], 0.4))
+    alone = [torch.autograd.grad(loss(logits[i : i + 1], labels[i : i + 1], 0.4).sum(), logits)[0] for i in range(2)]
     torch.testing.assert_close(gradient, alone[0] + alone[1])

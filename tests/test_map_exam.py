@@ -8,7 +8,7 @@ import pytest
 import torch
 from faulty import Faulty
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ltsd.attacks import dense_losses
 from ltsd.config import AttackConfig, ModelConfig
@@ -21,8 +21,10 @@ from ltsd.evaluation.map_exam import LOSSES, TITLES, MapExamResult, examine_maps
 from ltsd.evaluation.pixel_attacks import attacked_counts, clean_counts
 from ltsd.evaluation.pixels import Overlap, PixelCounts
 from ltsd.evaluation.pixels_on_disk import read_counts
+from ltsd.evaluation.sea import sea_counts
 from ltsd.evaluation.table import class_table
 from ltsd.models import build_model
+from ltsd.models.frozen import frozen
 from ltsd.pictures import COLOURS
 from ltsd.tasks import TASKS
 
@@ -59,17 +61,18 @@ def test_every_task_has_an_exam_and_every_attack_a_colour() -> None:
 def test_every_attack_is_told_by_class_and_group(model: nn.Module, test: Split, result: MapExamResult) -> None:
     size = ATTACK.resolved_step_size
     expected = {"clean": clean_counts(model, test)}
+    expected["sea20"] = sea_counts(frozen(model), test, eps=0.05, steps=20, seed=0, chunk=32)
     for name, loss in LOSSES.items():
         expected[name] = attacked_counts(model, test, loss, eps=0.05, step_size=size, steps=20, seed=0)
     cross_entropy = dense_losses.cross_entropy
     expected["fgsm"] = attacked_counts(model, test, cross_entropy, eps=0.05, step_size=0.05, steps=1, seed=None)
-    values = result.values()
+    values, six = result.values(), (*LOSSES, "sea20")
     for name, counts in expected.items():
         overlap = Overlap.of(counts, COUNTS)
         assert result.per_class()[name] == pytest.approx(counts.iou(), abs=1e-3, nan_ok=True)
         assert values[f"test/{name}_miou"] == pytest.approx(overlap.balanced, abs=1e-3)
-    worst = torch.stack([counts.image_miou() for name, counts in expected.items() if name in LOSSES]).amin(0)
-    lowest = torch.stack([result.counts[name].image_miou() for name in LOSSES]).amin(0)
+    worst = torch.stack([counts.image_miou() for name, counts in expected.items() if name in six]).amin(0)
+    lowest = torch.stack([result.counts[name].image_miou() for name in six]).amin(0)
     torch.testing.assert_close(lowest, worst, atol=1e-3, rtol=0)
     assert values["test/robust_miou"] == result.accuracies["worst"].balanced
     assert values["test/tail_robust_miou"] == result.accuracies["worst"].group("tail")
@@ -106,6 +109,27 @@ def test_an_exam_goes_on_from_its_file_to_the_same_numbers(
     (tmp_path / "one.parquet").write_bytes(b"damaged")
     with pytest.raises(UserError, match="is not the file of an exam of label maps"):
         read_counts(kept)
+
+
+class Threshold(nn.Module):
+    """Grey pixels above a half are of class 1: an attack turns all that are nearer to it than eps, and no other."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        above = 10 * (inputs[:, 0] - 0.5)
+        return torch.stack([-above, above], dim=-1)
+
+
+def test_sea_turns_every_pixel_that_its_last_radius_can_turn_and_no_other() -> None:
+    images = torch.randint(0, 256, (7, 1, 9, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    grey = images[:, 0].float() / 255
+    labels = (grey > 0.5).byte()
+    found = sea_counts(Threshold(), Split(images, labels, torch.arange(7), 2), eps=0.1, steps=20, seed=0, chunk=3)
+    far = (grey - 0.5).abs() > 0.1
+    for c in range(2):
+        of_class = labels == c
+        assert found.hits[:, c].tolist() == (of_class & far).sum((1, 2)).tolist()
+        turned = ~of_class & ~far
+        assert found.predicted[:, c].tolist() == ((of_class & far) | turned).sum((1, 2)).tolist()
 
 
 def test_answers_that_are_not_finite_are_told_and_count_as_wrong(model: nn.Module, test: Split) -> None:

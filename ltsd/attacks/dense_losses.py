@@ -1,7 +1,7 @@
-"""What attacks on a label a pixel maximise: pure functions of logits and labels, summed to a 0-d tensor.
+"""What attacks on a label a pixel maximise: pure functions of logits and labels, summed to a number an image, [B].
 
 All take logits [B, H, W, C], labels int64 [B, H, W] with VOID where a pixel has none, and the progress of the attack,
-steps done / steps, in [0, 1). A sum keeps the gradient of every image as it is by itself.
+steps done / steps, in [0, 1).
 """
 
 import math
@@ -18,7 +18,7 @@ DenseLoss = Callable[[Tensor, Tensor, float], Tensor]
 
 def cross_entropy(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
     """Return the sum of the pixels' cross-entropies."""
-    return _cross_entropies(logits, labels).sum()
+    return _cross_entropies(logits, labels).sum((1, 2))
 
 
 def segpgd(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
@@ -27,12 +27,12 @@ def segpgd(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
     """
     share = progress / 2
     weights = torch.where(_is_right(logits, labels), 1 - share, share)
-    return (weights * _cross_entropies(logits, labels)).sum()
+    return (weights * _cross_entropies(logits, labels)).sum((1, 2))
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
     """Return the sum of the cross-entropies of pixels that are right (SEA; Croce et al. 2024)."""
-    return (_is_right(logits, labels) * _cross_entropies(logits, labels)).sum()
+    return (_is_right(logits, labels) * _cross_entropies(logits, labels)).sum((1, 2))
 
 
 def balanced_masked_cross_entropy(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
@@ -43,7 +43,7 @@ def balanced_masked_cross_entropy(logits: Tensor, labels: Tensor, progress: floa
     members = F.one_hot(torch.where(known, labels, 0), logits.shape[-1]) * known[..., None]
     pixels = members.sum((1, 2)).clamp_min(1)
     share = (members / pixels[:, None, None]).sum(-1)
-    return (share * _is_right(logits, labels) * _cross_entropies(logits, labels)).sum()
+    return (share * _is_right(logits, labels) * _cross_entropies(logits, labels)).sum((1, 2))
 
 
 def jensen_shannon(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
@@ -55,7 +55,7 @@ def jensen_shannon(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
     log_p = -_cross_entropies(logits, labels)
     p = log_p.exp()
     entropy = (1 - p) * math.log(2) + p * (math.log(2) + log_p - p.log1p()) + math.log(2) - p.log1p()
-    return 0.5 * (entropy * (labels != VOID)).sum()
+    return 0.5 * (entropy * (labels != VOID)).sum((1, 2))
 
 
 def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:

@@ -91,8 +91,8 @@ class Exam:
         clean: the columns of clean images, of all classes and of the tail.
         robust: the columns under attacks, of all classes and of the tail, the strongest attack first.
         leads: by column, the attack in a file that was kept, and the group of classes, "" for all.
-        keeps_blocks: whether `examine` takes `blocks`, test images that a bootstrap draws together, and the file that it
-            keeps has them.
+        keeps_blocks: whether `examine` takes `blocks`, test images that a bootstrap draws together, and keeps them in
+            its file.
         has_card: whether `ltsd.model_card` can tell of it.
     """
 

@@ -1,4 +1,4 @@
-"""The exam of a finished segmentation model on the test set: five attacks and their worst case, corruptions."""
+"""The exam of a finished segmentation model on the test set: six attacks and their worst case, corruptions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +23,7 @@ from ltsd.evaluation.exam import ENSEMBLE_TITLE
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
 from ltsd.evaluation.pixels import Overlap, PixelCounts, mean_overlap, overlap_metrics
 from ltsd.evaluation.pixels_on_disk import counts_kept, read_counts, write_counts
+from ltsd.evaluation.sea import sea_counts
 from ltsd.models.frozen import frozen
 
 STEPS = 20
@@ -34,7 +35,10 @@ LOSSES = {
     "balanced20": dense_losses.balanced_masked_cross_entropy,
     "js20": dense_losses.jensen_shannon,
 }
-"""What the attacks maximise: PGD and SegPGD, and the three losses of SEA (Croce et al. 2024)."""
+"""What the attacks by PGD maximise: that of PGD and SegPGD, and the three losses of SEA (Croce et al. 2024)."""
+SEA_STEPS = {"cpu": 20, "cuda": 300}
+"""Steps of each loss of SEA by kind of device: 300 as published, and what a processor can afford."""
+SEA = {device: f"sea{steps}" for device, steps in SEA_STEPS.items()}
 TITLES = {
     "clean": "clean",
     "fgsm": "FGSM",
@@ -43,20 +47,22 @@ TITLES = {
     "masked20": "masked-20",
     "balanced20": "balanced-20",
     "js20": "JS-20",
-    "worst": "worst of 5",
+    "sea20": "SEA-20",
+    "sea300": "SEA-300",
+    "worst": "worst of 6",
 }
 
 
 WORST = "worst"
-"""The name of the worst case of LOSSES, image by image."""
+"""The name of the worst case of LOSSES and SEA, image by image."""
 
 Measures = dict[str, Callable[[], PixelCounts]]
 
 
 @dataclass(frozen=True)
 class MapExamResult:
-    """IoU by attack: `clean`, `fgsm`, the names in LOSSES, `worst`, which is the worst case of those in LOSSES image by
-    image, and `corruption`.
+    """IoU by attack: `clean`, `fgsm`, the names in LOSSES, that of SEA with its steps, `worst`, which is the worst case
+    of these six image by image, and `corruption`.
 
     `counts` is what they are computed from, by attack, and by corruption and severity. `doubts` name answers that are
     not finite.
@@ -69,7 +75,7 @@ class MapExamResult:
     @classmethod
     def of(cls, counts: Mapping[str, PixelCounts], class_counts: Sequence[int]) -> "MapExamResult":
         """Return the result of an exam from the counts so far."""
-        attacked = [counts[name] for name in LOSSES if name in counts]
+        attacked = [counts[name] for name in (*LOSSES, *SEA.values()) if name in counts]
         known = {name: counts[name] for name in TITLES if name in counts}
         if attacked:
             known[WORST] = reduce(PixelCounts.worse_of, attacked)
@@ -130,7 +136,7 @@ def check_ensemble(ensemble: str, num_classes: int) -> None:
     """
     if ensemble != "none":
         raise UserError(
-            f"{ENSEMBLE_TITLE[ensemble]} attacks one label an image, and label maps are under five attacks anyway; "
+            f"{ENSEMBLE_TITLE[ensemble]} attacks one label an image, and label maps are under six attacks anyway; "
             "choose none"
         )
 
@@ -143,8 +149,9 @@ def read_exam(path: Path) -> tuple[dict[str, PixelCounts], str]:
         UserError: as `read_counts`.
     """
     counts, fingerprint = read_counts(path)
-    if counts.keys() >= LOSSES.keys():
-        counts[WORST] = reduce(PixelCounts.worse_of, (counts[name] for name in LOSSES))
+    attacks = [name for name in (*LOSSES, *SEA.values()) if name in counts]
+    if len(attacks) > len(LOSSES):
+        counts[WORST] = reduce(PixelCounts.worse_of, (counts[name] for name in attacks))
     return counts, fingerprint
 
 
@@ -200,9 +207,12 @@ def _parts(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Mea
         for name, loss in LOSSES.items()
     }
     first: Measures = {"clean": partial(clean_counts, model, test), "fgsm": fgsm, "pgd20": attacks.pop("pgd20")}
+    device = test.rows.device.type
+    steps = SEA_STEPS[device]
+    sea: Measures = {SEA[device]: partial(sea_counts, model, test, eps=eps, steps=steps, seed=SEED, chunk=CHUNK)}
     corruptions: Measures = {variant: partial(_corrupted_counts, model, test, variant) for variant in VARIANTS}
     singles: dict[str, Measures] = {TITLES[name]: {name: measure} for name, measure in attacks.items()}
-    return {"PGD-20": first, **singles, "corruptions": corruptions}
+    return {"PGD-20": first, **singles, TITLES[SEA[device]]: sea, "corruptions": corruptions}
 
 
 def _corrupted_counts(model: nn.Module, test: Split, variant: str) -> PixelCounts:

@@ -55,4 +55,4 @@ def attacked_counts(
 def maximised(model: nn.Module, labels: Tensor, loss: DenseLoss, steps: int) -> Objective:
     """Return the objective of one attack of so many steps, to be called once a step."""
     done = count()
-    return lambda adv_inputs: loss(model(steady(adv_inputs)), labels, next(done) / steps)
+    return lambda adv_inputs: loss(model(steady(adv_inputs)), labels, next(done) / steps).sum()

@@ -54,7 +54,7 @@ class PixelCounts:
 
     def summed(self, blocks: Tensor) -> Self:
         """Return the counts with a row a block, of blocks int64 [N]; in order of their numbers."""
-        _, of_image = blocks.unique(return_inverse=True)
+        _, of_image = torch.unique(blocks, return_inverse=True)
         empty = torch.zeros(int(of_image.max()) + 1, self.hits.shape[1], dtype=self.hits.dtype)
         hits, predicted, labelled = (
             empty.index_add(0, of_image, part) for part in (self.hits, self.predicted, self.labelled)
