@@ -7,22 +7,17 @@ from typing import Any, Self
 
 import torch
 
+from ltsd.card_words import WORDS, CardWords, Scores, between
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.data.longtail import class_groups
 from ltsd.data.names import told_apart
-from ltsd.evaluation.evaluate import Accuracy
-from ltsd.evaluation.exam import ENSEMBLE_METRIC, ENSEMBLE_TITLE, PGD_STEPS, TITLES
 from ltsd.markdown import escaped, listed, percent, spread, table
 from ltsd.methods import METHODS
 from ltsd.models import build_model
 
 NOT_MEASURED = "not measured"
 NAME_WIDTH = 40
-ENSEMBLES = {metric.removesuffix("_acc"): ENSEMBLE_TITLE[name] for name, metric in ENSEMBLE_METRIC.items()}
-ROWS = {**TITLES, "corruption": "corruptions", **ENSEMBLES}
-FIRST_HALF = "apgd_ce_t"
-"""Part of AutoAttack: its row is left out if it was not measured by itself."""
 
 Exam = Mapping[str, Any]
 
@@ -31,10 +26,10 @@ Exam = Mapping[str, Any]
 class ModelFacts:
     """What a card tells.
 
-    `shape` is (C, H, W) of an image; `class_counts` and `test_counts` are the training and test images of each of
-    `class_names`. `simulated` and `copies` are as in `Splits`, `test_held_out` is whether the test images were held
-    out because the source has no test set. `exam` is what `ExamResult.as_json` returns. `of_seeds` are the exams of
-    all models that were trained alike on several seeds, this one among them; empty for this one alone.
+    `shape` is (C, H, W) of an image; `class_counts` and `test_counts` are the training and test images, or pixels, of
+    each of `class_names`. `simulated` and `copies` are as in `Splits`, `test_held_out` is whether the test images were
+    held out because the source has no test set. `exam` is what `as_json` of the result of an exam returns. `of_seeds`
+    are the exams of all models that were trained alike on several seeds, this one among them; empty for this one alone.
     """
 
     config: Config
@@ -52,8 +47,8 @@ class ModelFacts:
     def of(
         cls, config: Config, splits: Splits, class_counts: Sequence[int], exam: Exam, of_seeds: Sequence[Exam] = ()
     ) -> Self:
-        """Return the facts of a model that was trained on `class_counts` images of `splits` and examined on its test
-        set.
+        """Return the facts of a model that was trained on `class_counts` images, or pixels, of `splits` and examined on
+        its test set.
         """
         return cls(
             config=config,
@@ -76,17 +71,20 @@ class ModelFacts:
             network = build_model(self.config.model, self.shape[0], len(self.class_names), head)
         return sum(parameter.numel() for parameter in network.parameters())
 
-    def accuracy(self, exam: Exam, attack: str) -> Accuracy:
-        """Return the recalls that an exam measured under an attack."""
-        return Accuracy(tuple(exam["per_class"][attack]), class_groups(self.class_counts))
+    @property
+    def words(self) -> CardWords:
+        """What a card says of a model of its task."""
+        return WORDS[self.config.task]
+
+    def scores(self, exam: Exam) -> Scores:
+        """Return what an exam measured, by attack."""
+        groups = class_groups(self.class_counts)
+        return {attack: self.words.scores(tuple(values), groups) for attack, values in exam["per_class"].items()}
 
     @property
     def decisive(self) -> str:
-        """The attack that counts: AutoAttack if it ran, else its first half, else the one that leaves the least."""
-        measured = self.exam["per_class"]
-        ensembles = [name for name in ENSEMBLES if name in measured]
-        attacks = ensembles or [name for name in TITLES if name in measured and name != "clean"]
-        return attacks[0] if ensembles else min(attacks, key=lambda name: self.accuracy(self.exam, name).balanced)
+        """The attack that counts."""
+        return self.words.decisive(self.scores(self.exam))
 
 
 def model_card(facts: ModelFacts) -> str:
@@ -109,13 +107,16 @@ def model_card(facts: ModelFacts) -> str:
 
 
 def _summary(facts: ModelFacts) -> Iterator[str]:
-    clean, robust = (facts.accuracy(facts.exam, name) for name in ("clean", facts.decisive))
-    eps = _radius(facts.config.attack.eps)
-    yield (
-        f"A classifier of images into {len(facts.class_names)} classes. Of the test images, averaged over classes, it "
-        f"classifies {percent(clean.balanced)}% correctly as they are and {percent(robust.balanced)}% under "
-        f"{ROWS[facts.decisive]} with eps {eps}. In the tail, its rarest classes, these are "
-        f"{percent(clean.group('tail'))}% and {percent(robust.group('tail'))}%.\n"
+    scores = facts.scores(facts.exam)
+    clean, robust = scores["clean"], scores[facts.decisive]
+    yield facts.words.summary.format(
+        classes=len(facts.class_names),
+        clean=percent(clean.balanced),
+        tail_clean=percent(clean.group("tail")),
+        robust=percent(robust.balanced),
+        tail_robust=percent(robust.group("tail")),
+        attack=facts.words.rows[facts.decisive],
+        eps=_radius(facts.config.attack.eps),
     )
     if doubts := facts.exam.get("doubts"):
         yield "**Warning: the exam doubts these numbers:**\n"
@@ -123,10 +124,7 @@ def _summary(facts: ModelFacts) -> Iterator[str]:
 
 
 def _results(facts: ModelFacts) -> Iterator[str]:
-    yield (
-        f"Accuracy in percent on {facts.exam['images']:,} test images: the mean of the recalls of all classes or of a "
-        "group, and the recall of the worst class.\n"
-    )
+    yield facts.words.results.format(images=facts.exam["images"])
     yield _accuracies(facts, [facts.exam])
     if len(facts.of_seeds) > 1:
         yield (
@@ -137,28 +135,22 @@ def _results(facts: ModelFacts) -> Iterator[str]:
 
 
 def _accuracies(facts: ModelFacts, exams: Sequence[Exam]) -> str:
-    groups = list(class_groups(facts.class_counts))
+    groups, measured = list(class_groups(facts.class_counts)), list(map(facts.scores, exams))
     rows = [["", "all classes", *groups, "worst class"]]
-    for attack, title in ROWS.items():
-        found = [facts.accuracy(exam, attack) for exam in exams if attack in exam["per_class"]]
+    for attack, title in facts.words.rows.items():
+        found = [scores[attack] for scores in measured if attack in scores]
         values = [[one.balanced, *map(one.group, groups), one.worst] for one in found]
         cells = [percent(*spread(column)) for column in zip(*values, strict=True)]
-        if cells or attack != FIRST_HALF:
+        if cells or attack not in facts.words.left_out:
             rows.append([title, *(cells or [NOT_MEASURED, *["–"] * (len(groups) + 1)])])
     return table(rows)
 
 
 def _limits(facts: ModelFacts) -> Iterator[str]:
-    fewest, measured = min(facts.test_counts), facts.exam["per_class"]
-    limits = [
-        f"A class has {_between(facts.test_counts)} test images. Of {fewest}, one is {percent(1 / fewest)} points "
-        f"of the recall of its class, whose standard error is up to {percent(0.5 / math.sqrt(fewest))} points.",
-        "Attacks find some of the changes that mislead the model, not all: each robust accuracy is an upper bound.",
-    ]
-    if "aa" not in measured:
-        limits.append("AutoAttack, the standard of the field, was not run. It usually leaves less than other attacks.")
+    limits = facts.words.limits(facts.test_counts, facts.scores(facts.exam))
     if not facts.exam.get("doubts"):
-        found = "none found, which is no proof that there are none" if "doubts" in facts.exam else NOT_MEASURED
+        looked = facts.words.tells_masking and "doubts" in facts.exam
+        found = "none found, which is no proof that there are none" if looked else NOT_MEASURED
         limits.append(f"Signs of gradient masking, by which attacks fail without robustness: {found}.")
     if len(facts.of_seeds) < 2:
         limits.append("One training run was measured. Other seeds give other numbers.")
@@ -177,36 +169,36 @@ def _threat_model(facts: ModelFacts) -> Iterator[str]:
         f"value of an image by at most eps = {_radius(attack.eps)}, within the range [0, 1] of images. The weights and "
         "the training data are out of reach. Any wrong class is a success.\n"
     )
-    yield (
-        f"FGSM is one step of eps. PGD-{PGD_STEPS}, CW-{PGD_STEPS} and LSA-{PGD_STEPS} take {PGD_STEPS} steps of "
-        f"{attack.resolved_step_size:.4g} from one random start. AutoAttack is its standard version, complete; "
-        f"{ENSEMBLES[FIRST_HALF]} is its first half. Corruptions are no attack: they are noise, blur, contrast, "
-        "brightness, JPEG and pixelation, averaged over five severities.\n"
+    yield facts.words.attacks.format(step_size=attack.resolved_step_size) + (
+        "Corruptions are no attack: they are noise, blur, contrast, brightness, JPEG and pixelation, averaged over "
+        "five severities.\n"
     )
 
 
 def _model(facts: ModelFacts) -> Iterator[str]:
     config, shape = facts.config, ", ".join(map(str, facts.shape))
+    output = facts.words.output.format(classes=len(facts.class_names))
     yield listed(
         (
             f"Method: {METHODS[config.method].title}, {config.epochs} epochs, seed {config.seed}",
             f"Network: {config.model.name} of width {config.model.channels}, {facts.parameters:,} parameters",
-            f"Input: float32 [N, {shape}] in [0, 1]; output: logits [N, {len(facts.class_names)}]",
+            f"Input: float32 [N, {shape}] in [0, 1]; output: logits {output}",
         )
     )
 
 
 def _data(facts: ModelFacts) -> Iterator[str]:
-    counts, config = facts.class_counts, facts.config.data
+    counts, config, counted = facts.class_counts, facts.config.data, facts.words.counted
     tail = f"simulated, {config.tail}" if facts.simulated else "that of the source"
-    test = f"{config.test_fraction:.3g} of every class" if facts.test_held_out else "the source's own test set"
-    groups = {name: [counts[c] for c in members] for name, members in class_groups(counts).items()}
+    held_out = facts.words.held_out.format(share=config.test_fraction)
+    test = held_out if facts.test_held_out else "the source's own test set"
+    groups = {name.capitalize(): [counts[c] for c in members] for name, members in class_groups(counts).items()}
     yield listed(
         [
             f"Source: {escaped(config.source)}",
-            f"Training: {sum(counts):,} images, {_between(counts)} a class; imbalance ratio "
+            f"Training: {sum(counts):,} {counted}, {between(counts)} a class; imbalance ratio "
             f"{max(counts) / min(counts):.4g}; long tail: {tail}",
-            *(f"{name.capitalize()}: {len(group)} classes, {_between(group)} images" for name, group in groups.items()),
+            *(f"{name}: {len(group)} classes, {between(group)} {counted}" for name, group in groups.items()),
             f"Test: {facts.exam['images']:,} images, {test}",
         ]
     )
@@ -215,11 +207,12 @@ def _data(facts: ModelFacts) -> Iterator[str]:
 def _classes(facts: ModelFacts) -> Iterator[str]:
     names = map(escaped, told_apart(facts.class_names, NAME_WIDTH))
     group_of = {c: name for name, members in class_groups(facts.class_counts).items() for c in members}
-    clean, robust = (facts.accuracy(facts.exam, name).per_class for name in ("clean", facts.decisive))
-    rows = [["class", "group", "training", "test", "clean", ROWS[facts.decisive]]]
+    scores = facts.scores(facts.exam)
+    clean, robust = (scores[name].per_class for name in ("clean", facts.decisive))
+    rows = [["class", "group", "training", "test", "clean", facts.words.rows[facts.decisive]]]
     for c, (name, *counts) in enumerate(zip(names, facts.class_counts, facts.test_counts, strict=True)):
         rows.append([name, group_of[c], *map(str, counts), percent(clean[c]), percent(robust[c])])
-    yield "Training and test images of each class, and its recall in percent:\n"
+    yield f"Training and test {facts.words.counted} of each class, and its {facts.words.class_score} in percent:\n"
     yield table(rows)
 
 
@@ -239,8 +232,3 @@ def _told(value: object) -> str:
 def _radius(eps: float) -> str:
     steps = 255 * eps
     return f"{round(steps)}/255" if math.isclose(steps, round(steps)) else f"{eps:.4g}"
-
-
-def _between(counts: Sequence[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -113,3 +113,10 @@ def test_an_audit_agrees_and_a_resume_does_nothing_again(
     done = run_search(folder, "--name", "small", "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "runs/small/journal.jsonl").read_bytes() == before
+
+
+def test_the_finalist_has_a_card_in_the_words_of_its_task(folder: Path) -> None:
+    (path,) = (folder / "runs/small/checkpoints").glob("*.md")
+    assert "It names every pixel as one of 3 classes" in path.read_text()
+    (version,) = MlflowClient(f"sqlite:///{folder}/mlflow.db").search_model_versions("name = 'ltsd-plants'")
+    assert "mean IoU over classes" in version.description

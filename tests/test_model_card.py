@@ -1,5 +1,6 @@
 """The model card: every number in its cell, and what was not measured called so."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -158,3 +159,22 @@ def test_two_classes_have_no_medium() -> None:
     card = model_card(two)
     assert tables(section(card, "Results"))[0][0] == ["", "all classes", "head", "tail", "worst class"]
     assert "Medium" not in card
+
+
+def test_a_model_of_label_maps_is_told_in_pixels_and_iou_and_a_class_that_occurs_nowhere_counts_in_no_mean() -> None:
+    overlaps = {"clean": [0.75, 0.5, 0.25, math.nan], "sea20": [0.5, 0.25, 0.0, 0.0], "worst": [0.5, 0.25, 0.0, 0.0]}
+    maps = replace(FACTS, config=Config.preset("digits-scenes"), exam=exam(overlaps))
+    card = model_card(maps)
+    assert "the mean IoU over classes is 50.0% as they are and 18.8% under the worst of 6 attacks" in card
+    (results,) = tables(section(card, "Results"))
+    assert results[1] == ["clean", "50.0", "75.0", "37.5", "nan", "25.0"]
+    assert ["SEA-20", "18.8", "50.0", "12.5", "0.0", "0.0"] in results
+    assert "SEA-300" not in [row[0] for row in results]
+    limits = section(card, "Limits")
+    assert "A class has 4 to 16 test pixels" in limits
+    assert "SEA with 300 steps, as published, was not run" in limits
+    assert "gradient masking, by which attacks fail without robustness: not measured" in limits
+    assert "Training: 75 pixels, 5 to 40 a class" in section(card, "Data")
+    assert "logits [N, H, W, 4]" in section(card, "Model")
+    for word in ("recall", "AutoAttack", "Accuracy"):
+        assert word not in card

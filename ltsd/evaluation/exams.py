@@ -93,7 +93,6 @@ class Exam:
         leads: by column, the attack in a file that was kept, and the group of classes, "" for all.
         keeps_blocks: whether `examine` takes `blocks`, test images that a bootstrap draws together, and keeps them in
             its file.
-        has_card: whether `ltsd.model_card` can tell of it.
     """
 
     examine: Callable[..., Iterator[tuple[str, Examined]]]
@@ -110,7 +109,6 @@ class Exam:
     robust: Sequence[tuple[str, str]]
     leads: Mapping[str, tuple[str, str]]
     keeps_blocks: bool
-    has_card: bool
 
     def on(self, splits: Splits) -> Callable[..., Iterator[tuple[str, Examined]]]:
         """Return `examine` for the test images of splits."""
@@ -158,7 +156,6 @@ CLASSIFICATION = Exam(
         "tail AA": ("square", "tail"),
     },
     keeps_blocks=False,
-    has_card=True,
 )
 WORST = map_exam.TITLES[map_exam.WORST]
 SEGMENTATION = Exam(
@@ -194,7 +191,6 @@ SEGMENTATION = Exam(
         f"tail {WORST}": (map_exam.WORST, "tail"),
     },
     keeps_blocks=True,
-    has_card=False,
 )
 EXAMS: Mapping[str, Exam] = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
 """By task."""

@@ -1,7 +1,6 @@
 """The model cards of a search's finalist, one beside the model of each final run."""
 
 from ltsd.data import Splits
-from ltsd.evaluation.exams import EXAMS
 from ltsd.files import publishing
 from ltsd.model_card import ModelFacts, model_card
 from sweeps.journal.record import Record
@@ -10,14 +9,10 @@ from sweeps.results.finals import finalist_runs
 
 
 def write_cards(record: Record, choice: Choice, splits: Splits) -> None:
-    """Write the card of every final run of the finalist, with the mean over their seeds beside its own numbers, if the
-    exam of its task has one.
-    """
+    """Write the card of every final run of the finalist, with the mean over their seeds beside its own numbers."""
     runs = [(known.job, known.result.exam) for known in finalist_runs(record, choice) if known.result is not None]
     examined = [(job, exam) for job, exam in runs if exam is not None]
     for job, exam in examined:
-        if not EXAMS[job.config.task].has_card:
-            return
         facts = ModelFacts.of(
             job.config, splits, splits.complete.class_counts(), exam, [other for _, other in examined]
         )

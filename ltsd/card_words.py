@@ -1,0 +1,146 @@
+"""What a model card says of a classifier and of a segmentation model, where the two differ."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ltsd.evaluation.evaluate import Accuracy
+from ltsd.evaluation.exam import ENSEMBLE_METRIC, ENSEMBLE_TITLE, PGD_STEPS, TITLES
+from ltsd.evaluation.map_exam import SEA_STEPS, STEPS, WORST
+from ltsd.evaluation.map_exam import TITLES as MAP_TITLES
+from ltsd.evaluation.pixels import Overlap
+from ltsd.markdown import percent
+
+ENSEMBLES = {metric.removesuffix("_acc"): ENSEMBLE_TITLE[name] for name, metric in ENSEMBLE_METRIC.items()}
+FIRST_HALF = "apgd_ce_t"
+
+Scores = Mapping[str, Accuracy | Overlap]
+"""What was measured, by attack."""
+
+
+@dataclass(frozen=True)
+class CardWords:
+    """The words of a task.
+
+    Attributes:
+        scores: the type of what was measured under an attack, made of the scores of classes and their groups.
+        rows: titles by attack, in order.
+        left_out: attacks whose row is left out if they were not measured.
+        decisive: (what was measured) -> the attack that counts.
+        summary: with places for classes, clean, tail_clean, robust, tail_robust, attack and eps.
+        results: what the numbers are, with a place for images.
+        counted: what is counted of a class.
+        class_score: the score of a class.
+        limits: (counts of the classes in the test set, what was measured) -> sentences.
+        attacks: what the attacks do, with a place for step_size.
+        output: the shape of the logits, with a place for classes.
+        tells_masking: whether the exam looks for signs of gradient masking.
+        held_out: what is held out for the test, if the source has no test set, with a place for the share.
+    """
+
+    scores: type[Accuracy] | type[Overlap]
+    rows: Mapping[str, str]
+    left_out: Sequence[str]
+    decisive: Callable[[Scores], str]
+    summary: str
+    results: str
+    counted: str
+    class_score: str
+    limits: Callable[[Sequence[int], Scores], list[str]]
+    attacks: str
+    output: str
+    tells_masking: bool
+    held_out: str
+
+
+def between(counts: Sequence[int]) -> str:
+    """Return the range of some numbers in words."""
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _decisive(measured: Scores) -> str:
+    """Return AutoAttack if it ran, else its first half, else the attack that leaves the least."""
+    if ensembles := [name for name in ENSEMBLES if name in measured]:
+        return ensembles[0]
+    attacks = [name for name in TITLES if name in measured and name != "clean"]
+    return min(attacks, key=lambda name: measured[name].balanced)
+
+
+def _limits(test_counts: Sequence[int], measured: Scores) -> list[str]:
+    fewest = min(test_counts)
+    limits = [
+        f"A class has {between(test_counts)} test images. Of {fewest}, one is {percent(1 / fewest)} points "
+        f"of the recall of its class, whose standard error is up to {percent(0.5 / math.sqrt(fewest))} points.",
+        "Attacks find some of the changes that mislead the model, not all: each robust accuracy is an upper bound.",
+    ]
+    if "aa" not in measured:
+        limits.append("AutoAttack, the standard of the field, was not run. It usually leaves less than other attacks.")
+    return limits
+
+
+def _limits_of_maps(test_counts: Sequence[int], measured: Scores) -> list[str]:
+    limits = [
+        f"A class has {between(test_counts)} test pixels. Those of one image are alike, so that the images count.",
+        "Attacks find some of the changes that mislead the model, not all: each robust IoU is an upper bound.",
+    ]
+    published = f"sea{SEA_STEPS['cuda']}"
+    if published not in measured:
+        limits.append(f"SEA with {SEA_STEPS['cuda']} steps, as published, was not run. More steps leave less.")
+    return limits
+
+
+CLASSIFIER = CardWords(
+    scores=Accuracy,
+    rows={**TITLES, "corruption": "corruptions", **ENSEMBLES},
+    left_out=(FIRST_HALF,),
+    decisive=_decisive,
+    summary=(
+        "A classifier of images into {classes} classes. Of the test images, averaged over classes, it classifies "
+        "{clean}% correctly as they are and {robust}% under {attack} with eps {eps}. In the tail, its rarest classes, "
+        "these are {tail_clean}% and {tail_robust}%.\n"
+    ),
+    results=(
+        "Accuracy in percent on {images:,} test images: the mean of the recalls of all classes or of a group, and the "
+        "recall of the worst class.\n"
+    ),
+    counted="images",
+    class_score="recall",
+    limits=_limits,
+    attacks=(
+        f"FGSM is one step of eps. PGD-{PGD_STEPS}, CW-{PGD_STEPS} and LSA-{PGD_STEPS} take {PGD_STEPS} steps of "
+        "{step_size:.4g} from one random start. AutoAttack is its standard version, complete; "
+        f"{ENSEMBLES[FIRST_HALF]} is its first half. "
+    ),
+    output="[N, {classes}]",
+    tells_masking=True,
+    held_out="{share:.3g} of every class",
+)
+SEGMENTER = CardWords(
+    scores=Overlap,
+    rows={**MAP_TITLES, "corruption": "corruptions"},
+    left_out=[f"sea{steps}" for steps in SEA_STEPS.values()],
+    decisive=lambda measured: WORST,
+    summary=(
+        "It names every pixel as one of {classes} classes. On the test images, the mean IoU over classes is "
+        "{clean}% as they are and {robust}% under the {attack} attacks, image by image, with eps {eps}. In the tail, "
+        "its rarest classes, these are {tail_clean}% and {tail_robust}%.\n"
+    ),
+    results=(
+        "IoU in percent on {images:,} test images: the mean over all classes or over a group, and that of the worst "
+        "class.\n"
+    ),
+    counted="pixels",
+    class_score="IoU",
+    limits=_limits_of_maps,
+    attacks=(
+        f"FGSM is one step of eps. PGD, SegPGD and the attacks named {STEPS} take {STEPS} steps of "
+        "{step_size:.4g} from one random start; SEA takes as many as its name says, by Auto-PGD on three losses, with "
+        "a radius that falls to eps. "
+    ),
+    output="[N, H, W, {classes}]",
+    tells_masking=False,
+    held_out="{share:.3g} of the images",
+)
+WORDS: Mapping[str, CardWords] = {"classification": CLASSIFIER, "segmentation": SEGMENTER}
+"""By task."""
