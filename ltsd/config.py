@@ -170,7 +170,7 @@ class OptimConfig:
     momentum: float = knob(0.9, "SGD momentum", at_least=0, below=1)
     weight_decay: float = knob(5e-4, "L2 penalty", at_least=0, search=Range(1.0, 20.0, log=True, relative=True))
     batch_size: int = knob(
-        128, "images in a training batch", at_least=2, search=Choices((0.25, 0.5, 1.0), relative=True)
+        128, "images in a training batch", at_least=2, search=Choices((0.25, 0.5, 1.0), relative=True, least=8)
     )
     ema_decay: float = knob(
         0.0,

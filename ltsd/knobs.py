@@ -37,11 +37,13 @@ class Range:
 class Choices:
     """What a sweep tries of a knob, unless the user fixes it: one of `values`.
 
-    `relative`: they are multiples of the default of the data set, rounded where that is a whole number.
+    `relative`: they are multiples of the default of the data set, rounded where that is a whole number, and none that
+    is smaller than the default is below `least`.
     """
 
     values: tuple[float, ...]
     relative: bool = False
+    least: int = 2
 
     def __str__(self) -> str:
         return f"{', '.join(f'{value:g}' for value in self.values)}{TIMES if self.relative else ''}"

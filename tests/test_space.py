@@ -99,6 +99,9 @@ def test_choices_are_whole_where_the_knob_is_and_the_default_is_one_of_them() ->
     space = search_space(Config.preset("digits"), 20.0, (), GROUPS)
     assert space["teacher.epochs"] == CategoricalDistribution([4, 7, 14, 28])
     assert space["optim.batch_size"] == CategoricalDistribution([32, 64, 128])
+    dense = search_space(Config.preset("digits-scenes"), 210.0, (), GROUPS)
+    assert dense["optim.batch_size"] == CategoricalDistribution([8])  # smaller ones cost as much as they bring noise
+    assert dense["balance.teacher_gamma"] == CategoricalDistribution([1.0, 52.5, 105.0, 210.0])
 
 
 @pytest.mark.parametrize(

@@ -70,5 +70,5 @@ def _values(tried: Choices, default: float) -> list[int | float]:
     """Return the values to try, the default among them."""
     values = [value * default if tried.relative else value for value in tried.values]
     if isinstance(default, int):
-        values = [max(2, round(value)) for value in values]
+        values = [max(min(tried.least, default), round(value)) for value in values]
     return sorted({*values, default})
