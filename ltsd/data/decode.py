@@ -25,10 +25,13 @@ Labels = NDArray[Any]
 
 
 class Mask(NamedTuple):
-    """An encoded label map, and its place in messages."""
+    """An encoded label map, its place in messages, and the class index of each of the 256 values that its pixels may
+    have; b"" if they are class indices.
+    """
 
     place: str
     content: bytes
+    indices: bytes = b""
 
 
 Encoded = Iterator[tuple[str, bytes, int | Mask]]
@@ -157,6 +160,8 @@ def decode_mask(
                 f"{size[0]}x{size[1]}; both need one size"
             )
         classes = np.asarray(upright).astype(np.uint8)
+    if mask.indices:
+        classes = np.frombuffer(mask.indices, dtype=np.uint8)[classes]
     outside = classes[(classes >= num_classes) & (classes != VOID)]
     if len(outside):
         raise UserError(

@@ -81,7 +81,7 @@ def open_mask_folder(place: Place, paths: Sequence[str], data: DataConfig) -> Op
     return Opened(
         class_names=names,
         config=layout.config,
-        rows={split: _encoded(place, of_split) for split, of_split in pairs.items()},
+        rows={split: encoded_pairs(place, of_split) for split, of_split in pairs.items()},
         files=files,
         roles=roles,
         unlabelled=unlabelled,
@@ -194,9 +194,10 @@ def _class_names(place: Place, paths: Collection[str], images: Collection[str]) 
     return checked_names(place.source, names), [path]
 
 
-def _encoded(place: Place, pairs: Pairs) -> Encoded:
+def encoded_pairs(place: Place, pairs: Pairs, indices: bytes = b"") -> Encoded:
+    """Yield images and masks as they lie on the disk; `indices` is as in `Mask`."""
     for image, mask in pairs:
-        encoded = Mask(f"{place.root}/{mask}", _content(place, mask))
+        encoded = Mask(f"{place.root}/{mask}", _content(place, mask), indices)
         yield f"{place.root}/{image}", _content(place, image), encoded
 
 

@@ -19,6 +19,7 @@ from ltsd.data.folders import open_folder
 from ltsd.data.label_maps import numbered_names
 from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
 from ltsd.data.mask_folders import open_mask_folder
+from ltsd.data.mask_layouts import open_mask_layout
 from ltsd.data.names import listed
 from ltsd.data.parts import Parts, grouped, held_out, joined
 from ltsd.data.reading import Opened, PartRead, Reading
@@ -127,7 +128,8 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
     paths = [place.relative(file) for file in place.files]
     hidden = [path for path in paths if is_hidden(path) and not place.is_file]
     seen = [path for path in paths if place.is_file or not is_hidden(path)]
-    opened = open_tables(place, seen, data) or open_mask_folder(place, seen, data) or open_folder(place, seen, data)
+    ways = (open_tables, open_mask_layout, open_mask_folder)
+    opened = next(filter(None, (way(place, seen, data) for way in ways)), None) or open_folder(place, seen, data)
     roles, notes = opened.settled(choices_of(data.split_map))
     num_classes = len(opened.class_names) or VOID
     parts = {
