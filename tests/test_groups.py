@@ -11,17 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from imagesets import CAMVID, FORMS, IMAGE, encoded, images_of, maps_of, refusal, table_of
 
+from ltsd.__main__ import main
 from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
 from ltsd.data.groups import BLOCK, GAP, MANY, bootstrap_blocks, hold_out_groups
 from ltsd.errors import UserError
+from ltsd.evaluation.pixels_on_disk import read_counts
 
 MERGED = "train=train+validation,validation=none"
 
 
 def write_frames(path: Path, groups: Sequence[str | None], names: Sequence[str], maps: np.ndarray, form: str) -> None:
     """Frames whose pixels all have the number of their row among `names`, sorted, as value."""
-    images = [np.full((6, 6, 3), sorted(names).index(name), np.uint8) for name in names]
+    size = maps.shape[1]
+    images = [np.full((size, size, 3), sorted(names).index(name), np.uint8) for name in names]
     pictures = [{"bytes": encoded(one), "path": name} for one, name in zip(images, names, strict=True)]
     masks = [{"bytes": encoded(one), "path": None} for one in maps]
     columns = {"image": pa.array(pictures, IMAGE), "annotation": pa.array(masks, IMAGE), "video": pa.array(groups)}
@@ -80,6 +83,20 @@ def test_frames_are_in_the_order_of_their_names_and_validation_is_a_block_of_the
     assert splits.val_from.startswith("0.1 of the training images, a block of consecutive ones of each of 2 groups")
     assert splits.test_blocks is not None
     assert splits.test_blocks.tolist() == [0] * 10 + [1] * 10 + [2] * 5
+
+
+def test_an_exam_keeps_what_a_bootstrap_draws_together(tmp_path: Path) -> None:
+    names, maps = [f"{k:03}" for k in range(60)], maps_of(60, size=8)
+    write_frames(tmp_path / "train.parquet", ["a"] * 20 + ["b"] * 20, names[:40], maps[:40], "parquet")
+    write_frames(tmp_path / "test.parquet", ["c"] * 9 + ["d"] * 11, names[40:], maps[40:], "parquet")
+    out, kept = tmp_path / "one.pt", tmp_path / "counts.parquet"
+    flags = ["--method", "natural", "--epochs", "1", "--model.width", "8", "--evaluate.steps", "1", "--out", str(out)]
+    grouped = ["--data.group-by", "video", "--data.duplicates", "allow"]
+    assert main(["train", "--data", str(tmp_path), *grouped, *flags]) == 0
+    assert main(["evaluate", str(out), "--correctness", str(kept)]) == 0
+    counts, _ = read_counts(kept)
+    assert counts["clean"].blocks is not None
+    assert counts["clean"].blocks.tolist() == [0] * 9 + [1] * 10 + [2]
 
 
 def test_a_split_that_shares_a_group_is_told_and_kept(tmp_path: Path) -> None:
