@@ -236,7 +236,7 @@ def report(about: Measurement, splits: Splits, methods: Sequence[str], seeds: in
         f"{len(splits.complete):,} training images of {shape[1]}x{shape[0]}, pixels of the classes "
         f"{splits.imbalance_ratio:.0f}:1; {config.model.name} of width {config.model.channels}, {config.epochs} epochs "
         f"of PGD-{config.attack.steps}, eps {config.attack.eps:.4g}; {radii}mean IoU on {len(splits.test):,} test "
-        f"images in percent, mean ± standard deviation of {seeds} seeds. *Worst of 6*: image by image the worst of "
+        f"images in percent, mean ± standard deviation of {seeds} seeds. *Worst of 6*: of each image one of "
         "PGD-20 on cross-entropy, SegPGD-20, PGD-20 on the three losses of SEA, and SEA.\n",
         f"Made by `{command}` on {hardware()}, {versions('torch')}.\n",
         table(rows_of(about, methods, seeds)),

@@ -123,7 +123,7 @@ SEGMENTER = CardWords(
     decisive=lambda measured: WORST,
     summary=(
         "It names every pixel as one of {classes} classes. On the test images, the mean IoU over classes is "
-        "{clean}% as they are and {robust}% under the {attack} attacks, image by image, with eps {eps}. In the tail, "
+        "{clean}% as they are and {robust}% under the {attack} attacks with eps {eps}. In the tail, "
         "its rarest classes, these are {tail_clean}% and {tail_robust}%.\n"
     ),
     results=(

@@ -1,5 +1,7 @@
 """IoU and recall from counts of pixels, against scikit-learn; what the worst case of several attacks is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from sklearn.metrics import jaccard_score, recall_score
 from torch import Tensor
 
 from ltsd.answers import VOID
-from ltsd.evaluation.pixels import Overlap, PixelCounts
+from ltsd.evaluation.pixels import Overlap, PixelCounts, worst_case
 
 CLASSES = 5
 
@@ -37,14 +39,32 @@ def test_overlaps_are_those_of_scikit_learn_over_the_pixels_that_have_a_label(se
     assert overlap.group("tail") == pytest.approx(counts.iou()[4])
 
 
-@given(seed=st.integers(0, 999))
-def test_the_worst_case_is_the_attack_with_the_lowest_mean_iou_image_by_image(seed: int) -> None:
-    _, labels = random_answers(seed)
-    attacks = [PixelCounts.of(random_answers(seed + k)[0], labels) for k in range(3)]
-    worst = attacks[0].worse_of(attacks[1]).worse_of(attacks[2])
-    lowest = torch.stack([attack.image_miou() for attack in attacks]).amin(0)
-    torch.testing.assert_close(worst.image_miou(), lowest, rtol=0, atol=0)
+@given(seed=st.integers(0, 999), images=st.integers(1, 6))
+def test_the_worst_case_is_below_every_attack_and_no_other_choice_for_one_image_lowers_it(
+    seed: int, images: int
+) -> None:
+    labels = random_answers(seed, images)[1]
+    attacks = [PixelCounts.of(random_answers(seed + k, images)[0], labels) for k in range(3)]
+    worst = worst_case(attacks)
     assert torch.equal(worst.labelled, attacks[0].labelled)
+    lowest = np.nanmean(worst.iou())
+    for attack in attacks:
+        assert lowest <= np.nanmean(attack.iou())
+        for image in range(images):
+            hits, predicted = worst.hits.clone(), worst.predicted.clone()
+            hits[image], predicted[image] = attack.hits[image], attack.predicted[image]
+            assert lowest <= np.nanmean(replace(worst, hits=hits, predicted=predicted).iou()) + 1e-9
+    by_image = torch.stack([attack.image_miou() for attack in attacks]).argmin(0)
+    of_each = [torch.stack([getattr(one, part) for one in attacks]) for part in ("hits", "predicted")]
+    hits, predicted = (part[by_image, torch.arange(images)] for part in of_each)
+    assert lowest <= np.nanmean(replace(worst, hits=hits, predicted=predicted).iou()) + 1e-9
+
+
+def test_the_worst_case_of_one_image_is_the_attack_that_leaves_it_least() -> None:
+    labels = random_answers(0, 1)[1]
+    attacks = [PixelCounts.of(random_answers(k, 1)[0], labels) for k in range(4)]
+    lowest = min(attacks, key=lambda attack: float(attack.image_miou()))
+    assert torch.equal(worst_case(attacks).hits, lowest.hits)
 
 
 def test_the_mean_iou_of_an_image_is_over_the_classes_that_occur_in_it() -> None:

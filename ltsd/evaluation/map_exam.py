@@ -21,7 +21,7 @@ from ltsd.evaluation.corruptions import VARIANTS, corrupted
 from ltsd.evaluation.evaluate import eval_mode, not_finite
 from ltsd.evaluation.exam import ENSEMBLE_TITLE
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
-from ltsd.evaluation.pixels import Overlap, PixelCounts, mean_overlap, overlap_metrics
+from ltsd.evaluation.pixels import Overlap, PixelCounts, mean_overlap, overlap_metrics, worst_case
 from ltsd.evaluation.pixels_on_disk import counts_kept, read_counts, write_counts
 from ltsd.evaluation.sea import sea_counts
 from ltsd.models.frozen import frozen
@@ -54,7 +54,7 @@ TITLES = {
 
 
 WORST = "worst"
-"""The name of the worst case of LOSSES and SEA, image by image."""
+"""The name of the worst case of LOSSES and SEA."""
 
 Measures = dict[str, Callable[[], PixelCounts]]
 
@@ -62,7 +62,7 @@ Measures = dict[str, Callable[[], PixelCounts]]
 @dataclass(frozen=True)
 class MapExamResult:
     """IoU by attack: `clean`, `fgsm`, the names in LOSSES, that of SEA with its steps, `worst`, which is the worst case
-    of these six image by image, and `corruption`.
+    of these six, and `corruption`.
 
     `counts` is what they are computed from, by attack, and by corruption and severity. `doubts` name answers that are
     not finite.
@@ -78,7 +78,7 @@ class MapExamResult:
         attacked = [counts[name] for name in (*LOSSES, *SEA.values()) if name in counts]
         known = {name: counts[name] for name in TITLES if name in counts}
         if attacked:
-            known[WORST] = reduce(PixelCounts.worse_of, attacked)
+            known[WORST] = worst_case(attacked)
         overlaps = {name: Overlap.of(one, class_counts) for name, one in known.items()}
         corrupted = [Overlap.of(counts[variant], class_counts) for variant in VARIANTS if variant in counts]
         if corrupted:
@@ -151,7 +151,7 @@ def read_exam(path: Path) -> tuple[dict[str, PixelCounts], str]:
     counts, fingerprint = read_counts(path)
     attacks = [name for name in (*LOSSES, *SEA.values()) if name in counts]
     if len(attacks) > len(LOSSES):
-        counts[WORST] = reduce(PixelCounts.worse_of, (counts[name] for name in attacks))
+        counts[WORST] = worst_case([counts[name] for name in attacks])
     return counts, fingerprint
 
 

@@ -1,10 +1,8 @@
-"""Segmentation ensemble attack (SEA; Croce et al. 2024): the worst case, image by image, of three losses under Auto-PGD
+"""Segmentation ensemble attack (SEA; Croce et al. 2024): the worst case of three losses under Auto-PGD
 with a falling radius.
 
 The score of Auto-PGD is the mean IoU of an image, not the loss: a masked loss falls where one more pixel is wrong.
 """
-
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from ltsd.attacks.dense_losses import DenseLoss
 from ltsd.attacks.pgd import steady, uniform_start
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import eval_mode
-from ltsd.evaluation.pixels import PixelCounts
+from ltsd.evaluation.pixels import PixelCounts, worst_case
 
 LOSSES: tuple[DenseLoss, ...] = (
     dense_losses.masked_cross_entropy,
@@ -46,7 +44,7 @@ def sea_counts(model: nn.Module, split: Split, *, eps: float, steps: int, seed: 
                 for inputs, labels in split.chunks(chunk)
             ]
             found.append(PixelCounts.joined(parts))
-    return reduce(PixelCounts.worse_of, found)
+    return worst_case(found)
 
 
 def _worst_point(

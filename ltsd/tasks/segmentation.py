@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +14,7 @@ from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import not_finite
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
-from ltsd.evaluation.pixels import Overlap, PixelCounts, overlap_metrics
+from ltsd.evaluation.pixels import Overlap, overlap_metrics, worst_case
 from ltsd.tasks.task import Scores, Task
 
 if TYPE_CHECKING:
@@ -77,8 +76,8 @@ def teacher_split(data: Split, gamma: float, seed: int) -> Split:
 def validate(model: nn.Module, split: Split, class_counts: list[int], attack: AttackConfig, *, steps: int) -> Scores:
     """Return clean and robust mean IoU.
 
-    `robust_miou` is the worst case, image by image by its own mean IoU, of PGD on each of VALIDATION_LOSSES; `pgd_miou`
-    and the other names are those of single attacks. `fgsm_miou` reveals catastrophic overfitting.
+    `robust_miou` is the worst case of PGD on each of VALIDATION_LOSSES; `pgd_miou` and the other names are those of
+    single attacks. `fgsm_miou` reveals catastrophic overfitting.
     """
     clean = clean_counts(model, split)
     fgsm = attacked_counts(
@@ -91,7 +90,7 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
         )
         for name, loss in VALIDATION_LOSSES.items()
     }
-    worst = reduce(PixelCounts.worse_of, single.values())
+    worst = worst_case(list(single.values()))
     overlaps = {name: Overlap.of(one, class_counts) for name, one in (single | {"fgsm": fgsm}).items()}
     values = overlap_metrics(Overlap.of(clean, class_counts), Overlap.of(worst, class_counts))
     values |= {f"{name}_miou": one.balanced for name, one in overlaps.items()} | {"clean_acc": clean.accuracy()}
