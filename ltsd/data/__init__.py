@@ -17,6 +17,7 @@ from ltsd.data.longtail import SplitIndices, draw_protocol, shuffled_by_class
 from ltsd.data.overlap import overlap, repeated, without_copies
 from ltsd.data.reading import Reading
 from ltsd.data.sources import Source, decoded, read_decoded
+from ltsd.data.units import unit_of
 from ltsd.errors import UserError
 
 Rows = NDArray[np.int64]
@@ -104,7 +105,7 @@ def _test_rows(source: Source, data: DataConfig) -> Rows:
         UserError: a class has none.
     """
     labels, names = source.test.labels.numpy(), source.test.class_names
-    if labels.ndim > 1:
+    if unit_of(labels) == "pixel":
         return label_maps.test_rows(labels, names, data.source)
     by_class = shuffled_by_class(labels, len(names))
     for name, rows in zip(names, by_class, strict=True):
@@ -134,7 +135,7 @@ def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[SplitIndi
     rows = np.arange(first)
     if drops and source.reading.is_test_held_out:
         rows = without_copies(rows, hashes, labels, source.test.hashes, data, names)
-    draw = draw_protocol if labels.ndim == 1 else draw_maps
+    draw = draw_protocol if unit_of(labels) == "image" else draw_maps
     groups = None if source.train.groups is None else source.train.groups[rows]
     protocol = draw(labels[rows], names, data, own_val, groups).moved(np.append(rows, np.arange(first, len(labels))))
     train = protocol.train

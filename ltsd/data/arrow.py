@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ltsd.data.units import unit_of
 from ltsd.errors import UserError
 from ltsd.files import publishing
 
@@ -57,7 +58,7 @@ def write_image_set(
         "class_names": json.dumps(list(class_names)),
         "fingerprint": _fingerprint(images, labels, class_names),
     }
-    label_column = pa.array(labels) if labels.ndim == 1 else _bytes_column(labels)
+    label_column = pa.array(labels) if unit_of(labels) == "image" else _bytes_column(labels)
     columns = {"image": _bytes_column(images), "label": label_column, "hash": pa.array(_hashes_of(images))}
     if groups is not None:
         columns["group"] = pa.array(groups)

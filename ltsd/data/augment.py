@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltsd.answers import VOID
+from ltsd.data.units import unit_of
 
 PAD = 4
 
@@ -24,7 +25,7 @@ def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torc
         augmentation: see `augment`; of images with a label a pixel `none` or `crop-flip`.
         generator: source of every draw.
     """
-    if labels.ndim == 1:
+    if unit_of(labels) == "image":
         return augment(images, augmentation, generator), labels
     # As one more channel, which is moved alike; inverted, since what is padded is 0.
     moved = augment(torch.cat([images, VOID - labels[:, None]], 1), augmentation, generator)

@@ -6,6 +6,7 @@ from ltsd.config import DataConfig
 from ltsd.data import Splits
 from ltsd.data.longtail import class_groups
 from ltsd.data.names import padded, shortened, told_apart
+from ltsd.data.units import unit_of
 
 NAMED_A_GROUP = 5
 NAME_WIDTH = 20
@@ -17,7 +18,7 @@ def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
     """Yield lines that tell where the images come from and how they are used."""
     counts = splits.complete.class_counts()
     how = f"drawn with {data.tail} tail at" if splits.simulated else "naturally at"
-    of_pixels = splits.complete.labels.ndim > 1
+    of_pixels = unit_of(splits.complete.labels) == "pixel"
     share = f"{data.test_fraction:.3g} of {'the images' if of_pixels else 'every class'}"
     test_from = share if splits.reading.is_test_held_out else "the data's own"
     yield from splits.reading.lines()

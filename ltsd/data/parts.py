@@ -10,6 +10,7 @@ from ltsd.data.decode import Decoded
 from ltsd.data.groups import Member, hold_out_groups, in_time, label_counts, shared_groups
 from ltsd.data.label_maps import hold_out_maps
 from ltsd.data.longtail import hold_out
+from ltsd.data.units import unit_of
 from ltsd.errors import UserError
 
 Parts = dict[str, Decoded]
@@ -46,7 +47,7 @@ def held_out(data: DataConfig, names: Sequence[str], whole: Decoded) -> Parts:
             whole,
             *hold_out_groups(whole.groups, counts, data.test_fraction, source=data.source, class_names=names),
         )
-    if whole.labels.ndim > 1:
+    if unit_of(whole.labels) != "image":
         return _shared_out(whole, *hold_out_maps(len(whole.labels), data.test_fraction))
     counts = np.bincount(whole.labels, minlength=len(names))
     if alone := [name for name, count in zip(names, counts, strict=True) if count == 1]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ltsd.config import Config
 from ltsd.data.batches import Split
+from ltsd.data.units import unit_of
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
 from ltsd.tasks import classification, segmentation
@@ -25,8 +26,8 @@ def validated(config: Config) -> str:
 
 
 def fitting(labels: Tensor) -> str:
-    """Return the name of the task that labels are for: int64 [N], one an image, or uint8 [N, H, W], one a pixel."""
-    return next(name for name, task in TASKS.items() if task.label_dims == labels.ndim)
+    """Return the name of the task that labels are for."""
+    return next(name for name, task in TASKS.items() if task.unit == unit_of(labels))
 
 
 def check_task(config: Config, data: Split) -> None:
@@ -36,7 +37,7 @@ def check_task(config: Config, data: Split) -> None:
         UserError: one does not.
     """
     task, method = TASKS[config.task], METHODS[config.method]
-    if data.labels.ndim != task.label_dims:
+    if unit_of(data.labels) != task.unit:
         other = fitting(data.labels)
         raise UserError(
             f"--task {config.task}: wants a label for {task.target}, and {config.data.source} has one for "

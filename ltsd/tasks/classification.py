@@ -108,7 +108,7 @@ def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
 TASK = Task(
     title="classification",
     target="an image",
-    label_dims=1,
+    unit="image",
     measure="acc",
     measure_title="class-balanced accuracy",
     class_measure="recall",

@@ -123,7 +123,7 @@ def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
 TASK = Task(
     title="segmentation",
     target="a pixel",
-    label_dims=3,
+    unit="pixel",
     measure="miou",
     measure_title="mean IoU; in training recall",
     class_measure="IoU",

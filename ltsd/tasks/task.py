@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
+from ltsd.data.units import Unit
 
 if TYPE_CHECKING:  # who trains need not load what draws
     from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ class Task:
     Attributes:
         title: how messages call it.
         target: what has a label, in words.
-        label_dims: the dimensions of a split's labels.
+        unit: the same as one word, see `ltsd.data.units`.
         measure: the last word of its scores: `acc` makes `val/robust_acc`.
         measure_title: what that is, for pictures.
         class_measure: the score of one class, for pictures.
@@ -92,7 +93,7 @@ class Task:
 
     title: str
     target: str
-    label_dims: int
+    unit: Unit
     measure: str
     measure_title: str
     class_measure: str
