@@ -46,6 +46,12 @@ class DataConfig:
         "folders or of files without their ending",
         unset="as they are named",
     )
+    labels: str = knob(
+        "auto",
+        "which labels are read of a source that has several kinds: boxes, or auto: classes, else masks, else boxes; of "
+        "digits-scenes masks",
+        choices=("auto", "boxes"),
+    )
     duplicates: str = knob(
         "refuse",
         "what happens where more than 1% of a split's images are also in another one, pixel by pixel: refuse, or allow",

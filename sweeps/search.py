@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ltsd.config import Config
-from ltsd.data.sources import NAMED, load_source
+from ltsd.data.named import NAMED
+from ltsd.data.sources import load_source
 from ltsd.errors import UserError
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.knobs import Value

@@ -35,7 +35,7 @@ COUNTS = list(range(11, 0, -1))
 @pytest.fixture(scope="module")
 def test() -> Split:
     """A few scenes."""
-    images, labels = (torch.from_numpy(part[:12]) for part in digits_scenes()["test"])
+    images, labels = (torch.from_numpy(part[:12]) for part in digits_scenes()["test"][:2])
     return Split(images, labels, torch.arange(12), 11)
 
 

@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
-from ltsd.data import label_maps
+from ltsd.data import many_labels
 from ltsd.data.batches import Split
 from ltsd.data.groups import bootstrap_blocks
-from ltsd.data.label_maps import draw_maps
 from ltsd.data.longtail import SplitIndices, draw_protocol, shuffled_by_class
 from ltsd.data.overlap import overlap, repeated, without_copies
 from ltsd.data.reading import Reading
@@ -105,8 +104,8 @@ def _test_rows(source: Source, data: DataConfig) -> Rows:
         UserError: a class has none.
     """
     labels, names = source.test.labels.numpy(), source.test.class_names
-    if unit_of(labels) == "pixel":
-        return label_maps.test_rows(labels, names, data.source)
+    if unit_of(labels) != "image":
+        return many_labels.test_rows(labels, names, data.source, source.test.images.shape[2:])
     by_class = shuffled_by_class(labels, len(names))
     for name, rows in zip(names, by_class, strict=True):
         if not len(rows):
@@ -131,16 +130,20 @@ def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[SplitIndi
     labels, hashes = source.train.labels.numpy(), source.train.hashes
     own_val = labels[first:] if first < len(labels) else None
     test_hashes = source.test.hashes[test_rows]
+    size = source.train.images.shape[2:]
     drops = data.duplicates == "refuse"
     rows = np.arange(first)
     if drops and source.reading.is_test_held_out:
-        rows = without_copies(rows, hashes, labels, source.test.hashes, data, names)
-    draw = draw_protocol if unit_of(labels) == "image" else draw_maps
+        rows = without_copies(rows, hashes, labels, source.test.hashes, data, names, size)
     groups = None if source.train.groups is None else source.train.groups[rows]
-    protocol = draw(labels[rows], names, data, own_val, groups).moved(np.append(rows, np.arange(first, len(labels))))
+    if unit_of(labels) == "image":
+        drawn = draw_protocol(labels[rows], names, data, own_val, groups)
+    else:
+        drawn = many_labels.draw_images(labels[rows], names, data, own_val, groups, size)
+    protocol = drawn.moved(np.append(rows, np.arange(first, len(labels))))
     train = protocol.train
     if drops and own_val is None:
-        train = without_copies(train, hashes, labels, hashes[protocol.val], data, names)
+        train = without_copies(train, hashes, labels, hashes[protocol.val], data, names, size)
     counts = {
         "training images that repeat another one": repeated(hashes[:first]),
         "validation images that repeat another one": repeated(hashes[protocol.val]),

@@ -24,8 +24,8 @@ Labels = NDArray[Any]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images. `images` is uint8 [N, C, H, W], `labels` int64 [N], or uint8 [N, H, W] for a label a pixel; both
-    are read-only maps of one file.
+    """Labelled images. `images` is uint8 [N, C, H, W], `labels` see `ltsd.data.units`; both are read-only maps of
+    one file.
 
     `hashes` is int64 [N], equal for images that are equal pixel by pixel. `fingerprint` is the SHA-256 of images,
     labels and class names. `about` is what else was written, plain values by name. `groups` is int64 [N], equal for
@@ -49,12 +49,11 @@ def write_image_set(
     about: Mapping[str, str] | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> None:
-    """Write images [N, C, H, W], labels [N] or [N, H, W] and groups [N] as one record batch; the file appears whole or
-    not.
-    """
+    """Write images [N, C, H, W], labels [N, ...] and groups [N] as one record batch; the file appears whole or not."""
     metadata = {
         **(about or {}),
         "shape": json.dumps(images.shape[1:]),
+        "label": json.dumps([labels.dtype.name, *labels.shape[1:]]),
         "class_names": json.dumps(list(class_names)),
         "fingerprint": _fingerprint(images, labels, class_names),
     }
@@ -68,9 +67,9 @@ def write_image_set(
         writer.write_batch(batch.replace_schema_metadata(metadata))
 
 
-def _bytes_column(rows: NDArray[np.uint8]) -> pa.FixedSizeBinaryArray:
+def _bytes_column(rows: NDArray[Any]) -> pa.FixedSizeBinaryArray:
     """Return [N, ...] as a column with the bytes of a row in a row."""
-    size = int(np.prod(rows.shape[1:]))
+    size = int(np.prod(rows.shape[1:])) * rows.itemsize
     return pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(size), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))]
     )
@@ -88,8 +87,8 @@ def read_image_set(path: Path) -> ImageSet:
         shape = json.loads(metadata["shape"])
         images = _rows_of(batch.column("image"), shape)
         column, hashes = batch.column("label"), batch.column("hash").to_numpy()
-        is_map = pa.types.is_fixed_size_binary(column.type)
-        labels = _rows_of(column, shape[1:]) if is_map else column.to_numpy()
+        kind, *of_one = json.loads(metadata["label"])
+        labels = _rows_of(column, of_one, kind) if of_one else column.to_numpy()
         groups = batch.column("group").to_numpy() if "group" in batch.schema.names else None
     except (pa.ArrowException, OSError, KeyError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is not a decoded image set ({error}); delete it, it is made again") from error
@@ -104,9 +103,9 @@ def read_image_set(path: Path) -> ImageSet:
     )
 
 
-def _rows_of(column: pa.FixedSizeBinaryArray, shape: Sequence[int]) -> NDArray[np.uint8]:
+def _rows_of(column: pa.FixedSizeBinaryArray, shape: Sequence[int], kind: str = "uint8") -> NDArray[Any]:
     """Return the rows of a column of bytes, [N, *shape]."""
-    content = np.frombuffer(column.buffers()[1], dtype=np.uint8)
+    content = np.frombuffer(column.buffers()[1], dtype=kind)
     return content[: len(column) * int(np.prod(shape))].reshape(len(column), *shape)
 
 
@@ -127,7 +126,7 @@ def check_image_set(path: Path) -> None:
         raise UserError(f"{path} is damaged: its images are not those that were decoded")
 
 
-def _read_only(array: NDArray[np.uint8] | NDArray[np.int64]) -> Tensor:
+def _read_only(array: NDArray[Any]) -> Tensor:
     with warnings.catch_warnings():  # of a read-only array; nothing here writes to it
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(array)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltsd.answers import VOID
+from ltsd.data.boxes import moved_boxes
 from ltsd.data.units import unit_of
 
 PAD = 4
@@ -21,15 +22,22 @@ def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torc
 
     Args:
         images: uint8 [B, C, H, W].
-        labels: [B], or uint8 [B, H, W], which move with the image; what comes into view from outside it is VOID.
-        augmentation: see `augment`; of images with a label a pixel `none` or `crop-flip`.
+        labels: see `ltsd.data.units`; those of pixels and boxes move with the image. What comes into view from outside
+            it is VOID.
+        augmentation: see `augment`; of images with a label a pixel or a box `none` or `crop-flip`.
         generator: source of every draw.
     """
     if unit_of(labels) == "image":
         return augment(images, augmentation, generator), labels
+    if unit_of(labels) == "box":
+        if augmentation == "none":
+            return images, labels
+        offsets, flip = drawn_moves(len(images), generator)
+        top, left = offsets - PAD
+        return moved(images, offsets, flip), moved_boxes(labels, left, top, flip, images.shape[2:])
     # As one more channel, which is moved alike; inverted, since what is padded is 0.
-    moved = augment(torch.cat([images, VOID - labels[:, None]], 1), augmentation, generator)
-    return moved[:, :-1], VOID - moved[:, -1]
+    both = augment(torch.cat([images, VOID - labels[:, None]], 1), augmentation, generator)
+    return both[:, :-1], VOID - both[:, -1]
 
 
 def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Tensor:
@@ -50,16 +58,29 @@ def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Te
     return cropped if augmentation == "crop-flip" else follow_policy(cropped, augmentation, generator)
 
 
+def drawn_moves(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw how `crop_flip` moves images: int64 [2, B, 1] rows and columns of the padded image that are cut off in front
+    of the crop, and bool [B, 1], whether the crop is then flipped.
+    """
+    device = generator.device
+    offsets = torch.randint(0, 2 * PAD + 1, (2, batch, 1), generator=generator, device=device)
+    return offsets, torch.rand((batch, 1), generator=generator, device=device) < 0.5
+
+
 def crop_flip(inputs: Tensor, generator: torch.Generator) -> Tensor:
     """Pad by 4 with zeros and crop back, at a separate place for each image; flip every other one.
 
     Args:
         inputs: [B, C, H, W].
+        generator: draws places and flips.
     """
+    return moved(inputs, *drawn_moves(len(inputs), generator))
+
+
+def moved(inputs: Tensor, offsets: Tensor, flip: Tensor) -> Tensor:
+    """Move images [B, C, H, W] as `drawn_moves` says."""
     batch, _, height, width = inputs.shape
     device = inputs.device
-    offsets = torch.randint(0, 2 * PAD + 1, (2, batch, 1), generator=generator, device=device)
-    flip = torch.rand((batch, 1), generator=generator, device=device) < 0.5
     rows = offsets[0] + torch.arange(height, device=device)
     columns = torch.arange(width, device=device)
     columns = offsets[1] + torch.where(flip, columns.flip(0), columns)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from ltsd.data.augment import augmented
+from ltsd.data.counts import class_counts
 
 
 @dataclass(frozen=True)
 class Split:
     """Rows of an image set. `images` is uint8 [M, C, H, W]; `labels` int64 [M], or uint8 [M, H, W] with VOID where a
-    pixel has none; `rows` int64 [N] into both.
+    pixel has none, or boxes float32 [M, K, 5], see `ltsd.locations`; `rows` int64 [N] into both.
 
     On the CPU, `images` may be a memory map that other processes share; it is never copied. `class_weights` [C] weigh
     what training learns of each class; None for all alike.
@@ -29,9 +30,9 @@ class Split:
         return len(self.rows)
 
     def class_counts(self) -> list[int]:
-        """Return the number of labels of every class, in label order."""
-        counts = torch.bincount(self.labels[self.rows].flatten(), minlength=self.num_classes)
-        return counts[: self.num_classes].tolist()
+        """Return how often every class occurs, in label order; see `ltsd.data.counts`."""
+        counts: list[int] = class_counts(self.labels[self.rows], self.num_classes, self.images.shape[2:]).tolist()
+        return counts
 
     def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs float32 [B, C, H, W] in [0, 1] and labels [B, ...] at positions [B] of the split."""
@@ -78,7 +79,7 @@ def epoch_batches(
         generator: draws order and augmentation.
 
     Yields:
-        Inputs float32 [B, C, H, W] in [0, 1] and labels [B, ...]; a label a pixel moves with its pixel.
+        Inputs float32 [B, C, H, W] in [0, 1] and labels [B, ...]; pixels and boxes move with their labels.
     """
     size = min(batch_size, len(split))
     order = torch.randperm(len(split), generator=generator, device=generator.device)

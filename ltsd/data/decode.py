@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from ltsd.answers import VOID
+from ltsd.data.boxes import Boxes, BoxLabels, padded
 from ltsd.errors import UserError
 
 MAX_PIXELS = 4096 * 4096
@@ -34,16 +35,17 @@ class Mask(NamedTuple):
     indices: bytes = b""
 
 
-Encoded = Iterator[tuple[str, bytes, int | Mask]]
-"""Place, encoded bytes and label of every image: a class, or a mask with a class a pixel."""
+Label = int | Mask | Boxes
+Encoded = Iterator[tuple[str, bytes, Label]]
+"""Place, encoded bytes and label of every image: a class, a mask with a class a pixel, or boxes."""
 TURNED = range(2, 9)
 UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
 ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
 class Decoded(NamedTuple):
-    """Images uint8 [N, C, H, W]; labels int64 [N], or uint8 [N, H, W] for a label a pixel; how many images were turned
-    upright by their orientation tag; and the groups of images that belong together, int64 [N], if a column names them.
+    """Images uint8 [N, C, H, W]; labels, see `ltsd.data.units`; how many images were turned upright by their
+    orientation tag; and the groups of images that belong together, int64 [N], if a column names them.
     """
 
     images: Images
@@ -61,19 +63,20 @@ class _Upright(NamedTuple):
 
 
 def decode_all(rows: Encoded, source: str, image_size: int | None, num_classes: int = VOID) -> Decoded:
-    """Decode images and their masks, resized to `image_size` pixels a side where it is given.
+    """Decode images and their masks or boxes, resized to `image_size` pixels a side where it is given.
 
     Args:
-        rows: all with a class, or all with a mask.
+        rows: all with a class, all with a mask, or all with boxes; these are of the image as it is seen upright.
         source: what messages call the whole.
         image_size: see above.
         num_classes: indices in masks are below it, or VOID.
 
     Raises:
-        UserError: as `decode_image` and `decode_mask`; images whose sizes differ; none at all; no mask has a class.
+        UserError: as `decode_image`, `decode_mask` and `Boxes.scaled`; images whose sizes differ; none at all; no mask
+            has a class; no image has a box.
     """
     images: list[Images] = []
-    labels: list[int | Images] = []
+    labels: list[Any] = []
     oriented, first = 0, ""
     for place, encoded, label in rows:
         image = _upright(encoded, place, image_size)
@@ -90,6 +93,10 @@ def decode_all(rows: Encoded, source: str, image_size: int | None, num_classes: 
         raise UserError(f"--data.source {source}: holds no images")
     if isinstance(labels[0], int):
         return Decoded(np.stack(images), np.asarray(labels, dtype=np.int64), oriented)
+    if labels[0].dtype == np.float32:
+        if not any(map(len, labels)):
+            raise UserError(f"{first}: has no box, as all other images of its part; leave the split out, or mend it")
+        return Decoded(np.stack(images), padded(labels), oriented)
     maps = np.stack(labels)
     if (maps == VOID).all():
         raise UserError(
@@ -99,7 +106,10 @@ def decode_all(rows: Encoded, source: str, image_size: int | None, num_classes: 
     return Decoded(np.stack(images), maps, oriented)
 
 
-def _label(label: int | Mask, image: _Upright, image_size: int | None, num_classes: int) -> int | Images:
+def _label(label: Label, image: _Upright, image_size: int | None, num_classes: int) -> int | Images | BoxLabels:
+    if isinstance(label, Boxes):
+        height, width = image.pixels.shape[1:]
+        return label.scaled(image.size, (width, height))
     if isinstance(label, Mask):
         return decode_mask(label, image.size, image.orientation, image_size, num_classes)
     return label

@@ -12,17 +12,18 @@ NAMED_A_GROUP = 5
 NAME_WIDTH = 20
 ROWS = 60
 COARSE = 10
+COUNTED = {"pixel": "labelled pixels", "box": "locations that answer for a box"}
 
 
 def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
     """Yield lines that tell where the images come from and how they are used."""
     counts = splits.complete.class_counts()
     how = f"drawn with {data.tail} tail at" if splits.simulated else "naturally at"
-    of_pixels = unit_of(splits.complete.labels) == "pixel"
-    share = f"{data.test_fraction:.3g} of {'the images' if of_pixels else 'every class'}"
+    unit = unit_of(splits.complete.labels)
+    share = f"{data.test_fraction:.3g} of {'every class' if unit == 'image' else 'the images'}"
     test_from = share if splits.reading.is_test_held_out else "the data's own"
     yield from splits.reading.lines()
-    of = f" with {sum(counts):,} labelled pixels" if of_pixels else ""
+    of = f" with {sum(counts):,} {COUNTED[unit]}" if unit in COUNTED else ""
     yield (
         f"data: {len(splits.complete):,} training images{of}, {max(counts)}…{min(counts)} a class, {how} imbalance "
         f"ratio {splits.imbalance_ratio:.4g}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ltsd.data.names import listed
 from ltsd.data.saved import Rows as Table
 from ltsd.data.table_files import UNREADABLE
+from ltsd.data.units import unit_of
 from ltsd.errors import UserError
 from ltsd.knobs import nearest
 
@@ -162,9 +163,12 @@ def _blocks(groups: Rows, fraction: float, random: np.random.RandomState) -> Row
 
 
 def label_counts(labels: NDArray[Any], num_classes: int) -> Rows:
-    """Return the images or pixels of each class in labels [N] or [N, H, W], int64 [N, C]; VOID counts nowhere."""
-    rows = labels.reshape(len(labels), -1)
-    return np.stack([np.bincount(row, minlength=num_classes)[:num_classes] for row in rows])
+    """Return the images, pixels or boxes of each class in labels, see `ltsd.data.units`, int64 [N, C]; VOID and padding
+    count nowhere.
+    """
+    classes = labels[..., 0] if unit_of(labels) == "box" else labels
+    rows = classes.reshape(len(labels), -1).astype(np.int64)
+    return np.stack([np.bincount(row[row >= 0], minlength=num_classes)[:num_classes] for row in rows])
 
 
 def held_out_how(groups: Rows, fraction: float) -> str:

@@ -1,11 +1,14 @@
 """Duplicate images across splits: counted by a hash of their pixels, left out of training, or refused."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
+from ltsd.data.counts import class_counts
 from ltsd.errors import UserError
 
 MOST = 0.01
@@ -22,22 +25,24 @@ def repeated(hashes: Hashes) -> int:
 def without_copies(
     rows: NDArray[np.int64],
     hashes: Hashes,
-    labels: NDArray[np.int64] | NDArray[np.uint8],
+    labels: NDArray[Any],
     held_out: Hashes,
     data: DataConfig,
     class_names: Sequence[str],
+    size: Sequence[int],
 ) -> NDArray[np.int64]:
     """Return the training rows whose images are not among the held-out ones.
 
     Args:
-        rows: [N] into hashes [M] and labels, [M] or [M, H, W].
+        rows: [N] into hashes [M] and labels [M, ...].
         held_out: hashes of the images that validate or test.
+        size: height and width of the images.
 
     Raises:
         UserError: a class would have no image left.
     """
     kept = rows[~np.isin(hashes[rows], held_out)]
-    before, left = (np.bincount(labels[of].ravel(), minlength=len(class_names)) for of in (rows, kept))
+    before, left = (class_counts(torch.tensor(labels[of]), len(class_names), size) for of in (rows, kept))
     for name, had, after in zip(class_names, before, left, strict=False):
         if had and not after:
             raise UserError(

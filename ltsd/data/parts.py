@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
+from ltsd.data.boxes import joined as joined_boxes
 from ltsd.data.decode import Decoded
 from ltsd.data.groups import Member, hold_out_groups, in_time, label_counts, shared_groups
-from ltsd.data.label_maps import hold_out_maps
 from ltsd.data.longtail import hold_out
+from ltsd.data.many_labels import hold_out_images
 from ltsd.data.units import unit_of
 from ltsd.errors import UserError
 
@@ -30,9 +31,11 @@ def grouped(parts: Parts, found: Mapping[str, Sequence[Member]], column: str) ->
 
 def joined(pool: Sequence[Decoded]) -> Decoded:
     """Concatenate the images of several parts."""
-    images, labels = (np.concatenate([getattr(part, name) for part in pool]) for name in ("images", "labels"))
+    images, labels = ([getattr(part, name) for part in pool] for name in ("images", "labels"))
+    whole = joined_boxes(labels) if unit_of(labels[0]) == "box" else np.concatenate(labels)
     groups = [part.groups for part in pool if part.groups is not None]
-    return Decoded(images, labels, sum(part.oriented for part in pool), np.concatenate(groups) if groups else None)
+    oriented = sum(part.oriented for part in pool)
+    return Decoded(np.concatenate(images), whole, oriented, np.concatenate(groups) if groups else None)
 
 
 def held_out(data: DataConfig, names: Sequence[str], whole: Decoded) -> Parts:
@@ -48,7 +51,7 @@ def held_out(data: DataConfig, names: Sequence[str], whole: Decoded) -> Parts:
             *hold_out_groups(whole.groups, counts, data.test_fraction, source=data.source, class_names=names),
         )
     if unit_of(whole.labels) != "image":
-        return _shared_out(whole, *hold_out_maps(len(whole.labels), data.test_fraction))
+        return _shared_out(whole, *hold_out_images(len(whole.labels), data.test_fraction))
     counts = np.bincount(whole.labels, minlength=len(names))
     if alone := [name for name, count in zip(names, counts, strict=True) if count == 1]:
         raise UserError(

@@ -1,9 +1,11 @@
-"""Digits scenes: several handwritten digits of a long-tailed draw on a canvas, and the class of every pixel."""
+"""Digits scenes: several handwritten digits of a long-tailed draw on a canvas, the class of every pixel, and boxes."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ltsd.locations import NONE
 
 SIZE = 32
 SCENES = {"train": 320, "validation": 96, "test": 256}
@@ -13,14 +15,18 @@ CELLS, FILLED = 3, 0.6
 INK = 64
 """The least brightness of 255 that makes a pixel a part of its digit."""
 DARKEST_GROUND = 48
-CLASS_NAMES = ("background", *(str(digit) for digit in range(10)))
+BACKGROUND = "background"
+CLASS_NAMES = (BACKGROUND, *(str(digit) for digit in range(10)))
 
 
 class Scenes(NamedTuple):
-    """Images uint8 [N, 1, SIZE, SIZE]; labels uint8 [N, SIZE, SIZE], indices into CLASS_NAMES."""
+    """Images uint8 [N, 1, SIZE, SIZE]; labels uint8 [N, SIZE, SIZE], indices into CLASS_NAMES; and the digit and the
+    tight box of what is placed, float32 [N, CELLS * CELLS, 5], see `ltsd.locations`.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
 
 
 def digits_scenes() -> dict[str, Scenes]:
@@ -45,10 +51,11 @@ def digits_scenes() -> dict[str, Scenes]:
 def _drawn(count: int, by_digit: list[NDArray[np.uint8]], random: np.random.RandomState) -> Scenes:
     images = random.randint(0, DARKEST_GROUND, (count, 1, SIZE, SIZE)).astype(np.uint8)
     labels = np.zeros((count, SIZE, SIZE), dtype=np.uint8)
+    boxes = np.full((count, CELLS * CELLS, 5), NONE, dtype=np.float32)
     shares = IMBALANCE_RATIO ** (-np.arange(10) / 9)
     shares /= shares.sum()
     pitch = SIZE // CELLS
-    for image, label in zip(images[:, 0], labels, strict=True):
+    for image, label, own in zip(images[:, 0], labels, boxes, strict=True):
         for cell in range(CELLS * CELLS):
             if random.rand() > FILLED:
                 continue
@@ -58,5 +65,8 @@ def _drawn(count: int, by_digit: list[NDArray[np.uint8]], random: np.random.Rand
             top, left = pitch * np.array(divmod(cell, CELLS)) + slack
             place = np.s_[top : top + len(ink), left : left + len(ink)]
             image[place] = np.maximum(image[place], ink)
-            label[place][ink >= INK] = digit + 1
-    return Scenes(images, labels)
+            is_ink = ink >= INK
+            label[place][is_ink] = digit + 1
+            rows, columns = top + np.flatnonzero(is_ink.any(1)), left + np.flatnonzero(is_ink.any(0))
+            own[cell] = digit, columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return Scenes(images, labels, boxes)

@@ -7,29 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock
 
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
 from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
-from ltsd.data.decode import Decoded, Encoded, decode_all
+from ltsd.data.decode import Encoded, decode_all
 from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
 from ltsd.data.label_maps import numbered_names
 from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
 from ltsd.data.mask_folders import open_mask_folder
 from ltsd.data.mask_layouts import open_mask_layout
+from ltsd.data.named import NAMED
 from ltsd.data.names import listed
 from ltsd.data.parts import Parts, grouped, held_out, joined
 from ltsd.data.reading import Opened, PartRead, Reading
 from ltsd.data.roles import choices_of, role_of
-from ltsd.data.scenes import CLASS_NAMES, digits_scenes
 from ltsd.data.tables import open_tables
 from ltsd.errors import UserError
 
-NAMED = ("digits", "digits-scenes", "cifar10", "cifar100")
-DECODER_VERSION = 4
+DECODER_VERSION = 5
 DECODED_FILES = ("train.arrow", "test.arrow")
 DESCRIBED = (
     *("readme.md", "license", "license.txt", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"),
@@ -106,7 +104,7 @@ def _are_damaged(*paths: Path) -> bool:
 def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> None:
     if place is None:
         _refuse_groups(data)
-        names, parts = EMBEDDED[data.source]() if data.source in EMBEDDED else _torchvision(data.source)
+        names, parts = NAMED[data.source](data)
         reading = Reading(data.source, parts={role: PartRead("", 0, "", len(p.labels)) for role, p in parts.items()})
     else:
         names, parts, reading = _read(data, place)
@@ -188,48 +186,6 @@ def _refuse_splits_as_classes(source: str, names: Sequence[str]) -> None:
 
 def _key(data: DataConfig, place: Place | None) -> str:
     """Return the cache key of a source: it changes with the files and with how they are decoded."""
-    identity = [
-        DECODER_VERSION,
-        data.source,
-        data.image_size,
-        data.test_fraction,
-        data.config,
-        data.split_map,
-        data.group_by,
-    ]
-    found = json.dumps([*identity, place and place.identity()])
+    knobs = [data.image_size, data.test_fraction, data.config, data.split_map, data.group_by, data.labels]
+    found = json.dumps([DECODER_VERSION, data.source, *knobs, place and place.identity()])
     return hashlib.sha256(found.encode()).hexdigest()[:16]
-
-
-def _digits() -> tuple[list[str], Parts]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
-    return [str(c) for c in range(10)], {"train": Decoded(images, digits.target.astype(np.int64), 0)}
-
-
-def _scenes() -> tuple[list[str], Parts]:
-    return list(CLASS_NAMES), {part: Decoded(*scenes, 0) for part, scenes in digits_scenes().items()}
-
-
-EMBEDDED = {"digits": _digits, "digits-scenes": _scenes}
-
-
-def _torchvision(name: str) -> tuple[list[str], Parts]:
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
-    root = cache_folder() / "torchvision"
-    try:
-        sets = {part: kind(str(root), train=part == "train", download=True) for part in ("train", "test")}
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"--data.source {name}: not in {root} and it could not be downloaded ({error}); put torchvision's "
-            f"archive there, or give the path of a Parquet or Arrow file or image folder"
-        ) from error
-    parts = {
-        part: Decoded(images.data.transpose(0, 3, 1, 2), np.asarray(images.targets, dtype=np.int64), 0)
-        for part, images in sets.items()
-    }
-    return list(sets["train"].classes), parts
