@@ -108,6 +108,9 @@ class DataConfig:
         None, "keep only so many test images per class", at_least=1, unset="the whole test set"
     )
     image_size: int | None = knob(None, "resize images to this many pixels a side", at_least=4, unset="they must agree")
+    image_height: int | None = knob(
+        None, "resize them to this height, with --data.image-size as their width", at_least=4, unset="square"
+    )
     augmentation: str = knob(
         "none",
         "applied to training batches: crop-flip (padded by 4), and after it torchvision's RandAugment (2 operations, "

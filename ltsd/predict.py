@@ -27,6 +27,8 @@ from ltsd.tasks.classification import VALIDATION_LOSSES
 
 CHUNK = 250
 STEPS = 20
+SLACK = 0.02
+"""How far the proportion of the sides of an image may be from the model's, if that is not square."""
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in grey (ITU-R BT.601), for models of one channel."""
 
@@ -112,17 +114,18 @@ def predict(
 
 
 def fitted(encoded: bytes, path: str, shape: Sequence[int]) -> Images:
-    """Return an image as uint8 [C, H, W] of a model's shape.
+    """Return an image as uint8 [C, H, W] of a model's shape, resized.
 
     Raises:
-        UserError: it is broken; it is of another size than a model for images that are not square has.
+        UserError: it is broken; its sides are in another proportion than those of a model for images that are not
+            square.
     """
     channels, height, width = shape
-    image, _ = decode_image(encoded, path, height if height == width else None)
-    if image.shape[1:] != (height, width):
-        raise UserError(
-            f"{path}: is {image.shape[2]}x{image.shape[1]}, and the model takes {width}x{height}; resize it"
-        )
+    if height != width:
+        own = decode_image(encoded, path, None)[0].shape[1:]
+        if abs(own[1] * height - own[0] * width) > SLACK * own[0] * width:
+            raise UserError(f"{path}: is {own[1]}x{own[0]}, and the model takes {width}x{height}; crop it to that form")
+    image, _ = decode_image(encoded, path, (width, height))
     if channels == 1:
         grey = np.tensordot(LUMA, image.astype(np.float64), axes=1)
         return np.rint(grey).astype(np.uint8)[None]

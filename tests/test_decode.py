@@ -31,6 +31,9 @@ def test_images_are_resized_only_where_a_size_is_asked_for(tmp_path: Path) -> No
     path = write_parquet(tmp_path / "one.parquet", [encoded(small)] * 4 + [encoded(large)], [0, 1, 0, 1, 0])
     assert "row 4: is 8x8 and the first image 6x6; give --data.image-size" in refusal(path)
     assert load_source(DataConfig(source=str(path), image_size=5)).train.images.shape[1:] == (3, 5, 5)
+    wide = DataConfig(source=str(path), image_size=7, image_height=5)
+    assert load_source(wide).train.images.shape[1:] == (3, 5, 7)
+    assert "--data.image-height 5: needs the width beside it; add --data.image-size" in refusal(path, image_height=5)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -222,9 +222,9 @@ def test_a_resized_map_takes_the_nearest_pixel(tmp_path: Path, form: Callable[[I
     for size in (5, 6, 17):
         path = tmp_path / f"{size}.parquet"
         pq.write_table(map_table([*map(encoded, images)], [*map(form, maps)]), path)
-        found = read(path, image_size=size)
-        nearest = np.floor((np.arange(size) + 0.5) * 12 / size).astype(int)
-        expected = {one[np.ix_(nearest, nearest)].tobytes() for one in maps}
+        found = read(path, image_size=size, image_height=size + 2)
+        columns, rows = (np.floor((np.arange(n) + 0.5) * 12 / n).astype(int) for n in (size, size + 2))
+        expected = {one[np.ix_(rows, columns)].tobytes() for one in maps}
         assert {one.tobytes() for part in (found.train, found.test) for one in part.labels.numpy()} == expected
 
 

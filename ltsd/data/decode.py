@@ -38,6 +38,8 @@ class Mask(NamedTuple):
 Label = int | Mask | Boxes
 Encoded = Iterator[tuple[str, bytes, Label]]
 """Place, encoded bytes and label of every image: a class, a mask with a class a pixel, or boxes."""
+Size = tuple[int, int]
+"""Width and height, as Pillow has them."""
 TURNED = range(2, 9)
 UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
 ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
@@ -62,13 +64,13 @@ class _Upright(NamedTuple):
     orientation: int
 
 
-def decode_all(rows: Encoded, source: str, image_size: int | None, num_classes: int = VOID) -> Decoded:
-    """Decode images and their masks or boxes, resized to `image_size` pixels a side where it is given.
+def decode_all(rows: Encoded, source: str, size: Size | None, num_classes: int = VOID) -> Decoded:
+    """Decode images and their masks or boxes, resized to a size (width, height) where it is given.
 
     Args:
         rows: all with a class, all with a mask, or all with boxes; these are of the image as it is seen upright.
         source: what messages call the whole.
-        image_size: see above.
+        size: see above.
         num_classes: indices in masks are below it, or VOID.
 
     Raises:
@@ -79,14 +81,14 @@ def decode_all(rows: Encoded, source: str, image_size: int | None, num_classes: 
     labels: list[Any] = []
     oriented, first = 0, ""
     for place, encoded, label in rows:
-        image = _upright(encoded, place, image_size)
+        image = _upright(encoded, place, size)
         if images and image.pixels.shape != images[0].shape:
             raise UserError(
                 f"{place}: is {_size(image.pixels)} and the first image {_size(images[0])}; give --data.image-size to "
                 f"resize"
             )
         images.append(image.pixels)
-        labels.append(_label(label, image, image_size, num_classes))
+        labels.append(_label(label, image, size, num_classes))
         oriented += image.orientation in TURNED
         first = first or place
     if not images:
@@ -106,17 +108,18 @@ def decode_all(rows: Encoded, source: str, image_size: int | None, num_classes: 
     return Decoded(np.stack(images), maps, oriented)
 
 
-def _label(label: Label, image: _Upright, image_size: int | None, num_classes: int) -> int | Images | BoxLabels:
+def _label(label: Label, image: _Upright, size: Size | None, num_classes: int) -> int | Images | BoxLabels:
     if isinstance(label, Boxes):
         height, width = image.pixels.shape[1:]
         return label.scaled(image.size, (width, height))
     if isinstance(label, Mask):
-        return decode_mask(label, image.size, image.orientation, image_size, num_classes)
+        return decode_mask(label, image.size, image.orientation, size, num_classes)
     return label
 
 
-def decode_image(encoded: bytes, place: str, image_size: int | None) -> tuple[Images, bool]:
-    """Return an image as uint8 [3, H, W], and whether its orientation tag had it turned or mirrored upright.
+def decode_image(encoded: bytes, place: str, size: Size | None) -> tuple[Images, bool]:
+    """Return an image as uint8 [3, H, W], resized to a size (width, height) where it is given, and whether its
+    orientation tag had it turned or mirrored upright.
 
     Grey images have three equal channels.
 
@@ -124,24 +127,21 @@ def decode_image(encoded: bytes, place: str, image_size: int | None) -> tuple[Im
         UserError: broken, of more than 8 bits a channel, or of more than 16.7 million pixels (told from its header,
             before decoding).
     """
-    image = _upright(encoded, place, image_size)
+    image = _upright(encoded, place, size)
     return image.pixels, image.orientation in TURNED
 
 
-def _upright(encoded: bytes, place: str, image_size: int | None) -> _Upright:
+def _upright(encoded: bytes, place: str, size: Size | None) -> _Upright:
     with _opened(encoded, place, "image") as image:
         if image.mode[0] in "IF":
             raise UserError(f"{place}: has more than 8 bits a channel (mode {image.mode}); images of 8 are read")
         orientation = _orientation(image)
         upright = ImageOps.exif_transpose(image) if orientation in TURNED else image
-        size = upright.size if image_size is None else (image_size, image_size)
-        resized = upright.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        resized = upright.convert("RGB").resize(size or upright.size, Image.Resampling.BILINEAR)
         return _Upright(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1), upright.size, orientation)
 
 
-def decode_mask(
-    mask: Mask, size: tuple[int, int], orientation: int, image_size: int | None, num_classes: int
-) -> Images:
+def decode_mask(mask: Mask, size: Size, orientation: int, resized: Size | None, num_classes: int) -> Images:
     """Return a label map as uint8 [H, W]: class indices below `num_classes`, and VOID for pixels of no class.
 
     Pixels of palette and grey images are class indices. They are never interpolated: a resized map takes the nearest
@@ -151,7 +151,7 @@ def decode_mask(
         mask: the encoded map.
         size: (width, height) of its image, upright and before it is resized.
         orientation: the orientation tag of its image, for a map without one.
-        image_size: pixels a side; None leaves the size as it is.
+        resized: (width, height) of the map; None leaves the size as it is.
         num_classes: at most VOID.
 
     Raises:
@@ -178,9 +178,9 @@ def decode_mask(
             f"{mask.place}: has the class index {outside.max()}, outside of the {num_classes} classes, which are 0 to "
             f"{num_classes - 1}; mend it, or write {VOID} for pixels of no class"
         )
-    if image_size is None:
+    if resized is None:
         return classes
-    return np.asarray(Image.fromarray(classes).resize((image_size, image_size), Image.Resampling.NEAREST))
+    return np.asarray(Image.fromarray(classes).resize(resized, Image.Resampling.NEAREST))
 
 
 def _check_indices(image: Image.Image, place: str) -> None:

@@ -130,9 +130,9 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
     opened = next(filter(None, (way(place, seen, data) for way in ways)), None) or open_folder(place, seen, data)
     roles, notes = opened.settled(choices_of(data.split_map))
     num_classes = len(opened.class_names) or VOID
+    size = _resized_to(data)
     parts = {
-        role: decode_all(_chained(opened, splits), data.source, data.image_size, num_classes)
-        for role, splits in roles.items()
+        role: decode_all(_chained(opened, splits), data.source, size, num_classes) for role, splits in roles.items()
     }
     if opened.groups:
         found = {
@@ -168,6 +168,21 @@ def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:
         yield from opened.rows[split]
 
 
+def _resized_to(data: DataConfig) -> tuple[int, int] | None:
+    """Return the (width, height) that images are resized to; None for their own.
+
+    Raises:
+        UserError: there is a height without a width.
+    """
+    if data.image_size is None:
+        if data.image_height is not None:
+            raise UserError(
+                f"--data.image-height {data.image_height}: needs the width beside it; add --data.image-size"
+            )
+        return None
+    return data.image_size, data.image_height or data.image_size
+
+
 def _refuse_groups(data: DataConfig) -> None:
     if data.group_by is not None:
         raise UserError(
@@ -186,6 +201,14 @@ def _refuse_splits_as_classes(source: str, names: Sequence[str]) -> None:
 
 def _key(data: DataConfig, place: Place | None) -> str:
     """Return the cache key of a source: it changes with the files and with how they are decoded."""
-    knobs = [data.image_size, data.test_fraction, data.config, data.split_map, data.group_by, data.labels]
+    knobs = [
+        data.image_size,
+        data.image_height,
+        data.test_fraction,
+        data.config,
+        data.split_map,
+        data.group_by,
+        data.labels,
+    ]
     found = json.dumps([DECODER_VERSION, data.source, *knobs, place and place.identity()])
     return hashlib.sha256(found.encode()).hexdigest()[:16]

@@ -24,6 +24,8 @@ from PIL import ExifTags, Image, ImageOps
 BATCH = 64
 """How many decoded images are in memory at a time."""
 MAX_PIXELS = 4096 * 4096
+SLACK = 0.02
+"""How far the proportion of the sides may be from the model's, if that is not square."""
 LUMA = np.array([0.299, 0.587, 0.114])
 TURNED = range(2, 9)
 UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
@@ -63,8 +65,8 @@ class ServedNetwork(PythonModel):
             not finite; `shares`, a dict from class name to its share of the pixels, in [0, 1].
 
         Raises:
-            MlflowException: a row holds no image that can be read, or one of another size than a model for images
-                that are not square takes.
+            MlflowException: a row holds no image that can be read, or one whose sides are in another proportion than
+                those of a model for images that are not square.
         """
         encoded = model_input["image"].tolist()
         starts = range(0, len(encoded), BATCH)
@@ -106,11 +108,11 @@ def pixels_of(encoded: bytes, row: int, shape: Sequence[int]) -> tuple[NDArray[n
             check(image, row)
             turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
             upright = ImageOps.exif_transpose(image) if turned else image
-            if height != width and upright.size != (width, height):
-                raise refused(
-                    row, f"is {upright.width}x{upright.height}, and the model takes {width}x{height}; resize it"
-                )
             size = upright.size
+            if height != width and abs(size[0] * height - size[1] * width) > SLACK * size[1] * width:
+                raise refused(
+                    row, f"is {size[0]}x{size[1]}, and the model takes {width}x{height}; crop it to that form"
+                )
             resized = upright.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
             colours = np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
     except Image.DecompressionBombError as error:
