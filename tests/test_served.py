@@ -179,4 +179,5 @@ def test_the_file_that_mlflow_runs_needs_nothing_of_this_project() -> None:
         "numpy",
         "pandas",
         "torch",
+        "torchvision",
     }

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Map
+from mlflow.types.schema import Array, Map, Object, Property
 from PIL import Image
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from sweeps.journal.jobs import Job
 
 SERVED = Path(__file__).with_name("served.py")
 """What MLflow runs where the model is loaded: a file that imports PACKAGES alone."""
-PACKAGES = ("torch", "mlflow", "pandas", "numpy", "pillow")
+PACKAGES = ("torch", "torchvision", "mlflow", "pandas", "numpy", "pillow")
 IMAGES = Schema([ColSpec(DataType.binary, "image")])
 CLASSES = Schema(
     [
@@ -35,9 +35,13 @@ CLASSES = Schema(
     ]
 )
 MASKS = Schema([ColSpec(DataType.binary, "mask"), ColSpec(Map(DataType.double), "shares")])
+CORNERS = ("x0", "y0", "x1", "y1")
+FOUND = Object([Property("class", DataType.string), *(Property(name, DataType.double) for name in ("score", *CORNERS))])
+BOXES = Schema([ColSpec(Array(FOUND), "boxes")])
 SIGNATURES = {
     "classification": ModelSignature(inputs=IMAGES, outputs=CLASSES),
     "segmentation": ModelSignature(inputs=IMAGES, outputs=MASKS),
+    "detection": ModelSignature(inputs=IMAGES, outputs=BOXES),
 }
 """By task."""
 

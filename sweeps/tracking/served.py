@@ -1,4 +1,4 @@
-"""The registered model: encoded images in; classes with their probabilities out, or masks.
+"""The registered model: encoded images in; classes with their probabilities, masks or boxes out.
 
 MLflow copies this file into the model and runs it wherever the model is loaded, without ltsd. So it repeats the lines
 of `ltsd.data.decode`, `ltsd.predict` and `ltsd.predict_maps` that make pixels of an encoded image and a mask of logits;
@@ -8,7 +8,7 @@ tests compare them.
 import io
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlflow
@@ -20,6 +20,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+from torchvision.ops import batched_nms
 
 BATCH = 64
 """How many decoded images are in memory at a time."""
@@ -29,9 +30,11 @@ SLACK = 0.02
 LUMA = np.array([0.299, 0.587, 0.114])
 TURNED = range(2, 9)
 UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
-COLUMNS = ("class", "probability", "probabilities")
-COLUMNS_OF_MASKS = ("mask", "shares")
 VOID = 255
+STRIDES, BOX, LARGEST = (4, 8, 16), 5, 5.0
+"""The locations of a detector, what each answers beside classes, and the largest logarithm of a distance."""
+LEAST_SCORE, SAME_OBJECT = 0.3, 0.5
+"""The least score of a box that is told, and the IoU from which the weaker of two boxes of a class is not."""
 Size = tuple[int, int]
 
 
@@ -46,12 +49,12 @@ class ServedNetwork(PythonModel):
         self.network = program.module()
         self.shape: Sequence[int] = about["shape"]
         self.class_names: Sequence[str] = about["class_names"]
-        self.answers_pixels = self.network(torch.zeros(1, *self.shape)).ndim == 4
+        self.columns, self.answers = KINDS[self.network(torch.zeros(1, *self.shape)).ndim]
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Classify every image, or every pixel of it.
+        """Classify every image or every pixel, or detect objects.
 
         Args:
             context: not used.
@@ -62,7 +65,9 @@ class ServedNetwork(PythonModel):
             A row an image. Of a classifier `class`, the name of the most probable class; `probability` in [0, 1];
             `probabilities`, a dict from class name to probability. Of a network that answers pixels `mask`, a PNG of
             the image's own size with the index of the most probable class of every pixel, VOID where its logits are
-            not finite; `shares`, a dict from class name to its share of the pixels, in [0, 1].
+            not finite; `shares`, a dict from class name to its share of the pixels, in [0, 1]. Of a detector `boxes`,
+            dicts with `class`, `score` in [0, 1], at least LEAST_SCORE, and the corners `x0`, `y0`, `x1`, `y1` in
+            pixels of the image, the highest score first.
 
         Raises:
             MlflowException: a row holds no image that can be read, or one whose sides are in another proportion than
@@ -71,28 +76,75 @@ class ServedNetwork(PythonModel):
         encoded = model_input["image"].tolist()
         starts = range(0, len(encoded), BATCH)
         answers = [one for start in starts for one in self._answers(encoded[start : start + BATCH], start)]
-        return pd.DataFrame(answers, columns=COLUMNS_OF_MASKS if self.answers_pixels else COLUMNS)
+        return pd.DataFrame(answers, columns=self.columns)
 
     @torch.no_grad()
     def _answers(self, encoded: Sequence[bytes], first: int) -> Iterator[tuple[Any, ...]]:
         decoded = [pixels_of(image, first + number, self.shape) for number, image in enumerate(encoded)]
-        logits = self.network(torch.from_numpy(np.stack([pixels for pixels, _ in decoded])).float() / 255)
-        if self.answers_pixels:
-            for of_image, (_, size) in zip(logits, decoded, strict=True):
-                yield self._mask(of_image, size)
-            return
-        probabilities = logits.softmax(1)
-        for label, of_classes in zip(probabilities.argmax(1).tolist(), probabilities.tolist(), strict=True):
-            yield self.class_names[label], of_classes[label], dict(zip(self.class_names, of_classes, strict=True))
+        answers = self.network(torch.from_numpy(np.stack([pixels for pixels, _ in decoded])).float() / 255)
+        for answer, (_, size) in zip(answers, decoded, strict=True):
+            yield self.answers(answer, self.class_names, self.shape, size)
 
-    def _mask(self, logits: torch.Tensor, size: Size) -> tuple[bytes, dict[str, float]]:
-        """Return the mask of logits [H, W, num_classes] as PNG, and the shares of the classes."""
-        classes = torch.where(logits.isfinite().all(-1), logits.argmax(-1), VOID).byte()
-        counts = torch.bincount(classes.flatten(), minlength=VOID + 1)[: len(self.class_names)]
-        shares = dict(zip(self.class_names, (counts / classes.numel()).tolist(), strict=True))
-        mask = io.BytesIO()
-        Image.fromarray(classes.numpy()).resize(size, Image.Resampling.NEAREST).save(mask, format="PNG")
-        return mask.getvalue(), shares
+
+def classified(
+    logits: torch.Tensor, names: Sequence[str], shape: Sequence[int], size: Size
+) -> tuple[str, float, dict[str, float]]:
+    """Return the class of logits [num_classes], its probability, and those of all classes."""
+    probabilities = logits.softmax(0)
+    label = int(probabilities.argmax())
+    return names[label], float(probabilities[label]), dict(zip(names, probabilities.tolist(), strict=True))
+
+
+def masked(
+    logits: torch.Tensor, names: Sequence[str], shape: Sequence[int], size: Size
+) -> tuple[bytes, dict[str, float]]:
+    """Return the mask of logits [H, W, num_classes] as PNG of a size, and the shares of the classes."""
+    classes = torch.where(logits.isfinite().all(-1), logits.argmax(-1), VOID).byte()
+    counts = torch.bincount(classes.flatten(), minlength=VOID + 1)[: len(names)]
+    mask = io.BytesIO()
+    Image.fromarray(classes.numpy()).resize(size, Image.Resampling.NEAREST).save(mask, format="PNG")
+    return mask.getvalue(), dict(zip(names, (counts / classes.numel()).tolist(), strict=True))
+
+
+def boxed(answers: torch.Tensor, names: Sequence[str], shape: Sequence[int], size: Size) -> tuple[list[dict[str, Any]]]:
+    """Return the boxes of the answers [L, num_classes + 1 + BOX] of all locations, in pixels of a size."""
+    if not answers.isfinite().all():
+        return ([],)
+    scores = answers[:, :-BOX].softmax(-1)[:, :-1] * answers[:, -1:].sigmoid()
+    where = locations(*shape[1:])
+    far = where[:, 2:] * answers[:, -BOX:-1].clamp_max(LARGEST).exp()
+    corners = torch.cat([where[:, :2] - far[:, :2], where[:, :2] + far[:, 2:]], -1)
+    scale = torch.tensor([size[0] / shape[2], size[1] / shape[1]]).repeat(2)
+    corners = corners.clamp(torch.zeros(4), torch.tensor([shape[2], shape[1]]).repeat(2)) * scale
+    location, label = (scores >= LEAST_SCORE).nonzero().unbind(1)
+    own = scores[location, label]
+    kept = batched_nms(corners[location], own, label, SAME_OBJECT)
+    return (
+        [
+            {"class": names[c], "score": score, **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True))}
+            for c, score, box in zip(
+                label[kept].tolist(), own[kept].tolist(), corners[location[kept]].tolist(), strict=True
+            )
+        ],
+    )
+
+
+def locations(height: int, width: int) -> torch.Tensor:
+    """Return x, y and stride of all locations, float32 [L, 3], in pixels."""
+    levels = []
+    for stride in STRIDES:
+        rows, columns = (torch.arange(-(-side // stride)) for side in (height, width))
+        y, x = torch.meshgrid(stride * (rows + 0.5), stride * (columns + 0.5), indexing="ij")
+        levels.append(torch.stack([x, y, torch.full_like(x, stride)], -1).flatten(0, 1))
+    return torch.cat(levels)
+
+
+KINDS: dict[int, tuple[Sequence[str], Callable[..., tuple[Any, ...]]]] = {
+    2: (("class", "probability", "probabilities"), classified),
+    3: (("boxes",), boxed),
+    4: (("mask", "shares"), masked),
+}
+"""Columns, and what makes a row of the answer to an image, by the dimensions of what the network answers."""
 
 
 def pixels_of(encoded: bytes, row: int, shape: Sequence[int]) -> tuple[NDArray[np.uint8], Size]:
