@@ -13,11 +13,11 @@ from ltsd.config import DataConfig
 from ltsd.data.longtail import (
     balanced_resample,
     class_groups,
-    draw_protocol,
     hold_out,
     long_tail_counts,
     shuffled_by_class,
 )
+from ltsd.data.protocol import draw_protocol
 from ltsd.errors import UserError
 
 Labels = NDArray[np.int64]

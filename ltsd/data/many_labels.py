@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ltsd.config import DataConfig
 from ltsd.data.counts import class_counts
 from ltsd.data.groups import held_out_how, hold_out_groups, label_counts
-from ltsd.data.longtail import Rows, SplitIndices
+from ltsd.data.longtail import Rows
+from ltsd.data.protocol import SplitIndices
 from ltsd.data.units import unit_of
 from ltsd.errors import UserError
 
