@@ -20,6 +20,11 @@ PUBLISHED_WIDTHS = {
     "preact-resnet18": 64,
     "wrn-34-10": 160,
     "small-unet": 16,
+    "smp-unet": 16,
+    "smp-fpn": 128,
+    "smp-deeplabv3plus": 256,
+    "smp-upernet": 256,
+    "smp-segformer": 256,
 }
 
 
@@ -126,16 +131,28 @@ class ModelConfig:
     name: str = knob(
         "small-cnn",
         "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
-        "stem; wrn-34-10; for segmentation small-unet",
+        "stem; wrn-34-10; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp",
         choices=tuple(PUBLISHED_WIDTHS),
     )
     width: int | None = knob(
         None,
-        "channels of the first stage",
+        "channels of the first stage; of smp-... at the end of the decoder",
         at_least=8,
         multiple_of=8,
-        unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160; small-unet 16",
+        unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160; small-unet and smp-unet 16, smp-fpn "
+        "128, the other smp-... 256",
         remedy="other widths take the slow paths of the convolutions, and crash some versions of them",
+    )
+
+    encoder: str | None = knob(
+        None,
+        "the encoder of an smp-... network, by its name in segmentation-models-pytorch, such as resnet34 or mit_b0",
+        unset="resnet18",
+    )
+    encoder_weights: str | None = knob(
+        None,
+        "a local file of the encoder's first weights, a state_dict() written by torch.save; nothing is downloaded",
+        unset="drawn from the seed",
     )
 
     @property

@@ -6,6 +6,10 @@ from importlib.util import find_spec
 from ltsd.errors import UserError
 
 
+class MissingPackageError(UserError):
+    """A package is not installed."""
+
+
 def require(packages: Sequence[str], extra: str, what: str) -> None:
     """Check that packages are installed.
 
@@ -15,10 +19,10 @@ def require(packages: Sequence[str], extra: str, what: str) -> None:
         what: what needs them, in words.
 
     Raises:
-        UserError: one is missing.
+        MissingPackageError: one is missing.
     """
     if missing := [name for name in packages if find_spec(name) is None]:
-        raise UserError(
+        raise MissingPackageError(
             f"{what} needs {', '.join(missing)}, not installed here; "
             f"pip install -c constraints.txt -e '.[{extra}]', or of a wheel 'ltsd[{extra}]'"
         )

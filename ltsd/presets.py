@@ -40,7 +40,6 @@ MAPS: Mapping[str, Value] = {
     "epochs": 30,
     "data.augmentation": "crop-flip",
     "model.name": "small-unet",
-    "model.width": 16,
     "attack.eps": 4 / 255,
     "attack.steps": 3,
     # Three steps of eps / 4 would not reach the edge of the ball.

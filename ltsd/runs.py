@@ -17,6 +17,7 @@ from ltsd.errors import UserError
 from ltsd.knobs import Value
 from ltsd.methods import METHODS
 from ltsd.models import build_model
+from ltsd.packages import MissingPackageError
 from ltsd.precision import computes_in
 from ltsd.state import EpochMetrics, TrainState
 from ltsd.tasks import check_task, fitting
@@ -107,6 +108,7 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, A
 
     Raises:
         CheckpointError: the file is damaged, or its tensors do not fit its configuration.
+        MissingPackageError: its architecture is of a package that is not installed.
     """
     content = load_checkpoint(path, device)
     try:
@@ -114,6 +116,8 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, A
         head = METHODS[config.method].head
         model = build_model(config.model, content["shape"][0], len(content["class_names"]), head).to(device)
         model.load_state_dict(content["average"] or content["student"])
+    except MissingPackageError:
+        raise
     except (KeyError, TypeError, RuntimeError, AttributeError, UserError) as error:
         raise CheckpointError(
             f"{path}: its tensors do not fit the model it names; it is of another architecture or version "

@@ -16,6 +16,7 @@ from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.models.frozen import Frozen
 from ltsd.models.network import Network
+from ltsd.models.smp import load_encoder
 from ltsd.precision import compute_dtype
 
 
@@ -59,7 +60,10 @@ class TrainState:
         """Return a state with new weights, drawn from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(config.seed, "weights"))
-            student = build_model(config.model, channels, num_classes, METHODS[config.method].head).to(device)
+            student = build_model(config.model, channels, num_classes, METHODS[config.method].head)
+        if config.model.encoder_weights is not None:
+            load_encoder(student, config.model.encoder_weights)
+        student = student.to(device)
         student.features.dtype = compute_dtype(config.precision, device)
         optim = config.optim
         rate = torch.tensor(optim.lr, device=device)

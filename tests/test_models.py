@@ -1,14 +1,19 @@
 """Architectures: sizes, shapes and the normalisation inside."""
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ltsd.config import ModelConfig
+from ltsd.errors import UserError
 from ltsd.models import FEATURES, build_model
+from ltsd.models.smp import DECODERS, PACKAGE
 from ltsd.tasks import TASKS
 
-ALL = pytest.mark.parametrize("name", FEATURES)
+OWN = [name for name in FEATURES if name not in DECODERS]
+ALL = pytest.mark.parametrize("name", OWN)
 
 
 def model_of(name: str, channels: int = 3, classes: int = 10) -> nn.Module:
@@ -50,7 +55,7 @@ def test_the_small_ones_stay_small() -> None:
         assert sum(parameter.numel() for parameter in model.parameters()) == size
 
 
-@pytest.mark.parametrize("name", FEATURES)
+@ALL
 def test_a_head_of_ones_own_sees_the_features(name: str) -> None:
     model = build_model(ModelConfig(name=name, width=8), 3, 5, head=lambda size, classes: nn.Linear(size, 2 * classes))
     inputs = torch.rand(2, 3, 16, 16)
@@ -94,3 +99,9 @@ def test_the_gradient_reaches_every_parameter_and_the_image(name: str) -> None:
     model(inputs).square().sum().backward()
     tensors = [inputs, *model.parameters()]
     assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in tensors)
+
+
+def test_a_network_of_a_package_that_is_not_installed_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, PACKAGE, None)  # as if it was not installed
+    with pytest.raises(UserError, match=rf"--model.name smp-unet needs {PACKAGE}, not installed here; .*'.\[smp\]'"):
+        model_of("smp-unet")

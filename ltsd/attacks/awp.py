@@ -26,7 +26,7 @@ def perturbed_weights(model: nn.Module, objective: Callable[[], Tensor], *, gamm
         return
     weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     statistics = [buffer.clone() for buffer in model.buffers()]
-    gradients = torch.autograd.grad(objective(), weights)
+    gradients = torch.autograd.grad(objective(), weights, materialize_grads=True)
     with torch.no_grad():
         before = [weight.clone() for weight in weights]
         for weight, gradient in zip(weights, gradients, strict=True):

@@ -5,6 +5,7 @@ with running statistics is an affine map and, after a convolution, part of its w
 is a matrix product (`ltsd.models.conv_as_matmul`).
 """
 
+from copy import deepcopy
 from typing import Self
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ltsd.models.conv_as_matmul import ConvAsMatmul, is_cheaper_as_matmul
-from ltsd.models.network import Network
+from ltsd.models.network import Network, Opaque
 
 
 class Affine(nn.Module):
@@ -93,6 +94,25 @@ class Folded(nn.Module):
         return dense
 
 
+class Copied(nn.Module):
+    """A layer in eval mode that is computed as it is written, BatchNorm and all."""
+
+    def __init__(self, source: Opaque) -> None:
+        super().__init__()
+        self.source = source
+        self.copy = deepcopy(source).eval().requires_grad_(False)
+
+    def refresh(self) -> None:
+        """Copy the current weights and running statistics."""
+        for place, tensor in zip(self.copy.state_dict().values(), self.source.state_dict().values(), strict=True):
+            place.copy_(tensor)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Answer as the layer does."""
+        outputs: Tensor = self.copy(inputs)
+        return outputs
+
+
 class Pooled(nn.Module):
     """The mean of every channel over the image, with the bits of `AdaptiveAvgPool2d(1)`.
 
@@ -142,11 +162,11 @@ def frozen(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     return Frozen(model, dtype) if isinstance(model, Network) else model
 
 
-def folded(layers: nn.Module, dtype: torch.dtype) -> tuple[fx.GraphModule, list[Folded | Affine]]:
+def folded(layers: nn.Module, dtype: torch.dtype) -> tuple[fx.GraphModule, list[Folded | Affine | Copied]]:
     """Return the same computation in eval mode with BatchNorm folded, and the modules that hold its weights."""
-    traced = fx.symbolic_trace(layers)
+    traced = fx.GraphModule(layers, _Tracer().trace(layers))
     modules = dict(traced.named_modules())
-    copies: list[Folded | Affine] = []
+    copies: list[Folded | Affine | Copied] = []
     for node in traced.graph.nodes:
         module = modules.get(node.target) if node.op == "call_module" else None
         if isinstance(module, nn.Conv2d):
@@ -159,6 +179,8 @@ def folded(layers: nn.Module, dtype: torch.dtype) -> tuple[fx.GraphModule, list[
                 traced.graph.erase_node(after)
         elif isinstance(module, nn.BatchNorm2d):
             copies.append(Affine(module, dtype))
+        elif isinstance(module, Opaque):
+            copies.append(Copied(module))
         elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size == 1:
             traced.set_submodule(node.target, Pooled())
             continue
@@ -167,3 +189,8 @@ def folded(layers: nn.Module, dtype: torch.dtype) -> tuple[fx.GraphModule, list[
         traced.set_submodule(node.target, copies[-1])
     traced.recompile()
     return traced, copies
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Opaque) or super().is_leaf_module(m, module_qualified_name)

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 Head = Callable[[int, int], nn.Module]
 
 
+class Opaque(nn.Module):
+    """A layer that torch.fx cannot look into: a frozen network keeps a copy of it, as it is."""
+
+
 class Features(nn.Sequential):
     """The layers up to the head. `dtype` is what they compute in; weights, inputs and features are float32."""
 

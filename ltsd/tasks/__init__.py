@@ -9,6 +9,7 @@ from ltsd.data.batches import Split
 from ltsd.data.units import unit_of
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
+from ltsd.models import check_model
 from ltsd.tasks import classification, segmentation
 from ltsd.tasks.task import Task
 
@@ -34,7 +35,7 @@ def check_task(config: Config, data: Split) -> None:
     """Check that data, network, augmentation and method fit the task.
 
     Raises:
-        UserError: one does not.
+        UserError: one does not; as `check_model`.
     """
     task, method = TASKS[config.task], METHODS[config.method]
     if unit_of(data.labels) != task.unit:
@@ -48,6 +49,7 @@ def check_task(config: Config, data: Split) -> None:
             f"--model.name {config.model.name}: does not answer for {task.target}; for {config.task} choose "
             f"{', '.join(task.networks)}"
         )
+    check_model(config.model, data.images.shape[1])
     if config.data.augmentation not in task.augmentations:
         raise UserError(
             f"--data.augmentation {config.data.augmentation}: does not move the label of {task.target} with it; for "

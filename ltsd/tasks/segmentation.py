@@ -15,6 +15,7 @@ from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import not_finite
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
 from ltsd.evaluation.pixels import Overlap, overlap_metrics, worst_case
+from ltsd.models.smp import DECODERS
 from ltsd.tasks.task import Scores, Task
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ TASK = Task(
     class_measure="IoU",
     counted="pixels",
     chunk=CHUNK,
-    networks=("small-unet",),
+    networks=("small-unet", *DECODERS),
     augmentations=("none", "crop-flip"),
     rows=rows,
     radius=radius,

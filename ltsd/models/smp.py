@@ -1,0 +1,126 @@
+"""Encoders and decoders of segmentation-models-pytorch, which the extra `smp` installs; nothing is downloaded."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltsd.errors import UserError
+from ltsd.knobs import nearest
+from ltsd.models.blocks import Normalise
+from ltsd.models.network import Features, Network, Opaque
+from ltsd.models.unet import ChannelsLast
+from ltsd.packages import require
+
+ENCODER = "resnet18"
+PACKAGE = "segmentation_models_pytorch"
+
+
+def _halving(width: int) -> dict[str, Any]:
+    return {"decoder_channels": tuple(width * 2**level for level in (4, 3, 2, 1, 0))}
+
+
+DECODERS: Mapping[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
+    "smp-unet": ("unet", _halving),
+    "smp-fpn": ("fpn", lambda width: {"decoder_segmentation_channels": width}),
+    "smp-deeplabv3plus": ("deeplabv3plus", lambda width: {"decoder_channels": width}),
+    "smp-upernet": ("upernet", lambda width: {"decoder_channels": width}),
+    "smp-segformer": ("segformer", lambda width: {"decoder_segmentation_channels": width}),
+}
+"""The package's name of an architecture, and the arguments that give its decoder `width` channels at its end."""
+
+
+class EncoderDecoder(Opaque):
+    """An encoder and a decoder, images [B, C, H, W] of any size -> [B, width, H, W].
+
+    What the decoder answers at a coarser resolution is enlarged bilinearly, as the package does it after its own last
+    layer; a linear head commutes with that.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, stride: int) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.stride = encoder, decoder, stride
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Pad below and to the right to a multiple of the stride, and crop back."""
+        height, width = inputs.shape[2:]
+        padded = F.pad(inputs, (0, -width % self.stride, 0, -height % self.stride))
+        outputs: Tensor = self.decoder(self.encoder(padded))
+        if outputs.shape[2:] != padded.shape[2:]:
+            outputs = F.interpolate(outputs, size=padded.shape[2:], mode="bilinear", align_corners=True)
+        return outputs[:, :, :height, :width]
+
+
+def encoder_decoder(name: str, channels: int, width: int, encoder: str | None = None) -> tuple[Features, int]:
+    """Return a network of DECODERS without its last layer, with new weights.
+
+    Dropout and stochastic depth are off: a training step draws no random number.
+
+    Args:
+        name: a name in DECODERS.
+        channels: of the images.
+        width: channels of the features.
+        encoder: the package's name of the encoder; None for ENCODER.
+
+    Raises:
+        UserError: the package is not installed; it has no such encoder, or does not build the network.
+    """
+    require([PACKAGE], "smp", f"--model.name {name}")
+    import segmentation_models_pytorch as smp
+
+    encoder, (architecture, arguments) = encoder or ENCODER, DECODERS[name]
+    known = smp.encoders.get_encoder_names()
+    if encoder not in known and not encoder.startswith("tu-"):
+        raise UserError(
+            f"--model.encoder {encoder}: segmentation-models-pytorch has no such encoder{nearest(encoder, known)}"
+        )
+    try:
+        with torch.device("cpu"):  # some encoders read numbers out of tensors, which those of no memory do not have
+            network = smp.create_model(architecture, encoder, None, channels, classes=1, **arguments(width))
+    except (KeyError, RuntimeError, ValueError) as error:
+        told = str(error).splitlines()[0]
+        raise UserError(
+            f"--model.name {name}: cannot be built with --model.encoder {encoder}, --model.width {width} and images of "
+            f"{channels} channel(s) ({told}); choose others"
+        ) from error
+    for module in network.modules():
+        for rate in ("p", "drop_prob", "_drop_connect_rate"):
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)
+    layers = EncoderDecoder(network.encoder, network.decoder, network.encoder.output_stride)
+    return Features(Normalise(), layers, ChannelsLast()), network.segmentation_head[0].in_channels
+
+
+def load_encoder(network: Network, path: str) -> None:
+    """Copy weights from a local file into the encoder of a network of DECODERS.
+
+    Args:
+        network: as `build_model` returns it.
+        path: a state dict as `torch.save` writes it, of the encoder alone, read without running code in it.
+
+    Raises:
+        UserError: the file cannot be read, or its names or shapes are not the encoder's.
+    """
+    layers = network.features[1]
+    assert isinstance(layers, EncoderDecoder)
+    try:
+        weights = torch.load(Path(path), map_location="cpu", weights_only=True)
+        # The package's encoders take some names out of what they are given.
+        layers.encoder.load_state_dict(dict(weights))
+    except OSError as error:
+        raise UserError(f"--model.encoder-weights {path}: cannot be read ({error.strerror})") from error
+    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"--model.encoder-weights {path}: is no file of tensors by name; give one that torch.save wrote of an "
+            f"encoder's state_dict()"
+        ) from error
+    except RuntimeError as error:
+        told = " ".join(str(error).split()).partition(": ")[2] or str(error)
+        raise UserError(
+            f"--model.encoder-weights {path}: does not fit the encoder ({told[:200]}); give the weights of the same "
+            f"--model.encoder, for images of as many channels"
+        ) from error

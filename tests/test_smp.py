@@ -1,0 +1,240 @@
+"""Networks of segmentation-models-pytorch: they answer as the package's, train, and come back from a checkpoint."""
+
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from bits import same_bits
+from torch import Tensor, nn
+
+from ltsd.__main__ import main
+from ltsd.config import Config, ModelConfig
+from ltsd.data import Splits, load_splits
+from ltsd.errors import UserError
+from ltsd.knobs import Value
+from ltsd.methods import METHODS
+from ltsd.models import build_model, check_model
+from ltsd.models.frozen import Frozen
+from ltsd.models.network import Network
+from ltsd.models.smp import DECODERS
+from ltsd.runs import Run, load_model, open_run
+from ltsd.state import TrainState
+from ltsd.step import batch_of, budget_of, context_of, train_step
+from ltsd.tasks import TASKS
+
+smp = pytest.importorskip("segmentation_models_pytorch", reason="the extra smp is not installed")
+
+CPU = torch.device("cpu")
+ALL = pytest.mark.parametrize("name", DECODERS)
+OTHERS = (("smp-segformer", "mit_b0"), ("smp-unet", "efficientnet-b0"))
+UNREAD = ("encoder._conv_head.", "encoder._bn1.")
+"""What efficientnet-b0 has before its classifier."""
+SMALL: Mapping[str, Value] = {
+    "method": "at",
+    "epochs": 1,
+    "model.name": "smp-unet",
+    "optim.batch_size": 8,
+    "optim.ema_decay": 0.9,
+    "attack.steps": 1,
+    "evaluate.every": 1,
+    "evaluate.steps": 1,
+}
+
+
+def network_of(name: str, **more: str | int) -> Network:
+    torch.manual_seed(0)
+    return build_model(ModelConfig(name=name, **more), 3, 5)  # type: ignore[arg-type]
+
+
+def images_of(height: int = 64, width: int = 64, count: int = 2) -> Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def scenes() -> tuple[Config, Splits]:
+    """A small configuration and a few scenes."""
+    config = Config.preset("digits-scenes").override(SMALL)
+    splits = load_splits(config.data)
+    few = splits.train.select(splits.train.rows[:16])
+    return config, replace(splits, train=few, val=few)
+
+
+@ALL
+def test_it_answers_as_the_package_s_network_with_the_same_weights(name: str) -> None:
+    network = network_of(name).eval()
+    architecture, arguments = DECODERS[name]
+    width = ModelConfig(name=name).channels
+    reference = smp.create_model(architecture, "resnet18", None, 3, classes=5, **arguments(width)).eval()
+    layers = network.features[1]
+    reference.encoder.load_state_dict(layers.encoder.state_dict())
+    reference.decoder.load_state_dict(layers.decoder.state_dict())
+    last = reference.segmentation_head[0]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.weight[:, :, last.kernel_size[0] // 2, last.kernel_size[1] // 2] = network.head.weight
+        last.bias.copy_(network.head.bias)
+        expected = reference((images_of() - 0.5) / 0.25).permute(0, 2, 3, 1)
+        torch.testing.assert_close(network(images_of()), expected, rtol=1e-4, atol=1e-5)
+
+
+@ALL
+def test_an_image_of_any_size_is_padded_below_and_to_the_right_with_grey(name: str) -> None:
+    network, images = network_of(name).eval(), images_of(37, 51)
+    with torch.no_grad():
+        answer = network(images)
+        stride = network.features[1].stride
+        whole = network(F.pad(images, (0, -51 % stride, 0, -37 % stride), value=0.5))
+    assert answer.shape == (2, 37, 51, 5)
+    torch.testing.assert_close(answer, whole[:, :37, :51])
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [*((name, "resnet18") for name in DECODERS), *OTHERS],
+)
+def test_in_training_it_draws_no_random_number_and_every_weight_gets_a_gradient(name: str, encoder: str) -> None:
+    network, images = network_of(name, encoder=encoder), images_of().requires_grad_()
+    before = torch.get_rng_state()
+    network(images).square().sum().backward()
+    assert torch.equal(torch.get_rng_state(), before)
+    for key, weight in network.named_parameters():
+        assert weight.grad is not None or any(layer in key for layer in UNREAD)
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+@ALL
+def test_a_frozen_copy_is_the_network_in_eval_mode_until_it_is_refreshed(name: str) -> None:
+    def answer(model: nn.Module) -> tuple[Tensor, Tensor]:
+        images = images_of(33, 40).requires_grad_()
+        logits = model(images)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits.flatten(0, 2), torch.arange(2640) % 5), images)
+        return logits.detach(), gradient
+
+    network = network_of(name).train()
+    network(images_of(count=4))  # running statistics of its own
+    copy, before = Frozen(network), answer(deepcopy(network).eval())
+    assert all(torch.equal(mine, its) for mine, its in zip(answer(copy), before, strict=True))
+    with torch.no_grad():
+        for parameter in network.features.parameters():
+            parameter.mul_(1.1)
+    network(images_of(count=4))
+    assert all(torch.equal(mine, its) for mine, its in zip(answer(copy), before, strict=True))
+    copy.refresh()
+    after = answer(deepcopy(network).eval())
+    assert all(torch.equal(mine, its) for mine, its in zip(answer(copy), after, strict=True))
+    assert not torch.equal(after[0], before[0])
+    assert network.training
+
+
+@pytest.mark.parametrize(("encoder", "gamma"), [("resnet18", 0.0), ("efficientnet-b0", 5e-3)])
+def test_a_step_lowers_the_loss_on_its_batch(encoder: str, gamma: float, scenes: tuple[Config, Splits]) -> None:
+    config, splits = scenes
+    own: dict[str, Value] = {"model.encoder": encoder, "awp.gamma": gamma}
+    config = config.override({"optim.lr": 0.01, "optim.momentum": 0.0} | own)
+    state = TrainState.fresh(config, 1, 11, CPU)
+    inputs, labels = splits.train.take(torch.arange(8))
+    counts, task, method = splits.train.class_counts(), TASKS["segmentation"], METHODS["at"]
+    context, budget = context_of(config, counts, 1, None, None, CPU), budget_of(config, counts, 1, CPU)
+    losses = []
+    for _ in range(2):
+        batch = batch_of(task, method, inputs, labels, budget, torch.Generator().manual_seed(0))
+        losses.append(train_step(task, method, state, batch, context, budget).losses["loss"].item())
+    assert losses[1] < losses[0]
+
+
+def test_a_checkpoint_brings_back_the_bits_and_a_resumed_run_comes_to_the_same(
+    scenes: tuple[Config, Splits], tmp_path: Path
+) -> None:
+    config, splits = scenes
+    config, path = config.override({"epochs": 2}), tmp_path / "one.pt"
+
+    def opened(resume: Path | None) -> Run:
+        return open_run(config, splits, splits.train, splits.val, CPU, teacher=None, resume=resume)
+
+    run = opened(None)
+    epochs = run.epochs()
+    next(epochs)
+    run.save(path)
+    model, _ = load_model(path, CPU)
+    inputs, _ = splits.train.take(torch.arange(3))
+    assert torch.equal(model(inputs), run.state.model.eval()(inputs))
+    again = opened(path)
+    assert len(list(again.epochs())) == len(list(epochs)) == 1
+    assert same_bits(again.state.content(), run.state.content())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["torch-export", "onnx"])
+@ALL
+def test_an_exported_file_answers_as_the_checkpoint_does(
+    name: str, to: str, scenes: tuple[Config, Splits], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, splits = scenes
+    config = config.override({"model.name": name, "model.width": 32})
+    path = tmp_path / "one.pt"
+    open_run(config, splits, splits.train, None, CPU, teacher=None, resume=None).save(path)
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        assert main(["export", str(path), "--to", to]) == 0
+    assert "compared on test images: 48 of 48 have the same class" in capsys.readouterr().out
+
+
+def test_the_encoder_begins_with_the_weights_of_a_local_file(scenes: tuple[Config, Splits], tmp_path: Path) -> None:
+    config, _ = scenes
+    encoder = smp.encoders.get_encoder("resnet18", in_channels=1)
+    classifier = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}  # of an image classifier
+    torch.save(encoder.state_dict() | classifier, tmp_path / "encoder.pt")
+    drawn = TrainState.fresh(config, 1, 11, CPU).student.state_dict()
+    config = config.override({"model.encoder_weights": str(tmp_path / "encoder.pt")})
+    check_model(config.model, 1)
+    given = TrainState.fresh(config, 1, 11, CPU).student.state_dict()
+    inside = "features.1.encoder."
+    assert all(torch.equal(given[inside + key], value) for key, value in encoder.state_dict().items())
+    assert not torch.equal(given[f"{inside}conv1.weight"], drawn[f"{inside}conv1.weight"])
+    assert all(torch.equal(given[key], value) for key, value in drawn.items() if not key.startswith(inside))
+
+
+def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    def save(name: str, content: object) -> str:
+        torch.save(content, tmp_path / name)
+        return str(tmp_path / name)
+
+    weights = smp.encoders.get_encoder("resnet18").state_dict()
+    (tmp_path / "notes.pt").write_text("no tensors")
+    other, colour = save("other.pt", {"weight": torch.zeros(2)}), save("colour.pt", weights)
+    told = {
+        str(tmp_path / "none.pt"): r"none.pt: cannot be read \(No such file or directory\)",
+        str(tmp_path / "notes.pt"): "notes.pt: is no file of tensors by name; give one that torch.save wrote",
+        save("run.pt", {"model": nn.Linear(2, 2)}): "run.pt: is no file of tensors by name",
+        save("list.pt", [torch.zeros(2)]): "list.pt: is no file of tensors by name",
+        other: r'other.pt: does not fit the encoder \(Missing key.*"conv1.weight"',
+        colour: r"colour.pt: does not fit the encoder \(size mismatch for conv1.weight: .*, 3, 7, 7\].*, 1, 7, 7\]",
+    }
+    for path, message in told.items():
+        with pytest.raises(UserError, match=message):
+            check_model(ModelConfig(name="smp-unet", encoder_weights=path), 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (ModelConfig(name="smp-unet", encoder="resnet19"), "--model.encoder resnet19: .* did you mean 'resnet18'"),
+        (ModelConfig(name="smp-unet", encoder="tu-none"), r"with --model.encoder tu-none, .* \(Unknown model"),
+        (ModelConfig(name="smp-fpn", width=8), r"smp-fpn: cannot be built .* --model.width 8 .* \(num_channels \(8\)"),
+        (ModelConfig(name="small-unet", encoder="resnet18"), "--model.name small-unet: has no encoder to choose"),
+    ],
+)
+def test_a_network_that_cannot_be_is_told(model: ModelConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_model(model, 3)
+
+
+def test_its_size_is_known_without_memory() -> None:
+    with torch.device("meta"):
+        network = build_model(ModelConfig(name="smp-segformer", encoder="mit_b0"), 3, 5)
+    assert sum(weight.numel() for weight in network.parameters()) > 10**6
