@@ -119,8 +119,8 @@ class DataConfig:
     augmentation: str = knob(
         "none",
         "applied to training batches: crop-flip (padded by 4), and after it torchvision's RandAugment (2 operations, "
-        "magnitude 9) or its AutoAugment policy for CIFAR-10",
-        choices=("none", "crop-flip", "randaugment", "autoaugment"),
+        "magnitude 9) or its AutoAugment policy for CIFAR-10; for segmentation also crop-flip-scale, by 0.5 to 2",
+        choices=("none", "crop-flip", "randaugment", "autoaugment", "crop-flip-scale"),
     )
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ltsd.data.augment import PAD, augment, crop_flip
+from ltsd.answers import VOID
+from ltsd.data.augment import PAD, augment, augmented, crop_flip
 from ltsd.data.batches import Split, epoch_batches
 
 POLICIES = {"randaugment": v2.RandAugment(), "autoaugment": v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)}
@@ -95,3 +96,46 @@ def test_batches_are_floats_of_the_augmented_bytes(name: str) -> None:
     assert torch.equal(taken, order)
     assert inputs.dtype == torch.float32
     assert torch.equal(inputs, augment(images[order], name, generator) / 255)
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_a_scaled_image_that_is_its_own_label_map_stays_that_and_nothing_is_outside(side: int) -> None:
+    """A ramp of 4 a pixel: a label, of the nearest pixel, is within 2 of the image, and half for rounding."""
+    height, width = 30, 48
+    ramp = 4 * torch.arange((height, width)[side - 1])
+    labels = ramp.view(-1, 1).expand(height, width) if side == 1 else ramp.expand(height, width)
+    labels = labels.byte().expand(400, -1, -1)
+    images, before = labels[:, None], labels.clone()
+    moved, moved_labels = augmented(images, labels, "crop-flip-scale", seeded(1))
+    assert torch.equal(labels, before)
+    assert moved.shape == images.shape
+    assert moved.dtype == moved_labels.dtype == torch.uint8
+    outside = moved_labels == VOID
+    assert not moved[:, 0][outside].any()
+    assert (moved[:, 0].int() - moved_labels.int())[~outside].abs().max() <= 2.5
+    assert set(moved_labels.unique().tolist()) == {*ramp.tolist(), VOID}
+    again = augmented(images, labels, "crop-flip-scale", seeded(1))
+    assert torch.equal(again[0], moved)
+    assert torch.equal(again[1], moved_labels)
+
+
+def test_scales_are_log_uniform_from_a_half_to_two_the_same_along_both_sides_and_half_are_flipped() -> None:
+    count, side = 1000, 120
+    across = 2 * torch.arange(side).expand(side, side)
+    images = torch.stack([across, across.T]).byte().expand(count, -1, -1, -1)
+    moved, labels = augmented(images, torch.zeros(count, side, side).byte(), "crop-flip-scale", seeded(2))
+    inside = labels != VOID
+    seen = torch.stack([inside.any(1).sum(1), inside.any(2).sum(1)], 1)
+    darkest = torch.where(inside[:, None], moved, 255).flatten(2).amin(2)
+    scale = 2 * (seen - 1) / (moved.flatten(2).amax(2).int() - darkest.int())
+    torch.testing.assert_close(scale[:, 0], scale[:, 1], rtol=0.04, atol=0)
+    expected = 2 ** torch.linspace(-1, 1, count)
+    torch.testing.assert_close(scale[:, 0].sort().values, expected, rtol=0.1, atol=0)
+    assert (inside.all(1).all(1) == (scale[:, 0] >= 1)).float().mean() > 0.95
+    small = scale[:, 0] < 0.8
+    free = inside.any(1).float().argmax(1)[small] / (side - seen[small, 0])
+    assert free.min() >= 0
+    assert free.max() <= 1
+    assert free.mean().item() == pytest.approx(0.5, abs=0.06)
+    grows = (moved[:, 0].int() * inside).diff(dim=2)[:, side // 2, side // 2 - 1]
+    assert (grows < 0).sum().item() == pytest.approx(count / 2, abs=60)

@@ -168,6 +168,10 @@ def test_a_validation_is_the_same_every_time_and_attacks_leave_less_than_clean_i
             "--task segmentation: wants a label for a pixel, and digits has one for an image; give --task classif",
         ),
         (
+            {"data.augmentation": "crop-flip-scale"},
+            "--data.augmentation crop-flip-scale: is not for images with a label for an image; for classification cho",
+        ),
+        (
             {"model.name": "small-unet"},
             "--model.name small-unet: does not answer for an image; for classification choose small-cnn, ",
         ),
@@ -183,7 +187,7 @@ def test_what_does_not_fit_the_task_is_refused(
 
 def test_what_serves_one_label_an_image_alone_is_refused_for_pixels(runs: dict[str, tuple[Config, Splits]]) -> None:
     config, splits = runs["segmentation"]
-    with pytest.raises(UserError, match="randaugment: does not move the label of a pixel with it; for seg"):
+    with pytest.raises(UserError, match="randaugment: is not for images with a label for a pixel; for seg"):
         check_task(config.override({"data.augmentation": "randaugment"}), splits.train)
     with pytest.raises(
         UserError, match=r"--method reat: compares the features of whole images, .*; choose natural, at"

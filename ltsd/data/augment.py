@@ -1,6 +1,7 @@
-"""Augmentation of training batches: crops, flips, and torchvision's learnt policies."""
+"""Augmentation of training batches: crops, flips, scales, and torchvision's learnt policies."""
 
 import copy
+import math
 from collections import defaultdict
 from functools import cache
 from itertools import zip_longest
@@ -15,6 +16,8 @@ from ltsd.data.boxes import moved_boxes
 from ltsd.data.units import unit_of
 
 PAD = 4
+LARGEST_SCALE = 2.0
+"""The smallest is its inverse."""
 
 
 def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -24,9 +27,12 @@ def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torc
         images: uint8 [B, C, H, W].
         labels: see `ltsd.data.units`; those of pixels and boxes move with the image. What comes into view from outside
             it is VOID.
-        augmentation: see `augment`; of images with a label a pixel or a box `none` or `crop-flip`.
+        augmentation: see `augment`; of images with a label a pixel `none`, `crop-flip` or `crop-flip-scale`; with a box
+            `none` or `crop-flip`.
         generator: source of every draw.
     """
+    if augmentation == "crop-flip-scale":
+        return crop_flip_scale(images, labels, generator)
     if unit_of(labels) == "image":
         return augment(images, augmentation, generator), labels
     if unit_of(labels) == "box":
@@ -87,6 +93,42 @@ def moved(inputs: Tensor, offsets: Tensor, flip: Tensor) -> Tensor:
     padded = F.pad(inputs, (PAD, PAD, PAD, PAD)).permute(0, 2, 3, 1)
     which = torch.arange(batch, device=device)[:, None, None]
     return padded[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def crop_flip_scale(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Scale each image and its label map, crop or pad them to their size at a place of its own; flip every other one.
+
+    The scale is log-uniform from 1 / LARGEST_SCALE to LARGEST_SCALE, the same along both sides. Images are
+    interpolated bilinearly and labels take the nearest pixel's; what comes into view from outside is 0 and VOID.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        labels: uint8 [B, H, W].
+        generator: source of every draw.
+    """
+    draws = torch.rand((4, len(images)), generator=generator, device=images.device)
+    scale = torch.exp((2 * draws[0] - 1) * math.log(LARGEST_SCALE))
+    flip = torch.where(draws[3] < 0.5, -1.0, 1.0)
+    # Along each side an image goes from -1 to 1, and a view of length 2 / scale is seen; its middle is up to
+    # |1 - 1 / scale| from the image's, so that the smaller of the two lies inside of the larger one.
+    middle = (2 * draws[1:3] - 1) * (1 - 1 / scale)
+
+    def along(side: int, factor: Tensor, middle: Tensor) -> Tensor:
+        places = (2 * torch.arange(side, device=images.device) + 1) / side - 1
+        return places * factor[:, None] + middle[:, None]
+
+    height, width = images.shape[2:]
+    down = along(height, 1 / scale, middle[0])[:, :, None].expand(-1, -1, width)
+    across = along(width, flip / scale, middle[1])[:, None, :].expand(-1, height, -1)
+    grid = torch.stack([across, down], -1)
+    outside = (grid.abs() > 1).any(-1)
+
+    def seen(pixels: Tensor, mode: str) -> Tensor:
+        sampled = F.grid_sample(pixels.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+        return sampled.round().byte()
+
+    moved = seen(images, "bilinear").masked_fill(outside[:, None], 0)
+    return moved, seen(labels[:, None], "nearest")[:, 0].masked_fill(outside, VOID)
 
 
 def follow_policy(images: Tensor, name: str, generator: torch.Generator) -> Tensor:

@@ -52,7 +52,7 @@ def check_task(config: Config, data: Split) -> None:
     check_model(config.model, data.images.shape[1])
     if config.data.augmentation not in task.augmentations:
         raise UserError(
-            f"--data.augmentation {config.data.augmentation}: does not move the label of {task.target} with it; for "
+            f"--data.augmentation {config.data.augmentation}: is not for images with a label for {task.target}; for "
             f"{config.task} choose {' or '.join(task.augmentations)}"
         )
     if method.of_images and config.task != "classification":
