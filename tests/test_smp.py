@@ -1,5 +1,7 @@
 """Networks of segmentation-models-pytorch: they answer as the package's, train, and come back from a checkpoint."""
 
+import re
+import sys
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
@@ -21,7 +23,7 @@ from ltsd.methods import METHODS
 from ltsd.models import build_model, check_model
 from ltsd.models.frozen import Frozen
 from ltsd.models.network import Network
-from ltsd.models.smp import DECODERS
+from ltsd.models.smp import DECODERS, PACKAGE
 from ltsd.runs import Run, load_model, open_run
 from ltsd.state import TrainState
 from ltsd.step import batch_of, budget_of, context_of, train_step
@@ -32,8 +34,7 @@ smp = pytest.importorskip("segmentation_models_pytorch", reason="the extra smp i
 CPU = torch.device("cpu")
 ALL = pytest.mark.parametrize("name", DECODERS)
 OTHERS = (("smp-segformer", "mit_b0"), ("smp-unet", "efficientnet-b0"))
-UNREAD = ("encoder._conv_head.", "encoder._bn1.")
-"""What efficientnet-b0 has before its classifier."""
+UNREAD = re.compile(r"encoder\.(_conv_head|_bn1)\.")  # what efficientnet-b0 has before its classifier
 SMALL: Mapping[str, Value] = {
     "method": "at",
     "epochs": 1,
@@ -102,8 +103,7 @@ def test_in_training_it_draws_no_random_number_and_every_weight_gets_a_gradient(
     before = torch.get_rng_state()
     network(images).square().sum().backward()
     assert torch.equal(torch.get_rng_state(), before)
-    for key, weight in network.named_parameters():
-        assert weight.grad is not None or any(layer in key for layer in UNREAD)
+    assert all(weight.grad is not None or UNREAD.search(key) for key, weight in network.named_parameters())
     assert images.grad is not None
     assert images.grad.abs().sum() > 0
 
@@ -152,7 +152,7 @@ def test_a_checkpoint_brings_back_the_bits_and_a_resumed_run_comes_to_the_same(
     scenes: tuple[Config, Splits], tmp_path: Path
 ) -> None:
     config, splits = scenes
-    config, path = config.override({"epochs": 2}), tmp_path / "one.pt"
+    config, path = config.override({"epochs": 2, "data.augmentation": "crop-flip-scale"}), tmp_path / "one.pt"
 
     def opened(resume: Path | None) -> Run:
         return open_run(config, splits, splits.train, splits.val, CPU, teacher=None, resume=resume)
@@ -161,12 +161,21 @@ def test_a_checkpoint_brings_back_the_bits_and_a_resumed_run_comes_to_the_same(
     epochs = run.epochs()
     next(epochs)
     run.save(path)
-    model, _ = load_model(path, CPU)
     inputs, _ = splits.train.take(torch.arange(3))
-    assert torch.equal(model(inputs), run.state.model.eval()(inputs))
+    assert torch.equal(load_model(path, CPU)[0](inputs), run.state.model.eval()(inputs))
     again = opened(path)
     assert len(list(again.epochs())) == len(list(epochs)) == 1
     assert same_bits(again.state.content(), run.state.content())
+
+
+def test_a_checkpoint_names_the_extra_where_its_package_is_missing(
+    scenes: tuple[Config, Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, splits = scenes
+    open_run(config, splits, splits.train, None, CPU, teacher=None, resume=None).save(tmp_path / "one.pt")
+    monkeypatch.setitem(sys.modules, PACKAGE, None)  # as if it was not installed
+    with pytest.raises(UserError, match=rf"^--model.name smp-unet needs {PACKAGE}, not installed here; "):
+        load_model(tmp_path / "one.pt", CPU)
 
 
 @pytest.mark.slow
@@ -176,7 +185,7 @@ def test_an_exported_file_answers_as_the_checkpoint_does(
     name: str, to: str, scenes: tuple[Config, Splits], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, splits = scenes
-    config = config.override({"model.name": name, "model.width": 32})
+    config = config.override({"model.name": name, "model.width": 64})
     path = tmp_path / "one.pt"
     open_run(config, splits, splits.train, None, CPU, teacher=None, resume=None).save(path)
     with warnings.catch_warnings(action="error", category=UserWarning):
@@ -225,7 +234,7 @@ def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
     [
         (ModelConfig(name="smp-unet", encoder="resnet19"), "--model.encoder resnet19: .* did you mean 'resnet18'"),
         (ModelConfig(name="smp-unet", encoder="tu-none"), r"with --model.encoder tu-none, .* \(Unknown model"),
-        (ModelConfig(name="smp-fpn", width=8), r"smp-fpn: cannot be built .* --model.width 8 .* \(num_channels \(8\)"),
+        (ModelConfig(name="smp-fpn", width=8), "smp-fpn: cannot be built .* --model.width 8 .* a multiple of 64"),
         (ModelConfig(name="small-unet", encoder="resnet18"), "--model.name small-unet: has no encoder to choose"),
     ],
 )

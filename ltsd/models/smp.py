@@ -18,15 +18,23 @@ from ltsd.packages import require
 
 ENCODER = "resnet18"
 PACKAGE = "segmentation_models_pytorch"
+FPN_MULTIPLE = 64
+"""Two channels a group: of a 32x32 image one pixel is left, and one value alone cannot be normalised."""
 
 
 def _halving(width: int) -> dict[str, Any]:
     return {"decoder_channels": tuple(width * 2**level for level in (4, 3, 2, 1, 0))}
 
 
+def _grouped(width: int) -> dict[str, Any]:
+    if width % FPN_MULTIPLE:
+        raise ValueError(f"its group normalisation wants a multiple of {FPN_MULTIPLE} as width")
+    return {"decoder_segmentation_channels": width}
+
+
 DECODERS: Mapping[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
     "smp-unet": ("unet", _halving),
-    "smp-fpn": ("fpn", lambda width: {"decoder_segmentation_channels": width}),
+    "smp-fpn": ("fpn", _grouped),
     "smp-deeplabv3plus": ("deeplabv3plus", lambda width: {"decoder_channels": width}),
     "smp-upernet": ("upernet", lambda width: {"decoder_channels": width}),
     "smp-segformer": ("segformer", lambda width: {"decoder_segmentation_channels": width}),
