@@ -32,13 +32,15 @@ from ltsd.methods import METHODS
 from ltsd.model_card import ModelFacts, model_card
 from ltsd.pictures import class_bars
 from ltsd.precision import device_of
-from ltsd.predict import predict, write_csv, write_json
+from ltsd.predict import classes_command
+from ltsd.predict_boxes import boxes_command
 from ltsd.predict_maps import maps_command
 from ltsd.runs import Run, check_same_images, config_for, load_model, open_run
 from ltsd.tasks import TASKS, check_task, fitting
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
 ALIASES = {"data": "data.source"}
+SHOWN = ("loss", "acc", "miou", "map50")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -168,7 +170,7 @@ def _open_teacher(
 def _train(run: Run, path: Path, title: str) -> None:
     for metrics in run.epochs():
         run.save(path)
-        shown = {name: value for name, value in metrics.values.items() if name.endswith(("loss", "acc", "miou"))}
+        shown = {name: value for name, value in metrics.values.items() if name.endswith(SHOWN)}
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
         print(f"{title} epoch {metrics.epoch}/{run.config.epochs}  {metrics.seconds:.1f} s  {numbers}", flush=True)
 
@@ -219,20 +221,11 @@ def predict_command(parsed: argparse.Namespace) -> int:
         attack = config.attack if parsed.eps is None else AttackConfig(eps=parsed.eps)
     elif parsed.eps is not None:
         raise UserError("--eps is the radius of the attacks; add --attack, or leave it out")
+    if config.task == "detection":
+        return boxes_command(model, about, parsed.images, parsed.out, is_attacked=attack is not None)
     if config.task == "segmentation":
         return maps_command(model, about, parsed.images, parsed.out, attack)
-    if parsed.out is not None:
-        check_writable(parsed.out)
-    names = about["class_names"]
-    predictions = predict(model, about["shape"], names, parsed.images, attack=attack)
-    if parsed.out is None:
-        write_csv(predictions, names, sys.stdout)
-        return 0
-    write = write_json if parsed.out.suffix == ".json" else write_csv
-    with publishing(parsed.out) as temporary, temporary.open("w", encoding="utf-8") as file:
-        write(predictions, names, file)
-    print(f"saved {parsed.out}")
-    return 0
+    return classes_command(model, about, parsed.images, parsed.out, attack)
 
 
 def _eps(text: str) -> float:

@@ -1,9 +1,10 @@
-"""What a model card says of a classifier and of a segmentation model, where the two differ."""
+"""What a model card says of a classifier, a segmentation model and a detector, where they differ."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ltsd.evaluation.box_exam import TITLES as BOX_TITLES
 from ltsd.evaluation.evaluate import Accuracy
 from ltsd.evaluation.exam import ENSEMBLE_METRIC, ENSEMBLE_TITLE, PGD_STEPS, TITLES
 from ltsd.evaluation.map_exam import SEA_STEPS, STEPS, WORST
@@ -90,6 +91,14 @@ def _limits_of_maps(test_counts: Sequence[int], measured: Scores) -> list[str]:
     return limits
 
 
+def _limits_of_boxes(test_counts: Sequence[int], measured: Scores) -> list[str]:
+    return [
+        f"A class has {between(test_counts)} test locations, several a box.",
+        "Attacks find some of the changes that mislead the model, not all: each robust AP50 is an upper bound.",
+        "There is no standard exam of detectors under attack: three attacks are weaker evidence than AutoAttack is.",
+    ]
+
+
 CLASSIFIER = CardWords(
     scores=Accuracy,
     rows={**TITLES, "corruption": "corruptions", **ENSEMBLES},
@@ -142,5 +151,30 @@ SEGMENTER = CardWords(
     tells_masking=False,
     held_out="{share:.3g} of the images",
 )
-WORDS: Mapping[str, CardWords] = {"classification": CLASSIFIER, "segmentation": SEGMENTER}
+DETECTOR = CardWords(
+    scores=Overlap,
+    rows={**BOX_TITLES, "corruption": "corruptions"},
+    left_out=(),
+    decisive=lambda measured: WORST,
+    summary=(
+        "It finds objects of {classes} classes and their boxes. On the test images, the mean over classes of the "
+        "average precision at an IoU of 0.5 is {clean}% as they are and {robust}% under the {attack} attacks with eps "
+        "{eps}. In the tail, its rarest classes, these are {tail_clean}% and {tail_robust}%.\n"
+    ),
+    results=(
+        "Average precision at an IoU of 0.5 (AP50), in percent, on {images:,} test images: the mean over all classes "
+        "or over a group, and that of the worst class.\n"
+    ),
+    counted="locations",
+    class_score="AP50",
+    limits=_limits_of_boxes,
+    attacks=(
+        f"FGSM is one step of eps. The attacks named {STEPS} take {STEPS} steps of "
+        "{step_size:.4g} from one random start: PGD on the classes of locations, box on their boxes, both on both. "
+    ),
+    output="[N, locations, {classes} + background + 5]",
+    tells_masking=False,
+    held_out="{share:.3g} of the images",
+)
+WORDS: Mapping[str, CardWords] = {"classification": CLASSIFIER, "segmentation": SEGMENTER, "detection": DETECTOR}
 """By task."""

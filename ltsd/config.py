@@ -11,8 +11,10 @@ from typing import Any, Self
 from ltsd.errors import UserError
 from ltsd.knobs import Choices, Range, Value, knob, nearest, override, walk
 from ltsd.methods import METHODS
-from ltsd.presets import CIFAR, CIFAR100, DIGITS, MAPS, SCENES
+from ltsd.presets import BOXES, CIFAR, EMBEDDED, MAPS
 
+OTHERS = {"label maps": "segmentation", "boxes": "detection", "data": "classification"}
+"""The tasks of paths and URIs, by what they hold."""
 PUBLISHED_WIDTHS = {
     "small-cnn": 32,
     "small-resnet": 16,
@@ -25,6 +27,7 @@ PUBLISHED_WIDTHS = {
     "smp-deeplabv3plus": 256,
     "smp-upernet": 256,
     "smp-segformer": 256,
+    "small-fcos": 16,
 }
 
 
@@ -131,7 +134,8 @@ class ModelConfig:
     name: str = knob(
         "small-cnn",
         "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
-        "stem; wrn-34-10; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp",
+        "stem; wrn-34-10; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp; for "
+        "detection small-fcos",
         choices=tuple(PUBLISHED_WIDTHS),
     )
     width: int | None = knob(
@@ -139,8 +143,8 @@ class ModelConfig:
         "channels of the first stage; of smp-... at the end of the decoder",
         at_least=8,
         multiple_of=8,
-        unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160; small-unet and smp-unet 16, smp-fpn "
-        "128, the other smp-... 256",
+        unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160; small-unet, small-fcos and smp-unet "
+        "16, smp-fpn 128, the other smp-... 256",
         remedy="other widths take the slow paths of the convolutions, and crash some versions of them",
     )
 
@@ -292,8 +296,8 @@ class Config:
 
     task: str = knob(
         "classification",
-        "what is learnt: classification, one class an image; segmentation, one class a pixel",
-        choices=("classification", "segmentation"),
+        "what is learnt: classification, one class an image; segmentation, one class a pixel; detection, boxes",
+        choices=("classification", "segmentation", "detection"),
     )
     method: str = knob("ltsd", "training method", choices=tuple(METHODS))
     epochs: int = knob(100, "epochs of the student", at_least=1)
@@ -321,17 +325,18 @@ class Config:
 
         Args:
             source: a name, path or URI.
-            task: what the labels of a path or URI are for; a name has a task of its own.
+            task: what the labels are for; a name has the defaults of a task of its own, unless it serves for others.
         """
-        embedded = {"digits": DIGITS, "digits-scenes": SCENES, "cifar100": CIFAR100}
-        other = {"classification": CIFAR, "segmentation": MAPS}[task]
-        return cls().override({"data.source": source, **embedded.get(source, other)})
+        of_task = {"classification": CIFAR, "segmentation": MAPS, "detection": BOXES}[task]
+        named = EMBEDDED.get(source, {})
+        return cls().override({"data.source": source, **named.get(task, named.get("", of_task))})
 
     @classmethod
     def presets(cls) -> Mapping[str, Self]:
         """Return the defaults by kind of source, as `--help` shows them."""
         kinds = {name: cls.preset(name) for name in ("digits", "digits-scenes", "cifar100")}
-        kinds |= {"other label maps": cls.preset("path", "segmentation"), "other data": cls.preset("cifar10")}
+        kinds["digits-scenes as boxes"] = cls.preset("digits-scenes", "detection")
+        kinds |= {f"other {what}": cls.preset("path", task) for what, task in OTHERS.items()}
         return {kind: preset.override({"data.source": "digits"}) for kind, preset in kinds.items()}
 
     @property

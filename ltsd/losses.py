@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltsd.locations import LARGEST, centreness
+
 Scalar = float | Tensor
 
 
@@ -52,3 +54,20 @@ def divergence(clean_logits: Tensor, adv_logits: Tensor) -> Tensor:
     """Return KL(softmax(clean) || softmax(adv)) of every example, [B]; both [B, C] raw (TRADES, MART, RoBal)."""
     clean, adv = F.log_softmax(clean_logits, dim=1), F.log_softmax(adv_logits, dim=1)
     return F.kl_div(adv, clean, reduction="none", log_target=True).sum(1)
+
+
+def box_losses(answers: Tensor, distances: Tensor) -> Tensor:
+    """Return the loss of each location's box, [R]: 1 - GIoU (Rezatofighi et al. 2019) plus the binary cross-entropy of
+    the centreness (FCOS, section 3.3).
+
+    Args:
+        answers: [R, 5], the logarithms of the distances to the left, upper, right and lower side in strides, and the
+            logit of the centreness.
+        distances: [R, 4] the distances of the box that the location answers for.
+    """
+    from torchvision.ops import generalized_box_iou_loss  # takes a second to load, which other tasks can save
+
+    signs = distances.new_tensor([-1, -1, 1, 1])
+    predicted = signs * answers[:, :4].clamp_max(LARGEST).exp()
+    apart: Tensor = generalized_box_iou_loss(predicted, signs * distances)
+    return apart + F.binary_cross_entropy_with_logits(answers[:, 4], centreness(distances), reduction="none")

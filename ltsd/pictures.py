@@ -32,6 +32,8 @@ COLOURS = {
     "js20": "#a9a05a",
     "sea20": "#3f6f8f",
     "sea300": "#3f6f8f",
+    "box20": "#7fa99b",
+    "both20": "#8a6fb0",
     "worst": "#0d4a70",
 }
 GROUP_COLOURS = {"head": "#f2f2f2", "medium": "#ffffff", "tail": "#fdeee0"}

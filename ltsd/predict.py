@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from ltsd.data.table_files import Table
 from ltsd.data.tables import SUFFIXES
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import standing_correctness
+from ltsd.files import check_writable, publishing
 from ltsd.models.frozen import frozen
 from ltsd.tasks.classification import VALIDATION_LOSSES
 
@@ -153,3 +155,25 @@ def write_json(predictions: Iterable[Prediction], class_names: Sequence[str], fi
         for one in predictions
     ]
     json.dump(content, file, indent=1)
+
+
+def classes_command(
+    model: nn.Module, about: Mapping[str, Any], sources: Sequence[str], out: Path | None, attack: AttackConfig | None
+) -> int:
+    """`python -m ltsd predict` of a classifier.
+
+    Raises:
+        UserError: as `predict`; the file cannot be written.
+    """
+    if out is not None:
+        check_writable(out)
+    names = about["class_names"]
+    predictions = predict(model, about["shape"], names, sources, attack=attack)
+    if out is None:
+        write_csv(predictions, names, sys.stdout)
+        return 0
+    write = write_json if out.suffix == ".json" else write_csv
+    with publishing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+        write(predictions, names, file)
+    print(f"saved {out}")
+    return 0

@@ -51,6 +51,19 @@ MAPS: Mapping[str, Value] = {
     # As for the scenes.
     "balance.teacher_gamma": 1.0,
 }
+SCENE_BOXES: Mapping[str, Value] = {
+    **SCENES,
+    "task": "detection",
+    "data.labels": "boxes",
+    "model.name": "small-fcos",
+}
+BOXES: Mapping[str, Value] = {
+    **MAPS,
+    "task": "detection",
+    "data.labels": "boxes",
+    "data.image_size": 128,
+    "model.name": "small-fcos",
+}
 CIFAR: Mapping[str, Value] = {
     "data.val_per_class": 100,
     "data.augmentation": "crop-flip",
@@ -63,3 +76,9 @@ CIFAR100: Mapping[str, Value] = {
     "data.val_per_class": 20,
     "distill.igdm_weight": 10.0,
 }
+EMBEDDED: Mapping[str, Mapping[str, Mapping[str, Value]]] = {
+    "digits": {"": DIGITS},
+    "digits-scenes": {"": SCENES, "detection": SCENE_BOXES},
+    "cifar100": {"": CIFAR100},
+}
+"""By name of a source, and by task where it serves for several; "" for all others."""

@@ -55,15 +55,19 @@ class Run:
 
 
 def config_for(fixed: Mapping[str, Value]) -> Config:
-    """Return the defaults for a source, with what is fixed by dotted name; a task that is not fixed is that of its
-    labels. The decoded images are compared with their checksum.
+    """Return the defaults for a source and a task, with what is fixed by dotted name; a task that is not fixed is that
+    of the source's labels. The decoded images are compared with their checksum.
 
     Raises:
         UserError: as `load_source`; a value that is fixed wrongly.
     """
     source = str(fixed.get("data.source", "digits"))
-    found = load_source(Config.preset(source).override(fixed).data, check=True)
-    return Config.preset(source, str(fixed.get("task", fitting(found.train.labels)))).override(fixed)
+    plain = Config.preset(source).override(fixed)
+    task = str(fixed["task"]) if "task" in fixed else fitting(load_source(plain.data, check=True).train.labels)
+    config = Config.preset(source, task).override(fixed)
+    if "task" in fixed or config.data != plain.data:
+        load_source(config.data, check=True)
+    return config
 
 
 def open_run(

@@ -1,13 +1,15 @@
 """One training step (attack, loss, update) and the context of an epoch's steps."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ltsd.answers import is_right
 from ltsd.attacks.awp import perturbed_weights
-from ltsd.attacks.pgd import gaussian_start, pgd, uniform_start
+from ltsd.attacks.pgd import Objective, gaussian_start, pgd, uniform_start
 from ltsd.attacks.robustlt import class_budgets
 from ltsd.config import Config
 from ltsd.data.longtail import class_groups
@@ -16,6 +18,7 @@ from ltsd.methods.method import Measurements, Method
 from ltsd.methods.step_context import StepContext, on_device
 from ltsd.models.frozen import Frozen
 from ltsd.state import TrainState
+from ltsd.tasks import TASKS
 from ltsd.tasks.task import Task
 
 
@@ -63,13 +66,20 @@ def train_step(
     """Attack, compute the loss, update. It draws no random number. It waits for nothing, so that it can be recorded,
     unless the task's rows do: those of label maps depend on which pixels have a label.
     """
-    inputs, adv_inputs = batch.inputs, attacked(task, method, state.frozen, batch, context, budget)
-    student, labels = task.rows(state.student, batch.labels)
+    state.frozen.refresh()
+    targets = task.targets(state.frozen, batch.inputs, batch.labels)
+    inputs, adv_inputs = batch.inputs, attacked(task, method, state.frozen, batch, targets, context, budget)
+    student, labels = task.rows(state.student, targets)
     if context.teacher is not None:
-        context = replace(context, teacher=task.rows(context.teacher, batch.labels)[0])
+        context = replace(context, teacher=task.rows(context.teacher, targets)[0])
 
     def objective() -> tuple[Tensor, Measurements]:
-        return method.objective(student, inputs, adv_inputs, labels, context)
+        extra = None if task.extra_losses is None else task.extra_losses(student, adv_inputs)
+        loss, measurements = method.objective(student, inputs, adv_inputs, labels, context)
+        if extra is None:
+            return loss, measurements
+        mean = extra.sum() / max(1, len(extra))
+        return loss + mean, measurements | {"box_loss": mean}
 
     state.optimizer.zero_grad()
     with perturbed_weights(state.student, lambda: objective()[0], gamma=budget.awp_gamma):
@@ -82,15 +92,23 @@ def train_step(
     return Step(losses, labels, logits.argmax(1), is_right(logits, labels), adv_inputs is not inputs)
 
 
-def attacked(task: Task, method: Method, student: Frozen, batch: Batch, context: StepContext, budget: Budget) -> Tensor:
+def attacked(
+    task: Task, method: Method, student: Frozen, batch: Batch, targets: Tensor, context: StepContext, budget: Budget
+) -> Tensor:
     """Return the adversarial inputs [B, C, H, W] of the method; the inputs themselves if it does not attack."""
-    student.refresh()
-    answering, labels = task.rows(student, batch.labels)
+    answering, labels = task.rows(student, targets)
     adversary = method.adversary(answering, batch.inputs, labels, context)
     if adversary is None:
         return batch.inputs
+    if task.extra_losses is not None:
+        adversary = _with_extra(adversary, partial(task.extra_losses, answering))
     eps, step_size = (task.radius(by_class, batch.labels) for by_class in (budget.eps, budget.step_size))
     return pgd(adversary, batch.inputs, eps=eps, step_size=step_size, steps=budget.steps, start=batch.start)
+
+
+def _with_extra(adversary: Objective, extra_losses: Callable[[Tensor], Tensor]) -> Objective:
+    """Return the sum of both, the second asked first: it may leave its answers to the first."""
+    return lambda adv_inputs: extra_losses(adv_inputs).sum() + adversary(adv_inputs)
 
 
 def batch_of(
@@ -113,7 +131,8 @@ def context_of(
     class_weights: Tensor | None = None,
 ) -> StepContext:
     """Return the context of an epoch's steps; epochs count from 0."""
-    counts = torch.tensor(class_counts, dtype=torch.float32, device=device).clamp_min(1)
+    of_classes = torch.tensor(class_counts, dtype=torch.float32, device=device).clamp_min(1)
+    counts = TASKS[config.task].row_counts(of_classes)
     tail = torch.zeros_like(counts, dtype=torch.bool)
     tail[list(class_groups(class_counts)["tail"])] = True
     progress = epoch / config.epochs

@@ -79,7 +79,7 @@ def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split
     counts = data.class_counts()
     context = context_of(config, counts, epoch, state.predicted, teacher, device, data.class_weights)
     budget = budget_of(config, counts, epoch, device)
-    tally = Tally(data.num_classes, device)
+    tally = Tally(len(context.log_counts), device)
     with stepper.at(state, teacher) as working:
         working.begin_epoch(learning_rate(config.optim.lr, epoch, config.epochs))
         for inputs, labels in epoch_batches(data, config.optim.batch_size, config.data.augmentation, generator):

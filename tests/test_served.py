@@ -16,12 +16,16 @@ from mlflow.exceptions import MlflowException
 from PIL import ExifTags, Image
 from torch import nn
 
+from ltsd.config import ModelConfig
 from ltsd.errors import UserError
+from ltsd.evaluation.detections import Detections
 from ltsd.export import export_model
+from ltsd.models import build_model
 from ltsd.models.unet import ChannelsLast
 from ltsd.predict import predict
 from ltsd.predict_maps import predict_maps
 from sweeps.tracking.model import SERVED, SIGNATURES
+from sweeps.tracking.served import LEAST_SCORE, pixels_of
 
 NAMES = ("cat", "dog", "eel")
 SHAPES = ((1, 8, 8), (3, 8, 8), (3, 6, 10))
@@ -129,6 +133,31 @@ def test_masks_are_those_of_predict(shape: tuple[int, int, int], tmp_path: Path)
                 [(mask == c).mean() for c in range(len(NAMES))]
             )
     assert len({one.classes.tobytes() for one in expected}) > len(sizes), "the network tells the images apart"
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 24, 40)], ids=str)
+def test_boxes_are_those_of_an_exam_in_pixels_of_the_image(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    channels, height, width = shape
+    torch.manual_seed(0)
+    network = build_model(ModelConfig(name="small-fcos", width=8), channels, len(NAMES)).eval().requires_grad_(False)
+    network.head.box.bias[-1] = 3.0  # so that scores are those of classes, large enough to be told
+    network.head.classes.weight.mul_(40)
+    served = served_from(tmp_path, network, shape, "detection")
+    images = [encoded(colours(scale * width, scale * height, seed)) for scale in (1, 2) for seed in range(4)]
+    found = served.predict(table(*images))
+    assert list(found.columns) == ["boxes"]
+    for scale, image, boxes in zip([1] * 4 + [2] * 4, images, found["boxes"], strict=True):
+        pixels, _ = pixels_of(image, 0, shape)
+        answers = network(torch.from_numpy(pixels)[None].float() / 255)
+        expected = Detections.of(answers, height, width)
+        is_told = expected.scores >= LEAST_SCORE
+        order = expected.scores[is_told].argsort(descending=True)
+        corners = scale * expected.boxes[is_told][order]
+        assert [one["class"] for one in boxes] == [NAMES[c] for c in expected.classes[is_told][order].tolist()]
+        assert [one["score"] for one in boxes] == pytest.approx(expected.scores[is_told][order].tolist(), abs=1e-5)
+        told = [[one[name] for name in ("x0", "y0", "x1", "y1")] for one in boxes]
+        assert np.allclose(np.array(told).reshape(-1, 4), corners.numpy(), atol=1e-3)
+    assert sum(map(len, found["boxes"])) > len(images)
 
 
 @pytest.mark.parametrize("model", SHAPES[:1], indirect=True, ids=str)

@@ -17,17 +17,20 @@ IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 MASK_COLUMNS = ("annotation", "label", "mask")
 """Columns of images whose pixels are class indices."""
+BOX_COLUMN, BBOX, CATEGORY = "objects", "bbox", "category"
+"""The column of boxes, a struct of lists, and its fields: [x, y, width, height] in pixels, and classes."""
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARRO", b"\xff" * 4
 UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
 
 @dataclass(frozen=True)
 class Table:
-    """One file, and its name in messages."""
+    """One file, its name in messages, and whether only boxes are its labels."""
 
     place: Place
     file: FileInfo
     name: str
+    of_boxes: bool = False
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield its rows, at most 1000 at a time."""
@@ -63,7 +66,8 @@ class Table:
     def columns(self) -> tuple[str, str]:
         """Return the names of its image and its label column: of each the first known name that it has.
 
-        The label column holds classes, or else masks; see `holds_masks`.
+        The label column holds classes, or else masks, see `holds_masks`, or else boxes, see `holds_boxes`; only boxes
+        where these are asked for.
 
         Raises:
             UserError: it lacks one, or a column is of another type.
@@ -71,14 +75,17 @@ class Table:
         types = {field.name: field.type for field in self.schema()}
         image = next((name for name in IMAGE_COLUMNS if name in types), "")
         label = next((name for name in LABEL_COLUMNS if name in types), "")
-        if not pa.types.is_integer(types.get(label, pa.null())):
-            label = next((name for name in MASK_COLUMNS if name in types and holds_masks(types[name])), "")
+        boxes = BOX_COLUMN if holds_boxes(types.get(BOX_COLUMN, pa.null())) else ""
+        if self.of_boxes:
+            label = boxes
+        elif not pa.types.is_integer(types.get(label, pa.null())):
+            label = next((name for name in MASK_COLUMNS if name in types and holds_masks(types[name])), boxes)
         if not (label and has_bytes(types.get(image, pa.null()))):
             raise UserError(
                 f"{self.name} is not an image set: it needs the columns {' or '.join(IMAGE_COLUMNS)} (struct of bytes "
                 f"and path) and {' or '.join(LABEL_COLUMNS)} (int64), and has "
                 f"{', '.join(f'{name} ({kind})' for name, kind in types.items())}; label maps are images in a column "
-                f"{' or '.join(MASK_COLUMNS)}"
+                f"{' or '.join(MASK_COLUMNS)}, boxes a struct {BOX_COLUMN} of the lists {BBOX} and {CATEGORY}"
             )
         return image, label
 
@@ -119,6 +126,11 @@ def has_bytes(kind: pa.DataType) -> bool:
 def holds_masks(kind: pa.DataType) -> bool:
     """Return whether a column of labels is of encoded label maps: images, or plain bytes."""
     return has_bytes(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def holds_boxes(kind: pa.DataType) -> bool:
+    """Return whether a column of labels is of boxes as the Hugging Face library writes them."""
+    return bool(pa.types.is_struct(kind)) and min(kind.get_field_index(name) for name in (BBOX, CATEGORY)) >= 0
 
 
 def _arrow_batches(source: pa.NativeFile, head: bytes) -> Iterator[pa.RecordBatch]:

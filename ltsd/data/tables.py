@@ -1,4 +1,4 @@
-"""Images in Parquet and Arrow files in the layouts of the Hugging Face library, with classes or with label maps."""
+"""Images in Parquet and Arrow files in the layouts of the Hugging Face library, with classes, label maps or boxes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
+from ltsd.data.boxes import of_widths
 from ltsd.data.cards import read_card
-from ltsd.data.decode import Encoded, Mask
+from ltsd.data.decode import Encoded, Label, Mask
 from ltsd.data.filesystems import Place
 from ltsd.data.groups import members
 from ltsd.data.label_maps import checked_names
@@ -18,13 +19,15 @@ from ltsd.data.layout import WHOLE, find_layout
 from ltsd.data.reading import Opened
 from ltsd.data.roles import by_role, choices_of
 from ltsd.data.saved import Rows, SavedFolders
-from ltsd.data.table_files import UNREADABLE, Table, holds_masks
+from ltsd.data.table_files import BBOX, BOX_COLUMN, CATEGORY, UNREADABLE, Table, holds_boxes, holds_masks
+from ltsd.data.units import Unit
 from ltsd.errors import UserError
 
 SUFFIXES = (".parquet", ".arrow")
 HELD_OUT = ("validation", "test")
 CLASSES = "classes"
 """The feature that names the classes of label maps: no column has this name."""
+HELD: Mapping[Unit, str] = {"image": "classes", "pixel": "label maps", "box": "boxes"}
 
 
 def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened | None:
@@ -59,7 +62,9 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
         roles["train"] = (WHOLE,)
     file_of = {place.relative(file): file for file in place.files}
     splits = {
-        split: saved.selected({path: Table(place, file_of[path], place.shown(file_of[path])) for path in files})
+        split: saved.selected(
+            {path: Table(place, file_of[path], place.shown(file_of[path]), data.labels == "boxes") for path in files}
+        )
         for split, files in layout.splits.items()
     }
     train = [table for split in roles["train"] for table in splits[split]]
@@ -68,14 +73,14 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
             f"--data.source {data.source}: none of its Parquet or Arrow files is named train*: "
             f"{place.shown(file_of[found[0]])} …; --data.split-map train=NAME names a folder, or a file by its stem"
         )
-    are_maps = _has_masks(train[0])
-    names = _map_names(data.source, train[0]) if are_maps else _class_names(train)
+    unit = _unit(train[0])
+    names = _map_names(data.source, train[0]) if unit == "pixel" else _class_names(train)
     used = [split for of_role in roles.values() for split in of_role]
     unlabelled = [split for role in HELD_OUT for split in roles[role] if _are_withheld(splits[split])]
     return Opened(
         class_names=names,
         config=layout.config,
-        rows={split: _rows(tables, len(names), are_maps) for split, tables in splits.items()},
+        rows={split: _rows(tables, len(names), unit) for split, tables in splits.items()},
         files={split: [*files, *saved.indices_of(list(files))] for split, files in layout.splits.items()},
         roles=roles,
         unlabelled=unlabelled,
@@ -85,12 +90,12 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
 
 
 def _are_withheld(tables: Sequence[Rows]) -> bool:
-    """Return whether no row has a label: all are null or -1, which the hub writes for unpublished labels, or have no
-    mask.
+    """Return whether no row has a label: all are null or -1, which the hub writes for unpublished labels, have no mask,
+    or no box.
     """
     for table in tables:
         _, label = table.columns()
-        labelled = _mask_sizes if _has_masks(table) else _classes_or_none
+        labelled = {"image": _classes_or_none, "pixel": _mask_sizes, "box": _box_counts}[_unit(table)]
         try:
             if any(pc.any(pc.not_equal(*labelled(batch[label]))).as_py() for batch in table.batches([label])):
                 return False
@@ -110,14 +115,20 @@ def _mask_sizes(masks: pa.Array) -> tuple[pa.Array, int]:
     return pc.fill_null(pc.binary_length(content), 0), 0
 
 
-def _has_masks(table: Rows) -> bool:
-    """Return whether the labels of a table are label maps."""
+def _box_counts(objects: pa.Array) -> tuple[pa.Array, int]:
+    """Return the number of boxes of each image, and what stands for none."""
+    return pc.fill_null(pc.list_value_length(pc.struct_field(objects, CATEGORY)), 0), 0
+
+
+def _unit(table: Rows) -> Unit:
+    """Return what has a label in a table."""
     _, label = table.columns()
-    return holds_masks(table.schema().field(label).type)
+    kind = table.schema().field(label).type
+    return "pixel" if holds_masks(kind) else "box" if holds_boxes(kind) else "image"
 
 
 def _class_names(tables: Sequence[Rows]) -> list[str]:
-    """Return the names of classes that images have: the numbers up to the largest one if the metadata name none."""
+    """Return the names of classes of images or boxes: the numbers up to the largest one if the metadata name none."""
     _, label = tables[0].columns()
     return _names_in_metadata(tables[0].schema(), label) or [str(c) for c in range(_count_classes(tables))]
 
@@ -137,51 +148,67 @@ def _names_in_metadata(schema: pa.Schema, label: str) -> list[str]:
     """Return the class names that the Hugging Face library wrote; empty if there are none of a known form."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])
-        return [str(name) for name in features["info"]["features"][label]["names"]]
+        feature = features["info"]["features"][label]
+        if label == BOX_COLUMN:  # a list of dictionaries, or a dictionary of lists
+            feature = feature["feature"][CATEGORY] if "feature" in feature else feature[CATEGORY]["feature"]
+        return [str(name) for name in feature["names"]]
     except (KeyError, TypeError, ValueError):
         return []
 
 
 def _count_classes(tables: Sequence[Rows]) -> int:
-    """Return the largest label plus one. Every class has an image, so it cannot exceed the number of rows."""
+    """Return the largest label plus one. Every class has a label, so it cannot exceed the number of labels."""
     largest, rows = -1, 0
     for table in tables:
         _, label = table.columns()
         try:
             for batch in table.batches([label]):
-                found = pc.max(batch[label]).as_py()
-                largest, rows = max(largest, -1 if found is None else found), rows + len(batch)
+                labels = batch[label]
+                if label == BOX_COLUMN:
+                    labels = pc.list_flatten(pc.struct_field(labels, CATEGORY))
+                found = pc.max(labels).as_py()
+                largest, rows = max(largest, -1 if found is None else found), rows + len(labels)
         except UNREADABLE as error:
             raise UserError(f"{table.name} cannot be read ({error})") from error
     if largest >= max(1, rows):
         raise UserError(
-            f"{tables[0].name}: the largest label is {largest}, of {rows} rows without class names; labels are the "
+            f"{tables[0].name}: the largest label is {largest}, of {rows} without class names; labels are the "
             f"numbers from 0 to the number of classes less one"
         )
     return largest + 1
 
 
-def _rows(tables: Sequence[Rows], num_classes: int, are_maps: bool) -> Encoded:
+def _rows(tables: Sequence[Rows], num_classes: int, unit: Unit) -> Encoded:
     for table in tables:
         columns = table.columns()
-        if _has_masks(table) != are_maps:
+        if (own := _unit(table)) != unit:
             raise UserError(
-                f"{table.name}: its column {columns[1]} holds {'classes' if are_maps else 'label maps'}, and that of "
-                f"the training images {'label maps' if are_maps else 'classes'}; leave its split out with "
-                f"--data.split-map"
+                f"{table.name}: its column {columns[1]} holds {HELD[own]}, and that of the training images "
+                f"{HELD[unit]}; leave its split out with --data.split-map"
             )
         row = 0
         try:
             for batch in table.batches(columns):
                 for image, label in zip(*(batch[name].to_pylist() for name in columns), strict=True):
                     place = f"{table.name} row {row}"
-                    checked = _mask(place, columns[1], label) if are_maps else _class(place, label, num_classes)
+                    checked = _label(place, columns[1], label, unit, num_classes)
                     if not image or not image["bytes"]:
                         raise UserError(f"{place}: has no image bytes")
                     yield place, image["bytes"], checked
                     row += 1
         except UNREADABLE as error:
             raise UserError(f"{table.name} cannot be read after row {row} ({error})") from error
+
+
+def _label(place: str, column: str, label: Any, unit: Unit, num_classes: int) -> Label:
+    if unit == "pixel":
+        return _mask(place, column, label)
+    if unit == "image":
+        return _class(place, label, num_classes)
+    classes, boxes = ((label or {}).get(name) or [] for name in (CATEGORY, BBOX))
+    if len(classes) != len(boxes):
+        raise UserError(f"{place}: has {len(boxes)} boxes and {len(classes)} categories; each box needs one")
+    return of_widths(place, [_class(f"{place}, box {k}", one, num_classes) for k, one in enumerate(classes)], boxes)
 
 
 def _class(place: str, label: int | None, num_classes: int) -> int:

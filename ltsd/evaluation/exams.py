@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ltsd.data import Splits
-from ltsd.evaluation import exam, map_exam
+from ltsd.evaluation import box_exam, exam, map_exam
 from ltsd.evaluation.comparison import Difference, paired_difference, paired_overlap
 from ltsd.evaluation.correctness import read_correctness
+from ltsd.evaluation.hits import paired_precision
 
 
 class Measured(Protocol):
-    """A score of every class under one attack, in [0, 1]: a recall or an IoU."""
+    """A score of every class under one attack, in [0, 1]: a recall, an IoU or an average precision."""
 
     @property
     def per_class(self) -> tuple[float, ...]:
@@ -192,5 +193,45 @@ SEGMENTATION = Exam(
     },
     keeps_blocks=True,
 )
-EXAMS: Mapping[str, Exam] = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
+LOWEST = box_exam.TITLES[box_exam.WORST]
+DETECTION = Exam(
+    examine=box_exam.examine_boxes,
+    check=box_exam.check_ensemble,
+    ensembles=("none", "none"),
+    read=box_exam.read_exam,
+    compare=paired_precision,
+    score="AP50",
+    mean_score="mean AP50 over classes",
+    attacks=box_exam.TITLES,
+    columns={
+        "clean": "test/clean_map50",
+        "tail clean": "test/tail_clean_map50",
+        "PGD-20": "test/pgd20_map50",
+        "box-20": "test/box20_map50",
+        "both-20": "test/both20_map50",
+        LOWEST: "test/robust_map50",
+        f"head {LOWEST}": "test/head_robust_map50",
+        f"medium {LOWEST}": "test/medium_robust_map50",
+        f"tail {LOWEST}": "test/tail_robust_map50",
+        "worst class": "test/worst_class_robust_map50",
+        "corruption": "test/corruption_map50",
+        "tail corruption": "test/tail_corruption_map50",
+    },
+    shown=("clean", "tail clean", "PGD-20", LOWEST, f"tail {LOWEST}", "corruption"),
+    clean=("clean", "tail clean"),
+    robust=((LOWEST, f"tail {LOWEST}"),),
+    leads={
+        "clean": ("clean", ""),
+        "tail clean": ("clean", "tail"),
+        "PGD-20": ("pgd20", ""),
+        LOWEST: (box_exam.WORST, ""),
+        f"tail {LOWEST}": (box_exam.WORST, "tail"),
+    },
+    keeps_blocks=False,
+)
+EXAMS: Mapping[str, Exam] = {
+    "classification": CLASSIFICATION,
+    "segmentation": SEGMENTATION,
+    "detection": DETECTION,
+}
 """By task."""

@@ -123,7 +123,9 @@ def _by_class(classes: Tensor, num_classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The IoU of every class, and the classes by head, medium and tail; means leave out classes that occur nowhere."""
+    """The IoU of every class, or the average precision of its boxes, which judges their overlap too; and the classes by
+    head, medium and tail. Means leave out classes that occur nowhere.
+    """
 
     per_class: tuple[float, ...]
     groups: Mapping[str, Sequence[int]]
@@ -154,14 +156,14 @@ def mean_overlap(overlaps: Sequence[Overlap]) -> Overlap:
     return Overlap(tuple(_mean(of_class) for of_class in by_class), overlaps[0].groups)
 
 
-def overlap_metrics(clean: Overlap, robust: Overlap) -> dict[str, float]:
+def overlap_metrics(clean: Overlap, robust: Overlap, measure: str = "miou") -> dict[str, float]:
     """Return the metrics of a split, fractions in [0, 1]; with two classes there is no medium group."""
     return {
-        "clean_miou": clean.balanced,
-        "tail_clean_miou": clean.group("tail"),
-        "robust_miou": robust.balanced,
-        **{f"{group}_robust_miou": robust.group(group) for group in robust.groups},
-        "worst_class_robust_miou": robust.worst,
+        f"clean_{measure}": clean.balanced,
+        f"tail_clean_{measure}": clean.group("tail"),
+        f"robust_{measure}": robust.balanced,
+        **{f"{group}_robust_{measure}": robust.group(group) for group in robust.groups},
+        f"worst_class_robust_{measure}": robust.worst,
     }
 
 

@@ -42,9 +42,9 @@ class CosineHead(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_classes, size).uniform_(-bound, bound))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features [B, size] -> cosines [B, num_classes]."""
+        """Features [B, ..., size] -> cosines [B, ..., num_classes]."""
         lengths = self.weight.norm(dim=1, keepdim=True) + WEIGHT_SLACK
-        return F.linear(F.normalize(features, dim=1, eps=SHORTEST), self.weight / lengths)
+        return F.linear(F.normalize(features, dim=-1, eps=SHORTEST), self.weight / lengths)
 
 
 def objective(

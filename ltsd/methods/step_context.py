@@ -13,11 +13,11 @@ from ltsd.losses import Scalar
 class StepContext:
     """The hyperparameters and constants of a step; a Scalar may be a float or a 0-d device tensor.
 
-    `log_counts` is [C], the log of the training labels of each class; `tail` bool [C], the tail classes; `predicted`
-    [C], the adversarial rows that the last epoch assigned to each class (before the first epoch, the class's labels);
-    `progress` is epoch / epochs in [0, 1); `class_weights` [C] weigh the rows of each class, None for all alike; `own`
-    are the method's own knobs, see `on_device`; `phase` comes from the method's `phase`, and is the only number that it
-    may branch on; `teacher` is in eval mode and takes no gradient.
+    `log_counts` is [C], the log of the training labels of each class, and of a detector's background as its task says;
+    `tail` bool [C], the tail classes; `predicted` [C], the adversarial rows that the last epoch assigned to each class
+    (before the first epoch, the class's labels); `progress` is epoch / epochs in [0, 1); `class_weights` [C] weigh the
+    rows of each class, None for all alike; `own` are the method's own knobs, see `on_device`; `phase` comes from the
+    method's `phase`, and is the only number that it may branch on; `teacher` is in eval mode and takes no gradient.
     """
 
     log_counts: Tensor

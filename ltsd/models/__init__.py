@@ -8,6 +8,7 @@ from torch import nn
 
 from ltsd.config import ModelConfig
 from ltsd.errors import UserError
+from ltsd.models.detector import DetectionHead, small_fcos
 from ltsd.models.network import Features, Head, Network
 from ltsd.models.resnet import preact_resnet18, resnet18
 from ltsd.models.small import small_cnn, small_resnet
@@ -23,18 +24,21 @@ FEATURES: Mapping[str, Callable[..., tuple[Features, int]]] = {
     "wrn-34-10": wide_resnet34,
     "small-unet": small_unet,
     **{name: partial(encoder_decoder, name) for name in DECODERS},
+    "small-fcos": small_fcos,
 }
 """(channels of the images, width) -> features and their size; of DECODERS also the encoder."""
+DETECTORS = ("small-fcos",)
+"""Those that answer for locations."""
 
 
 def build_model(model: ModelConfig, channels: int, num_classes: int, head: Head = nn.Linear) -> Network:
-    """Return a freshly initialised network, images [B, channels, H, W] in [0, 1] -> logits [B, num_classes], or of an
-    encoder-decoder [B, H, W, num_classes].
+    """Return a freshly initialised network, images [B, channels, H, W] in [0, 1] -> logits [B, num_classes], of an
+    encoder-decoder [B, H, W, num_classes], or of a detector [B, L, num_classes + 1 + BOX], see `ltsd.locations`.
 
     Args:
         model: name and width of the architecture, and the encoder if it has one.
         channels: of the images.
-        num_classes: number of logits.
+        num_classes: number of classes.
         head: (features, classes) -> the module that turns features [B, features] into logits.
 
     Raises:
@@ -42,7 +46,8 @@ def build_model(model: ModelConfig, channels: int, num_classes: int, head: Head 
     """
     chosen = {"encoder": model.encoder} if model.name in DECODERS else {}
     features, size = FEATURES[model.name](channels, model.channels, **chosen)
-    return Network(features, head(size, num_classes)).to(memory_format=torch.channels_last)
+    own = DetectionHead(size, num_classes, head) if model.name in DETECTORS else head(size, num_classes)
+    return Network(features, own).to(memory_format=torch.channels_last)
 
 
 def check_model(model: ModelConfig, channels: int) -> None:

@@ -18,7 +18,9 @@ class Features(nn.Sequential):
     dtype: torch.dtype = torch.float32
 
     def forward(self, input: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] -> features [B, size], or of an encoder-decoder [B, H, W, size]."""
+        """Images [B, C, H, W] in [0, 1] -> features [B, size], of an encoder-decoder [B, H, W, size], of a
+        detector [B, L, size].
+        """
         with torch.autocast(input.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             features: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
         return features.to(input.dtype)

@@ -10,10 +10,10 @@ from ltsd.data.units import unit_of
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
 from ltsd.models import check_model
-from ltsd.tasks import classification, segmentation
+from ltsd.tasks import classification, detection, segmentation
 from ltsd.tasks.task import Task
 
-TASKS: Mapping[str, Task] = {"classification": classification.TASK, "segmentation": segmentation.TASK}
+TASKS: Mapping[str, Task] = {task.title: task for task in (classification.TASK, segmentation.TASK, detection.TASK)}
 
 
 def metric(config: Config, name: str) -> str:

@@ -79,7 +79,7 @@ class Task:
         chunk: how many images are scored at a time.
         networks: the names of the networks that answer its rows.
         augmentations: those of `data.augmentation` that move its labels too.
-        rows: (network, labels of a batch) -> the network that answers rows, images [B, ...] -> logits [R, C], and the
+        rows: (network, targets of a batch) -> the network that answers rows, images [B, ...] -> logits [R, C], and the
             labels of the rows, int64 [R]. Several batches in one, [k * B, ...], make [k * R, C], batch by batch.
         radius: (radius of every class [C], labels of a batch) -> the radius of each pixel, of a shape that broadcasts
             to the images.
@@ -89,6 +89,13 @@ class Task:
         show_attacked: see `AttackedPicture`.
         attacked_hint: what that picture shows, in words.
         show_data: (split, class names) -> a picture of a few images of every class.
+        targets: (network in eval mode, clean images, labels) -> what the rows of a step are made of, the same for all
+            that answers them; the labels themselves where no network is asked.
+        row_counts: training counts of the classes [C] -> those of all that a row may be; their logarithms are the
+            prior.
+        extra_losses: (network that answers rows, images) -> losses [K] that training minimises on the attacked images
+            beside the method's loss, by their mean, and that the attack maximises beside its own, by their sum; None
+            for none.
     """
 
     title: str
@@ -109,3 +116,6 @@ class Task:
     show_attacked: AttackedPicture
     attacked_hint: str
     show_data: Callable[[Split, Sequence[str]], "Figure"]
+    targets: Callable[[nn.Module, Tensor, Tensor], Tensor] = lambda network, inputs, labels: labels
+    row_counts: Callable[[Tensor], Tensor] = lambda counts: counts
+    extra_losses: Callable[[nn.Module, Tensor], Tensor] | None = None

@@ -1,0 +1,207 @@
+"""The exam of a finished detector on the test set: three attacks and the lowest of them, corruptions."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ltsd.config import AttackConfig
+from ltsd.data.batches import Split
+from ltsd.errors import UserError
+from ltsd.evaluation.box_attacks import CHUNK, LOSSES, attacked_detections, class_loss, clean_detections
+from ltsd.evaluation.correctness import fingerprint_of
+from ltsd.evaluation.corruptions import VARIANTS, corrupted
+from ltsd.evaluation.detections import PACKAGES, Detections, precision, true_boxes
+from ltsd.evaluation.detections_on_disk import detections_kept, read_detections, write_detections
+from ltsd.evaluation.evaluate import eval_mode, not_finite
+from ltsd.evaluation.exam import ENSEMBLE_TITLE
+from ltsd.evaluation.hits import Hits
+from ltsd.evaluation.pixels import Overlap, mean_overlap, overlap_metrics
+from ltsd.models.frozen import frozen
+from ltsd.packages import require
+
+STEPS = 20
+SEED = 0
+ATTACKS = {"pgd20": "class", "box20": "box", "both20": "both"}
+"""The losses of the attacks, see `ltsd.evaluation.box_attacks`."""
+TITLES = {
+    "clean": "clean",
+    "fgsm": "FGSM",
+    "pgd20": "PGD-20",
+    "box20": "box-20",
+    "both20": "both-20",
+    "worst": "lowest of 3",
+}
+
+WORST = "worst"
+TRUTH = "truth"
+"""The name of the true boxes in a file of detections."""
+
+Measures = dict[str, Callable[[], Detections]]
+
+
+@dataclass(frozen=True)
+class BoxExamResult:
+    """AP50 by attack: `clean`, `fgsm`, the names in ATTACKS, `worst`, the one of these with the lowest mean, and
+    `corruption`.
+
+    `detections` are what was found, by attack, and by corruption and severity. `doubts` name answers that are not
+    finite.
+    """
+
+    accuracies: dict[str, Overlap]
+    detections: Mapping[str, Detections]
+    doubts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, scores: Mapping[str, Overlap], detections: Mapping[str, Detections]) -> "BoxExamResult":
+        """Return the result of an exam from the scores so far."""
+        known = {name: scores[name] for name in TITLES if name in scores}
+        attacked = [scores[name] for name in ATTACKS if name in scores]
+        if attacked:
+            known[WORST] = min(attacked, key=lambda one: one.balanced)
+        corrupted = [scores[variant] for variant in VARIANTS if variant in scores]
+        if corrupted:
+            known["corruption"] = mean_overlap(corrupted)
+        found = cls(known, detections, ())
+        return replace(found, doubts=(f"{found.diverged}: nothing counts as found there",) if found.diverged else ())
+
+    @property
+    def images(self) -> int:
+        """How many test images there are."""
+        return len(self.detections["clean"].finite)
+
+    @property
+    def measured(self) -> int:
+        """How often the whole test set was measured so far."""
+        return len(self.detections)
+
+    @property
+    def diverged(self) -> str:
+        """A description of images whose answer is not finite; "" for none."""
+        finite = reduce(torch.logical_and, (one.finite for one in self.detections.values()))
+        return not_finite(int((~finite).sum()), len(finite), "test images")
+
+    def values(self) -> dict[str, float]:
+        """The metrics `test/*`; robust_map50 and its groups are the lowest."""
+        metrics = overlap_metrics(self.accuracies["clean"], self.accuracies[WORST], "map50")
+        for name, score in self.accuracies.items():
+            if name != "clean":
+                metrics |= {f"{name}_map50": score.balanced, f"tail_{name}_map50": score.group("tail")}
+        return {f"test/{name}": value for name, value in metrics.items()}
+
+    def per_class(self) -> dict[str, list[float]]:
+        """AP50 by attack."""
+        return {name: list(score.per_class) for name, score in self.accuracies.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything but the detections, as plain values."""
+        groups = {name: list(classes) for name, classes in self.accuracies["clean"].groups.items()}
+        return {
+            "images": self.images,
+            "groups": groups,
+            "metrics": self.values(),
+            "per_class": self.per_class(),
+            "doubts": list(self.doubts),
+        }
+
+
+def check_ensemble(ensemble: str, num_classes: int) -> None:
+    """Check that no ensemble of attacks on one label an image is asked for, and that precision can be computed.
+
+    Raises:
+        UserError: one is; a package is missing.
+    """
+    if ensemble != "none":
+        raise UserError(
+            f"{ENSEMBLE_TITLE[ensemble]} attacks one label an image, and boxes are under three attacks anyway; "
+            "choose none"
+        )
+    require(PACKAGES, "detection", "the average precision of boxes")
+
+
+def read_exam(path: Path) -> tuple[dict[str, Hits], str]:
+    """Return which boxes of an exam are right, by attack, and its fingerprint; WORST is the attack with the lowest mean
+    average precision, if the exam came so far.
+
+    Raises:
+        UserError: as `read_detections`.
+    """
+    detections, fingerprint = read_detections(path)
+    truth = detections.pop(TRUTH)
+    wanted = [name for name in ("clean", *ATTACKS) if name in detections]
+    found = {name: Hits.of(detections[name], truth, int(truth.classes.max()) + 1) for name in wanted}
+    if found.keys() >= ATTACKS.keys():
+        found[WORST] = min((found[name] for name in ATTACKS), key=Hits.mean_precision)
+    return found, fingerprint
+
+
+def examine_boxes(
+    model: nn.Module,
+    test: Split,
+    class_counts: list[int],
+    attack: AttackConfig,
+    ensemble: str,
+    *,
+    keep: Path | None = None,
+) -> Iterator[tuple[str, BoxExamResult]]:
+    """Examine a detector in eval mode; the seeds and batches are fixed, so that two exams can be compared.
+
+    Args:
+        model: images [B, C, H, W] in [0, 1] -> [B, L, num_classes + 1 + BOX].
+        test: on the model's device, with boxes.
+        class_counts: the training locations of each class, which make head, medium and tail.
+        attack: eps and step size; the steps are those of the attacks here.
+        ensemble: none.
+        keep: Parquet file of the detections, written after every part. What it has of this very exam is not measured
+            again.
+
+    Yields:
+        (what was just done, the results so far); the last result is complete.
+
+    Raises:
+        UserError: an ensemble of attacks on one label an image; a package is missing.
+    """
+    check_ensemble(ensemble, test.num_classes)
+    conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
+    fingerprint = fingerprint_of(model, test, conditions)
+    known = detections_kept(keep, fingerprint) if keep is not None else {}
+    found: dict[str, Detections] = {}
+    scores: dict[str, Overlap] = {}
+    labels = test.labels[test.rows]
+    for title, measures in _parts(frozen(model), test, attack).items():
+        fresh = {name: known[name] if name in known else measure() for name, measure in measures.items()}
+        found |= fresh
+        scores |= {name: precision(one, labels, class_counts) for name, one in fresh.items()}
+        if keep is not None and not found.keys() <= known.keys():
+            write_detections(keep, known | found | {TRUTH: true_boxes(labels)}, fingerprint)
+        yield title, BoxExamResult.of(dict(scores), dict(found))
+
+
+def _parts(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Measures]:
+    """Return how every part of the exam is measured, in order."""
+    eps, size = attack.eps, attack.resolved_step_size
+    fgsm = partial(attacked_detections, model, test, class_loss, eps=eps, step_size=eps, steps=1, seed=None)
+    attacks: Measures = {
+        name: partial(attacked_detections, model, test, LOSSES[loss], eps=eps, step_size=size, steps=STEPS, seed=SEED)
+        for name, loss in ATTACKS.items()
+    }
+    first: Measures = {"clean": partial(clean_detections, model, test), "fgsm": fgsm, "pgd20": attacks.pop("pgd20")}
+    corruptions: Measures = {variant: partial(_corrupted_detections, model, test, variant) for variant in VARIANTS}
+    singles: dict[str, Measures] = {TITLES[name]: {name: measure} for name, measure in attacks.items()}
+    return {"PGD-20": first, **singles, "corruptions": corruptions}
+
+
+def _corrupted_detections(model: nn.Module, test: Split, variant: str) -> Detections:
+    generator = torch.Generator(test.rows.device).manual_seed(SEED)
+    with eval_mode(model), torch.no_grad():
+        parts = [
+            Detections.of(model(corrupted(inputs, variant, generator)), *inputs.shape[2:])
+            for inputs, _ in test.chunks(CHUNK)
+        ]
+    return Detections.joined(parts)

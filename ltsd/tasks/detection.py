@@ -1,0 +1,134 @@
+"""Detection: a class and a box an object; a row is a location, and the score is the average precision of a class."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ltsd.config import AttackConfig
+from ltsd.data.batches import Split
+from ltsd.evaluation.box_attacks import CHUNK, LOSSES, attacked_detections, class_loss, clean_detections
+from ltsd.evaluation.detections import precision
+from ltsd.evaluation.evaluate import not_finite
+from ltsd.evaluation.pixels import overlap_metrics
+from ltsd.matching import Locations, targets_of
+from ltsd.tasks.task import Scores, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+VALIDATION_SEED = 1
+FULL_STEPS = 20
+
+
+def rows(network: nn.Module, targets: Tensor) -> tuple[nn.Module, Tensor]:
+    """Return the network that answers locations, and their classes int64 [R], of which the background is the last."""
+    locations = Locations(network, targets)
+    return locations, locations.labels
+
+
+def extra_losses(answering: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the losses of boxes on images [B, C, H, W], [K], each of a location that answers for one."""
+    assert isinstance(answering, Locations)
+    return answering.box_losses(inputs)
+
+
+def row_counts(counts: Tensor) -> Tensor:
+    """Return the counts [C + 1] whose logarithms are the prior: of the background the geometric mean of the others.
+
+    A shift that all classes share changes no softmax. So this is a prior log n_c - mean log n on the classes alone, and
+    none on the background, which is no class that could be rare.
+    """
+    return torch.cat([counts, counts.log().mean().exp()[None]])
+
+
+def radius(by_class: Tensor, labels: Tensor) -> Tensor:
+    """Return [B, 1, 1, 1]: an image has the mean radius of its boxes; one without any, of all classes."""
+    of_image = (labels[..., :1].long() == torch.arange(len(by_class), device=labels.device)).sum(1).float()
+    of_image = torch.where(of_image.sum(1, keepdim=True) > 0, of_image, 1.0)
+    return ((of_image @ by_class) / of_image.sum(1)).view(-1, 1, 1, 1)
+
+
+def teacher_split(data: Split, gamma: float, seed: int) -> Split:
+    """Return D_B in expectation: a location of class c weighs min(1, gamma * n_min / n_c), one of the background the
+    mean of those that answer for a box, so that mining keeps its proportion.
+    """
+    counts = torch.tensor(data.class_counts(), dtype=torch.float32, device=data.rows.device)
+    weights = (gamma * counts.min() / counts).clamp_max(1)
+    return replace(data, class_weights=torch.cat([weights, (weights @ counts / counts.sum())[None]]))
+
+
+def validate(model: nn.Module, split: Split, class_counts: list[int], attack: AttackConfig, *, steps: int) -> Scores:
+    """Return clean and robust mean average precision.
+
+    `robust_map50` is the lowest of PGD on the loss of classes, of boxes and of both, each on all images: precision is
+    no mean over images. `class_map50` and the other names are those of single attacks. `fgsm_map50` reveals
+    catastrophic overfitting.
+    """
+    labels = split.labels[split.rows]
+    step_size = attack.resolved_step_size * max(1.0, FULL_STEPS / steps)
+    found = {
+        name: attacked_detections(
+            model, split, loss, eps=attack.eps, step_size=step_size, steps=steps, seed=VALIDATION_SEED
+        )
+        for name, loss in LOSSES.items()
+    }
+    found["fgsm"] = attacked_detections(
+        model, split, class_loss, eps=attack.eps, step_size=attack.eps, steps=1, seed=None
+    )
+    clean = precision(clean_detections(model, split), labels, class_counts)
+    attacked = {name: precision(one, labels, class_counts) for name, one in found.items()}
+    worst = min((attacked[name] for name in LOSSES), key=lambda one: one.balanced)
+    values = overlap_metrics(clean, worst, "map50") | {f"{name}_map50": one.balanced for name, one in attacked.items()}
+    finite = torch.stack([one.finite for one in found.values()]).all(0)
+    told = not_finite(int((~finite).sum()), len(split), "images that it is validated on")
+    return Scores(values, {"clean": list(clean.per_class), "robust": list(worst.per_class)}, told)
+
+
+def validated(steps: int) -> str:
+    """Return what `robust_map50` is, in words."""
+    return f"lowest of PGD-{steps} on classes, on boxes, on both"
+
+
+def show_attacked(
+    model: nn.Module, split: Split, class_names: Sequence[str], *, eps: float, step_size: float, steps: int
+) -> "Figure":
+    """Draw images with rare classes; see `ltsd.box_pictures.box_grid`."""
+    from ltsd.box_pictures import box_grid, images_with_rare_boxes
+
+    inputs, labels = split.take(images_with_rare_boxes(split))
+    return box_grid(model, inputs, labels, class_names, eps=eps, step_size=step_size, steps=steps)
+
+
+def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
+    """Draw images with their boxes; see `ltsd.box_pictures.labelled_images`."""
+    from ltsd.box_pictures import labelled_images
+
+    return labelled_images(split, class_names)
+
+
+TASK = Task(
+    title="detection",
+    target="a box",
+    unit="box",
+    measure="map50",
+    measure_title="mean AP50; in training recall",
+    class_measure="AP50",
+    counted="locations",
+    chunk=CHUNK,
+    networks=("small-fcos",),
+    augmentations=("none", "crop-flip"),
+    rows=rows,
+    radius=radius,
+    teacher_split=teacher_split,
+    validate=validate,
+    validated=validated,
+    show_attacked=show_attacked,
+    attacked_hint="the image with its boxes, the answer, the image attacked with PGD-20 with the answer to that",
+    show_data=show_data,
+    targets=targets_of,
+    row_counts=row_counts,
+    extra_losses=extra_losses,
+)
