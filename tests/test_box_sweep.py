@@ -1,13 +1,13 @@
 """A whole small sweep of boxes, through the main command: the task is found, and every record has its scores."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from imagesets import encoded, images_of
-from mlflow import MlflowClient
-from mlflow.pyfunc import load_model
 from sweeping import mlflow_runs, run_search
 from test_detection import GOOD, write_table
 
@@ -37,7 +37,14 @@ def test_a_sweep_of_boxes_ends_with_its_table_records_and_a_model_that_answers_b
         assert measured == pytest.approx(np.nan_to_num(hits["worst"].mean_precision()), abs=1e-6)
     (card,) = (tmp_path / "runs/small/checkpoints").glob("*.md")
     assert "It finds objects of 2 classes" in card.read_text()
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    (version,) = MlflowClient(uri).search_model_versions("name = 'ltsd-pets'")
-    answers = load_model(version.source).predict(pd.DataFrame({"image": [encoded(images_of(1, 32)[0])]}))
-    assert list(answers.columns) == ["boxes"]
+    (tmp_path / "photo.png").write_bytes(encoded(images_of(1, 32)[0]))
+    code = (
+        "import sys; sys.modules.update(ltsd=None, sweeps=None)\n"  # so that importing them fails
+        "import mlflow, pandas as pd, pathlib\n"
+        "model = mlflow.pyfunc.load_model('models:/ltsd-pets/1')\n"
+        "print(*model.predict(pd.DataFrame({'image': [pathlib.Path('photo.png').read_bytes()]})).columns)\n"
+    )
+    uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    asked = [sys.executable, "-W", "ignore", "-c", code]
+    answer = subprocess.run(asked, cwd=tmp_path, env=os.environ | uri, capture_output=True, text=True, check=False)
+    assert answer.stdout.split() == ["boxes"], answer.stderr
