@@ -12,15 +12,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import torch
 
-from ltsd.config import AttackConfig, Config, DataConfig
+from ltsd.config import AttackConfig, Config
 from ltsd.data import Splits, description, load_splits
-from ltsd.data.sources import load_source
+from ltsd.data_command import DataFlags, data_command
 from ltsd.errors import UserError
 from ltsd.evaluation.exam import ENSEMBLE_TITLE
 from ltsd.evaluation.exams import EXAMS, Examined
@@ -36,7 +35,7 @@ from ltsd.predict import classes_command
 from ltsd.predict_boxes import boxes_command
 from ltsd.predict_maps import maps_command
 from ltsd.runs import Run, check_same_images, config_for, load_model, open_run
-from ltsd.tasks import TASKS, check_task, fitting
+from ltsd.tasks import TASKS, check_task
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
 ALIASES = {"data": "data.source"}
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data_parser.add_argument(
         "--picture", type=Path, default=Path("data.png"), help="write a few images of every class here (%(default)s)"
     )
-    add_flags(data_parser, _DataFlags(), presets=_DataFlags.presets())
+    add_flags(data_parser, DataFlags(), presets=DataFlags.presets())
     data_parser.set_defaults(run=data_command)
     train_parser = commands.add_parser("train", help="train one model, its teacher first where it needs one")
     train_parser.add_argument(
@@ -97,41 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_known(arguments)
     code: int = parsed.run(parsed)
     return code
-
-
-@dataclass(frozen=True)
-class _DataFlags:
-    """The part of the configuration that decides which images are read."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-
-    @classmethod
-    def presets(cls) -> dict[str, "_DataFlags"]:
-        """Their defaults by kind of source."""
-        return {kind: cls(config.data) for kind, config in Config.presets().items()}
-
-
-def data_command(parsed: argparse.Namespace) -> int:
-    """`python -m ltsd data`."""
-    fixed = values_set(parsed, _DataFlags())
-    if fixed.setdefault("data.source", parsed.source) != parsed.source:
-        raise UserError(f"--data.source {fixed['data.source']}: the source is {parsed.source} already; leave one out")
-    data = Config.preset(parsed.source).override(fixed).data
-    check_writable(parsed.picture)
-    if parsed.picture.resolve().is_relative_to(Path(parsed.source).resolve()):
-        raise UserError(f"--picture {parsed.picture}: would lie among the images that are read; give a path elsewhere")
-    source = load_source(data, check=True)
-    try:
-        splits = load_splits(data)
-    except UserError:
-        print("\n".join(source.reading.lines()))
-        raise
-    print("\n".join([*description.introduction(splits, data), *description.class_rows(splits)]))
-    with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
-        figure = TASKS[fitting(splits.complete.labels)].show_data(splits.complete, splits.class_names)
-        figure.savefig(file, format="png")
-    print(f"images of every class: {parsed.picture}")
-    return 0
 
 
 def train_command(parsed: argparse.Namespace) -> int:

@@ -44,7 +44,7 @@ COUNTS = list(range(20, 0, -2))
 @st.composite
 def images_of_boxes(draw: st.DrawFn) -> tuple[Tensor, int, int]:
     """Boxes of one image, and its height and width."""
-    height, width = draw(st.integers(9, 70)), draw(st.integers(9, 70))
+    height, width = draw(st.integers(9, 44)), draw(st.integers(9, 44))
     boxes = []
     for _ in range(draw(st.integers(0, 5))):
         x0, y0 = draw(st.integers(0, width - 2)), draw(st.integers(0, height - 2))
@@ -79,7 +79,7 @@ def slowly_matched(boxes: list[list[float]], x: float, y: float, stride: float, 
     return best
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(images_of_boxes())
 def test_a_location_answers_for_the_smallest_box_that_it_is_central_in(found: tuple[Tensor, int, int]) -> None:
     labels, height, width = found
@@ -298,7 +298,7 @@ def test_a_detector_answers_every_location_of_images_of_any_size(size: tuple[int
 
 
 def test_an_exam_goes_on_from_its_file_to_the_same_numbers(model: nn.Module, tmp_path: Path) -> None:
-    kept, test = tmp_path / "one.parquet", scenes(12)
+    kept, test = tmp_path / "one.parquet", scenes(4)
     *_, (done, result) = examine_boxes(model, test, COUNTS, ATTACK, "none")
     assert done == "corruptions"
     parts = examine_boxes(model, test, COUNTS, ATTACK, "none", keep=kept)
@@ -306,7 +306,7 @@ def test_an_exam_goes_on_from_its_file_to_the_same_numbers(model: nn.Module, tmp
     parts.close()
     assert set(read_detections(kept)[0]) == {"clean", "fgsm", "pgd20", "truth"}
     *_, (_, second) = examine_boxes(model, test, COUNTS, ATTACK, "none", keep=kept)
-    assert second.as_json() == result.as_json()
+    assert json.dumps(second.as_json()) == json.dumps(result.as_json())  # which tells NaN from nothing else
     assert torch.equal(read_detections(kept)[0]["box20"].boxes, result.detections["box20"].boxes)
     lowest = min((result.accuracies[name] for name in ATTACKS), key=lambda one: one.balanced)
     assert result.accuracies["worst"] == lowest
@@ -327,9 +327,8 @@ def test_an_answer_that_is_not_finite_finds_nothing_and_is_told() -> None:
     assert found.finite.tolist() == [True, True, False, True]
     assert 2 not in found.image
     result = BoxExamResult.of({"clean": precision(found, split.labels, COUNTS)}, {"clean": found})
-    assert result.doubts == (
-        "the network answers NaN or infinity on 1 of 4 test images: nothing counts as found there",
-    )
+    told = "the network answers NaN or infinity on 1 of 4 test images: nothing counts as found there"
+    assert result.doubts == (told,)
 
 
 NAMES = ["cat", "dog"]

@@ -12,7 +12,7 @@ from ltsd.models.blocks import Normalise, ResidualBlock, conv3x3, normalised
 from ltsd.models.network import Features, Head
 
 GROUPS = 4
-TOWER = 2
+TOWER = 1
 
 
 class Pyramid(nn.Module):
