@@ -179,8 +179,7 @@ def test_a_checkpoint_names_the_extra_where_its_package_is_missing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["torch-export", "onnx"])
-@ALL
+@pytest.mark.parametrize(("name", "to"), [("smp-unet", "onnx"), ("smp-fpn", "torch-export"), ("smp-segformer", "onnx")])
 def test_an_exported_file_answers_as_the_checkpoint_does(
     name: str, to: str, scenes: tuple[Config, Splits], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
