@@ -335,7 +335,6 @@ class Config:
     def presets(cls) -> Mapping[str, Self]:
         """Return the defaults by kind of source, as `--help` shows them."""
         kinds = {name: cls.preset(name) for name in ("digits", "digits-scenes", "cifar100")}
-        kinds["digits-scenes as boxes"] = cls.preset("digits-scenes", "detection")
         kinds |= {f"other {what}": cls.preset("path", task) for what, task in OTHERS.items()}
         return {kind: preset.override({"data.source": "digits"}) for kind, preset in kinds.items()}
 

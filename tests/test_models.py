@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ltsd.config import ModelConfig
 from ltsd.errors import UserError
-from ltsd.models import FEATURES, build_model
+from ltsd.locations import BOX, locations
+from ltsd.models import DETECTORS, FEATURES, build_model
 from ltsd.models.smp import DECODERS, PACKAGE
 from ltsd.tasks import TASKS
 
@@ -21,9 +22,16 @@ def model_of(name: str, channels: int = 3, classes: int = 10) -> nn.Module:
     return build_model(ModelConfig(name=name, width=8), channels, classes)
 
 
-def answered(name: str, pixels: int) -> tuple[int, ...]:
-    """The shape of what has an answer: of an encoder-decoder every pixel."""
-    return (pixels, pixels) if name in TASKS["segmentation"].networks else ()
+def answered(name: str, pixels: int, classes: int) -> tuple[int, ...]:
+    """The shape of an answer: of an encoder-decoder one a pixel, of a detector one a location, with a box."""
+    if name in TASKS["detection"].networks:
+        return len(locations(pixels, pixels, torch.device("cpu"))), classes + BOX
+    return (pixels, pixels, classes) if name in TASKS["segmentation"].networks else (classes,)
+
+
+def kinds(name: str, classes: int) -> int:
+    """How many classes an answer tells apart: of a detector the background too."""
+    return classes + (name in DETECTORS)
 
 
 @pytest.mark.parametrize(
@@ -60,16 +68,15 @@ def test_a_head_of_ones_own_sees_the_features(name: str) -> None:
     model = build_model(ModelConfig(name=name, width=8), 3, 5, head=lambda size, classes: nn.Linear(size, 2 * classes))
     inputs = torch.rand(2, 3, 16, 16)
     model.eval()
-    assert model(inputs).shape == (2, *answered(name, 16), 10)
+    assert model(inputs).shape == (2, *answered(name, 16, 2 * kinds(name, 5)))
     torch.testing.assert_close(model(inputs), model.head(model.features(inputs)))
 
 
 @ALL
 @pytest.mark.parametrize(("channels", "classes", "pixels"), [(1, 10, 8), (3, 7, 32), (3, 2, 9), (2, 100, 17)])
 def test_maps_images_of_any_size_to_a_logit_per_class(name: str, channels: int, classes: int, pixels: int) -> None:
-    assert model_of(name, channels, classes)(torch.rand(3, channels, pixels, pixels)).shape == (
-        *(3, *answered(name, pixels), classes),
-    )
+    answers = model_of(name, channels, classes)(torch.rand(3, channels, pixels, pixels))
+    assert answers.shape == (3, *answered(name, pixels, kinds(name, classes)))
 
 
 @ALL

@@ -172,7 +172,7 @@ def _count_classes(tables: Sequence[Rows]) -> int:
             raise UserError(f"{table.name} cannot be read ({error})") from error
     if largest >= max(1, rows):
         raise UserError(
-            f"{tables[0].name}: the largest label is {largest}, of {rows} without class names; labels are the "
+            f"{tables[0].name}: the largest label is {largest}, of {rows} rows without class names; labels are the "
             f"numbers from 0 to the number of classes less one"
         )
     return largest + 1
