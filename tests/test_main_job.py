@@ -7,7 +7,8 @@ import pytest
 from sweeping import mlflow_runs, run_search
 
 pytestmark = pytest.mark.slow
-LIMIT_MINUTES = 10
+LIMIT_MINUTES = 15
+"""Twice what the README tells: the same processor was seen to take nearly twice as long on another day."""
 CIFAR10 = Path(__file__).parent.parent.parent / "shared" / "data" / "cifar10-jpeg"
 
 
