@@ -14,14 +14,12 @@ from ltsd.attacks.pgd import uniform_start
 from ltsd.data.batches import Split
 from ltsd.data.names import ELLIPSIS
 from ltsd.evaluation.box_attacks import attacked_boxes, both_losses
-from ltsd.evaluation.detections import Detections
+from ltsd.evaluation.detections import SHOWN_SCORE, Detections
 from ltsd.evaluation.evaluate import eval_mode
 from ltsd.map_pictures import LEGEND_NAMES, LEGEND_WIDTH, class_colours
 from ltsd.pictures import BESIDE_IMAGES, DPI, drawable
 
 SHOWN_IMAGES, GRID_IMAGES, GRID_COLUMNS = 5, 15, 5
-SHOWN_SCORE = 0.3
-"""The least score of a box that is drawn."""
 SIDE = 1.6
 """Inches: the width of an image."""
 

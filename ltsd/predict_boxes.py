@@ -15,14 +15,12 @@ from torch import nn
 
 from ltsd.data.decode import decode_image
 from ltsd.errors import UserError
-from ltsd.evaluation.detections import Detections
+from ltsd.evaluation.detections import SHOWN_SCORE, Detections
 from ltsd.files import check_writable, publishing
 from ltsd.models.frozen import frozen
 from ltsd.predict import encoded_images, fitted
 
 CHUNK = 32
-LEAST_SCORE = 0.3
-"""The least score of a box that is told."""
 COLUMNS = ("image", "class", "score", "x0", "y0", "x1", "y1")
 
 
@@ -60,7 +58,7 @@ def predict_boxes(
         for number, (path, encoded) in enumerate(chunk):
             own = decode_image(encoded, path, None)[0].shape[1:]
             scale = torch.tensor([own[1] / width, own[0] / height]).repeat(2)
-            told = (found.image == number) & (found.scores >= LEAST_SCORE)
+            told = (found.image == number) & (found.scores >= SHOWN_SCORE)
             order = found.scores[told].argsort(descending=True, stable=True)
             parts = (found.classes[told][order], found.scores[told][order], found.boxes[told][order] * scale)
             rows = zip(*(part.tolist() for part in parts), strict=True)

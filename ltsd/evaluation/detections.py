@@ -13,6 +13,8 @@ from ltsd.locations import BOX, decoded
 from ltsd.packages import require
 
 LEAST_SCORE = 0.02
+SHOWN_SCORE = 0.3
+"""The least score of a box that people are shown: average precision counts weaker ones too."""
 CANDIDATES = 300
 """The most boxes of an image that suppression sees."""
 SAME_OBJECT = 0.5
