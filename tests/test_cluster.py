@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from sweeping import SMALL, mlflow_runs, run_search
+from sweeping import SMALL, SMALLEST, mlflow_runs, run_search
 
 from sweeps.journal.record import Record
 from sweeps.settings.sweep import SETTINGS_FILE
@@ -57,12 +57,13 @@ def wait_until_said(log: Path, text: str) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_on_a_cluster_and_leaves_it_as_it_was(
     cluster: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, token = cluster
     monkeypatch.setenv("RAY_AUTH_TOKEN", token)
-    done = run_search(tmp_path, "--name", "one", "--ray-address", address, *SMALL)
+    done = run_search(tmp_path, "--name", "one", "--ray-address", address, *SMALLEST, "--trials", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 trial(s) at a time" in done.stdout
     record = Record.read(tmp_path / "runs" / "one")

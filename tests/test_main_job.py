@@ -33,7 +33,7 @@ def test_finishes_with_a_finalist_examined_by_autoattack(tmp_path: Path) -> None
 def test_cifar10_from_parquet_finishes_within_fifteen_minutes(tmp_path: Path) -> None:
     small = (
         *("--data.n-max", "100", "--data.val-per-class", "5", "--data.test-per-class", "5", "--model.width", "8"),
-        *("--teacher.epochs", "1", "--confirm", "1", "--final-seeds", "1"),
+        *("--teacher.epochs", "1", "--confirm", "1", "--final-seeds", "1", "--final-attack", "apgd-ce+t"),
         *("--references", "at-bsl"),
     )
     done = run_search(tmp_path, "--data", str(CIFAR10), "--trials", "2", "--epochs", "2", *small, timeout=900)

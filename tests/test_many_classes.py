@@ -86,6 +86,7 @@ def test_a_step_of_a_picture_is_the_mean_of_its_classes() -> None:
         assert value == pytest.approx(sum(part) / len(part))
 
 
+@pytest.mark.slow
 def test_a_sweep_over_them_by_a_relative_path_prints_short_lines_and_mlflow_has_a_summary(tmp_path: Path) -> None:
     labels = list(range(120)) * 6
     images = [encoded(image) for image in images_of(len(labels), size=8)]

@@ -8,20 +8,44 @@ from pathlib import Path
 import pytest
 from sweeping import command, mlflow_runs
 
+from ltsd.flags import exit_code_of
+from sweeps.search import main
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--attack.eps", "8"), "write 8/255"),
+        (("--distill.temperature", "0"), "distill.temperature = 0.0 is out of range"),
+        (("--data.imbalance-ratio", "0.5"), "it is n_max / n_min"),
+        (("--data", "no/such/place"), "no such file or folder"),
+        (("--resume", "--name", "never"), "there is no sweep in runs/never"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_flag_that_cannot_be_is_told_before_anything_begins(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code_of(lambda: main(flags)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert told in said.err
+    assert not list(tmp_path.iterdir())
+
 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
         (("--tirals", "3"), "did you mean '--trials'"),
-        (("--attack.eps", "8"), "write 8/255"),
-        (("--distill.temperature", "0"), "distill.temperature = 0.0 is out of range"),
-        (("--data.imbalance-ratio", "0.5"), "it is n_max / n_min"),
-        (("--data", "no/such/place"), "no such file or folder"),
         (("--gpus-per-trial", "1"), "this machine has"),
         (("--data", "digits-scenes", "--final-attack", "standard"), "AutoAttack attacks one label an image"),
         (("--data", "digits-scenes", "--references", "reat"), "--method reat: compares the features of whole images"),
-        (("--data", "digits-scenes", "--task", "classification"), "digits-scenes has one for a pixel"),
-        (("--resume", "--name", "never"), "there is no sweep in runs/never"),
         (("--storage", "file/below"), "cannot be used"),
         (("--tracking-uri", "http://someone:secret@127.0.0.1:9"), "MLflow does not answer there"),
     ],

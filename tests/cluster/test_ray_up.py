@@ -120,7 +120,8 @@ def test_lost_workers_a_cut_link_a_late_host_and_a_lost_head_cost_no_trial(clust
     """One sweep meets it all: what is over stays as it was, the rest is tried again, and the records agree."""
     powerless, cut, newcomer = cluster.workers
     # Trials that take longer than a worker's start: shorter ones go to workers that are there already.
-    sweep = cluster.search("night", "--trials", "16", "--epochs", "80", "--trial-steps", "10")
+    # And more of them than the others can finish before the last worker is back.
+    sweep = cluster.search("night", "--trials", "64", "--epochs", "60", "--trial-steps", "10")
     for host in (powerless, cut):
         wait_until(f"{host.address} works", lambda host=host: bool(running_on(cluster.record("night"), host)), 120)
     powerless.pull_the_plug()
@@ -137,7 +138,7 @@ def test_lost_workers_a_cut_link_a_late_host_and_a_lost_head_cost_no_trial(clust
         wait_until(
             f"{host.address} works after the losses",
             lambda host=host: starts(cluster.record("night"), host) > before[host],
-            180,
+            240,
         )
 
     before_the_head = over(cluster.record("night"))

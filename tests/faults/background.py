@@ -16,7 +16,8 @@ from sweeping import command
 from ltsd.flags import exit_code_of
 from sweeps.audit import main
 
-LONG = (*SHORT, "--trials", "6", "--epochs", "24")
+BRIEF = (*SHORT, "--references", "at-bsl")
+LONG = (*BRIEF, "--trials", "6", "--epochs", "24")
 PREPARED = get_context("forkserver")
 PREPARED.set_forkserver_preload(["sweeps.consistency"])
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from background import LONG, audit
-from kills import NAME, SHORT
+from background import BRIEF, LONG, audit
+from kills import NAME
 from sweeping import run_search
 
 from ltsd.checkpoint import MAGIC
@@ -34,7 +34,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_halts_the_sweep_which_goes_on_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
-    full = run_search(tmp_path, "--name", NAME, *SHORT, "--trials", "3")
+    full = run_search(tmp_path, "--name", NAME, *BRIEF, "--trials", "3")
     assert full.returncode == 1, full.stdout + full.stderr
     assert "No space left on device" in full.stdout or "disk is full" in full.stdout, full.stdout + full.stderr
     assert f"python sweeps/search.py --name {NAME} --resume" in full.stdout
@@ -81,7 +81,7 @@ def replace_by_a_pickle(path: Path) -> None:
 
 def test_whatever_is_damaged_between_two_runs_is_made_again_or_done_without(tmp_path: Path) -> None:
     """One sweep, interrupted by its number of trials, every file of it damaged, then continued with more trials."""
-    done = run_search(tmp_path, "--name", NAME, *SHORT, "--trials", "3")
+    done = run_search(tmp_path, "--name", NAME, *BRIEF, "--trials", "3")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "runs" / NAME
     before = Record.read(folder)

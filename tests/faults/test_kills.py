@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from background import LONG, Sweep, audit
-from kills import KINDS, NAME, SHORT, descendants, kill, schedule, under_fire
+from background import BRIEF, LONG, Sweep, audit
+from kills import KINDS, NAME, descendants, kill, schedule, under_fire
 from sweeping import run_search
 
 from sweeps.journal.record import Record
@@ -44,7 +44,7 @@ def test_one_trial_at_a_time_ends_with_the_same_bits_whatever_is_killed(tmp_path
     quiet, fire = tmp_path / "quiet", tmp_path / "fire"
     quiet.mkdir()
     fire.mkdir()
-    flags = (*SHORT, "--trials", "4", "--concurrency", "1")
+    flags = (*BRIEF, "--trials", "4", "--concurrency", "1")
     peace = Sweep(quiet, *flags)
     draw = random.Random(3)
     outcome = under_fire(fire, flags, itertools.islice(schedule(draw, KINDS[30:]), 5), draw)

@@ -1,12 +1,14 @@
-"""Methods on label maps side by side: the same images and seeds, the test set read once by each run.
+"""Methods on label maps and boxes side by side: the same images and seeds, the test set read once by each run.
 
-    python benchmarks/segmentation.py                       # digits scenes, five methods, five seeds
-    python benchmarks/segmentation.py --rows at-bsl,ltsd    # two rows again
-    python benchmarks/segmentation.py camvid --seeds 3      # street scenes of 96x72, three radii
+    python benchmarks/dense.py                       # digits scenes, five methods, five seeds
+    python benchmarks/dense.py --rows at-bsl,ltsd    # two rows again
+    python benchmarks/dense.py digits-boxes          # the same scenes, digits as boxes
+    python benchmarks/dense.py camvid --seeds 3      # street scenes of 96x72, three radii
+    python benchmarks/dense.py bccd --seeds 3        # blood cells as boxes, 128x96, two radii
 
-Both stages are trained on the training images with the defaults of the data; of CamVid, these are its training and its
-validation images, which tests do not see. Runs are made one after another, each with a checkpoint an epoch and counts
-of its exam after every part, in the folder of --out: what is there is not made again.
+Both stages are trained on the training images with the defaults of the data; of CamVid and BCCD, these are their
+training and validation images, which tests do not see. Runs are made one after another, each with a checkpoint an
+epoch and answers of its exam after every part, in the folder of --out: what is there is not made again.
 """
 
 import argparse
@@ -14,31 +16,28 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from dense_data import MEASUREMENTS, Measurement, Request
 from machine import RESULTS, hardware, versions
-from segmentation_data import CAMVID, Measurement, camvid, digits_scenes
 
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.data.batches import Split
-from ltsd.evaluation.comparison import paired_overlap
-from ltsd.evaluation.map_exam import LOSSES, SEA, MapExamResult, examine_maps, read_exam
-from ltsd.evaluation.pixels import PixelCounts
+from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.files import publishing
-from ltsd.knobs import Value
 from ltsd.markdown import percent, spread, table
 from ltsd.methods import METHODS
 from ltsd.runs import open_run
+from ltsd.tasks import TASKS
 from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
 CPU = torch.device("cpu")
 BASELINE = "at-bsl"
-ATTACKS = (*LOSSES, SEA[CPU.type])
 
 
 def trained(config: Config, splits: Splits, path: Path) -> tuple[torch.nn.Module, float]:
@@ -66,7 +65,7 @@ def fitted(
 
 def examined(about: Measurement, splits: Splits, method: str, seed: int) -> None:
     """Train one run and keep its exams; nothing of what is there is made again."""
-    missing = [radius for radius in about.radii if not is_whole(about.kept(method, seed, radius))]
+    missing = [radius for radius in about.radii if not about.kept(method, seed, radius).exists()]
     if not missing:
         return
     config = about.config.override({"method": method, "seed": seed})
@@ -77,39 +76,34 @@ def examined(about: Measurement, splits: Splits, method: str, seed: int) -> None
             temporary.write_text(json.dumps(result.as_json() | {"seconds": seconds}, indent=1))
 
 
-def is_whole(kept: Path) -> bool:
-    """Return whether an exam is there, with every attack that there is now; its counts go on from what they have."""
-    return kept.exists() and f"test/{SEA[CPU.type]}_miou" in json.loads(kept.read_text())["metrics"]
-
-
-def exam_of(about: Measurement, splits: Splits, model: torch.nn.Module, radius: str, kept: Path) -> MapExamResult:
-    """Examine a model at one radius; go on with counts that are there."""
+def exam_of(about: Measurement, splits: Splits, model: torch.nn.Module, radius: str, kept: Path) -> Examined:
+    """Examine a model at one radius; go on with answers that are there. Only the first radius has corruptions too."""
     counts, started = splits.complete.class_counts(), time.perf_counter()
-    attack, counts_file = about.radii[radius], kept.with_suffix(".parquet")
-    parts = examine_maps(model, splits.test, counts, attack, "none", keep=counts_file, blocks=splits.test_blocks)
-    results = []
-    for done, result in islice(parts, None if radius == about.first else len(ATTACKS)):
+    examine = EXAMS[about.config.task].on(splits)
+    parts = examine(model, splits.test, counts, about.radii[radius], "none", keep=kept.with_suffix(".parquet"))
+    last = "corruptions" if radius == about.first else about.last_attack
+    for done, result in parts:
         print(f"{kept.stem}: {done} done after {time.perf_counter() - started:.0f} s", flush=True)
-        results.append(result)
-    return results[-1]
+        if done == last:
+            return result
+    raise AssertionError(f"the exam has no part {last}")
+
+
+def columns_of(about: Measurement) -> dict[str, tuple[str, str]]:
+    """Return metric and radius by the title of a column."""
+    exam = EXAMS[about.config.task]
+    (worst, tail_worst), plain = exam.robust[0], (*exam.clean, "corruption")
+    columns = {title: (exam.columns[title], about.first) for title in plain}
+    for radius in about.radii:
+        columns |= {
+            about.titled(title, radius): (exam.columns[title], radius) for title in ("PGD-20", worst, tail_worst)
+        }
+    return columns
 
 
 def rows_of(about: Measurement, methods: Sequence[str], seeds: int) -> list[list[str]]:
     """Mean and standard deviation over seeds, percent."""
-    columns = {
-        "clean": ("clean_miou", about.first),
-        "tail clean": ("tail_clean_miou", about.first),
-        "corruptions": ("corruption_miou", about.first),
-    }
-    for radius in about.radii:
-        columns |= {
-            f"{title}{f', {radius}/255' if radius else ''}": (metric, radius)
-            for title, metric in (
-                ("PGD-20", "pgd20_miou"),
-                ("worst of 6", "robust_miou"),
-                ("tail, worst of 6", "tail_robust_miou"),
-            )
-        }
+    columns = columns_of(about)
     rows = [["", *columns, "training, s"]]
     for method in methods:
         runs = {
@@ -117,8 +111,7 @@ def rows_of(about: Measurement, methods: Sequence[str], seeds: int) -> list[list
             for radius in about.radii
         }
         cells = [
-            percent(*spread([run["metrics"][f"test/{metric}"] for run in runs[radius]]))
-            for metric, radius in columns.values()
+            percent(*spread([run["metrics"][metric] for run in runs[radius]])) for metric, radius in columns.values()
         ]
         rows.append([METHODS[method].title, *cells, f"{statistics.fmean(r['seconds'] for r in runs[about.first]):.0f}"])
     return rows
@@ -126,50 +119,43 @@ def rows_of(about: Measurement, methods: Sequence[str], seeds: int) -> list[list
 
 def leads_of(about: Measurement, methods: Sequence[str], seeds: int) -> list[list[str]]:
     """What every row leads the baseline by, in points, with its interval."""
-    told = [
-        (radius, attack, group) for radius in about.radii for attack in ("clean", "worst") for group in ("", "tail")
-    ]
-    told = [one for one in told if one[1] == "worst" or one[0] == about.first]
+    exam = EXAMS[about.config.task]
+    told = [(title, about.first, exam.leads[title]) for title in exam.clean]
+    told += [(title, radius, exam.leads[title]) for radius in about.radii for title in exam.robust[0]]
     groups: dict[str, Any] = json.loads(about.kept(BASELINE, 0, about.first).read_text())["groups"]
-    titles = [
-        f"{'tail, ' if group else ''}{'clean' if attack == 'clean' else 'worst of 6'}"
-        f"{f', {radius}/255' if radius and attack == 'worst' else ''}"
-        for radius, attack, group in told
-    ]
-    rows = [[f"minus {METHODS[BASELINE].title}", *titles]]
+    rows = [[f"minus {METHODS[BASELINE].title}", *(about.titled(title, radius) for title, radius, _ in told)]]
     for method in methods:
         if method == BASELINE:
             continue
         cells = []
-        for radius, attack, group in told:
+        for _, radius, (attack, group) in told:
             ours, theirs = (
-                [counts_of(about.kept(row, seed, radius), attack) for seed in range(seeds)]
+                [answers_of(about.config.task, about.kept(row, seed, radius))[attack] for seed in range(seeds)]
                 for row in (method, BASELINE)
             )
-            found = paired_overlap(ours, theirs, classes=groups[group] if group else None, seed=0)
+            found = exam.compare(ours, theirs, classes=groups[group] if group else None, seed=0)
             cells.append(f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]")
         rows.append([METHODS[method].title, *cells])
     return rows
 
 
-def counts_of(kept: Path, attack: str) -> PixelCounts:
-    """The counts of a run, clean or in the worst case of the attacks."""
-    counts, _ = read_exam(kept.with_suffix(".parquet"))
-    return counts[attack]
+@cache
+def answers_of(task: str, kept: Path) -> Mapping[str, Any]:
+    """Return what the exam of a run kept beside its numbers, by attack."""
+    return EXAMS[task].read(kept.with_suffix(".parquet"))[0]
 
 
 def report(about: Measurement, splits: Splits, methods: Sequence[str], seeds: int, command: str) -> str:
     """Return the page of the results."""
-    config, (_, *shape) = about.config, splits.shape
+    config, task, exam, (_, *shape) = about.config, TASKS[about.config.task], EXAMS[about.config.task], splits.shape
     radii = f"exams at eps {', '.join(f'{radius}/255' for radius in about.radii)}; " if len(about.radii) > 1 else ""
     drawn = "images" if splits.test_blocks is None else f"{splits.test_blocks.max() + 1} blocks of test frames"
     text = [
-        f"# Label maps: {about.name}\n",
-        f"{len(splits.complete):,} training images of {shape[1]}x{shape[0]}, pixels of the classes "
+        f"# {about.title}\n",
+        f"{len(splits.complete):,} training images of {shape[1]}x{shape[0]}, {task.counted} of the classes "
         f"{splits.imbalance_ratio:.0f}:1; {config.model.name} of width {config.model.channels}, {config.epochs} epochs "
-        f"of PGD-{config.attack.steps}, eps {config.attack.eps:.4g}; {radii}mean IoU on {len(splits.test):,} test "
-        f"images in percent, mean ± standard deviation of {seeds} seeds. *Worst of 6*: of each image one of "
-        "PGD-20 on cross-entropy, SegPGD-20, PGD-20 on the three losses of SEA, and SEA.\n",
+        f"of PGD-{config.attack.steps}, eps {config.attack.eps:.4g}; {radii}{exam.mean_score} on {len(splits.test):,} "
+        f"test images in percent, mean ± standard deviation of {seeds} seeds. {about.worst}\n",
         f"Made by `{command}` on {hardware()}, {versions('torch')}.\n",
         table(rows_of(about, methods, seeds)),
     ]
@@ -184,33 +170,29 @@ def report(about: Measurement, splits: Splits, methods: Sequence[str], seeds: in
 def main() -> None:
     """Make the runs that are missing, one after another; write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="?", default="digits-scenes", choices=("digits-scenes", "camvid"))
+    parser.add_argument("data", nargs="?", default="digits-scenes", choices=MEASUREMENTS)
     parser.add_argument("--rows", default="natural,at,trades,at-bsl,ltsd", help="methods, comma-separated")
     parser.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
-    parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/segmentation-DATA)")
-    parser.add_argument("--source", type=Path, default=CAMVID, help="folder of CamVid's tables (default: %(default)s)")
-    parser.add_argument("--size", default="96x72", help="of CamVid's images (default: 96x72)")
-    parser.add_argument("--epochs", type=int, default=30, help="of the students on CamVid (default: 30)")
-    parser.add_argument("--width", type=int, default=16, help="of the network on CamVid (default: 16)")
-    parser.add_argument("--eps", default="4,2,8", help="radii on CamVid, in 255ths (default: 4,2,8)")
+    parser.add_argument("--out", type=Path, help="folder of the runs (default: runs/dense-DATA)")
+    parser.add_argument("--source", type=Path, help="folder of CamVid's or BCCD's tables (default: beside the project)")
+    parser.add_argument("--size", help="of the images of CamVid or BCCD (default: 96x72, 128x96)")
+    parser.add_argument("--epochs", type=int, help="of the students (default: those of the data)")
+    parser.add_argument("--width", type=int, help="of the network (default: that of the data)")
+    parser.add_argument("--eps", help="radii on CamVid and BCCD, in 255ths (default: 4,2,8 and 4,2)")
     parser.add_argument("--page", type=Path, help="where to write the table (default: benchmarks/results)")
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    methods, folder = flags.rows.split(","), flags.out or Path(f"runs/segmentation-{flags.data}")
+    methods, folder = flags.rows.split(","), flags.out or Path(f"runs/dense-{flags.data}")
     folder.mkdir(parents=True, exist_ok=True)
-    if flags.data == "camvid":
-        width, height = map(int, flags.size.split("x"))
-        own: dict[str, Value] = {"epochs": flags.epochs, "model.width": flags.width}
-        about = camvid(folder, flags.source, (width, height), own, flags.eps.split(","))
-    else:
-        about = digits_scenes(folder)
+    own = {"epochs": flags.epochs, "model.width": flags.width}
+    about = MEASUREMENTS[flags.data](folder, Request(flags.source, flags.size, flags.eps, own))
     splits = load_splits(about.config.data)
     for seed in range(flags.seeds):
         for method in methods:
             examined(about, splits, method, seed)
             print(f"{method}, seed {seed}: done", flush=True)
     text = report(about, splits, methods, flags.seeds, f"python {' '.join(sys.argv)}")
-    with publishing(flags.page or RESULTS / f"segmentation-{flags.data}.md") as temporary:
+    with publishing(flags.page or RESULTS / f"{about.config.task}-{about.name}.md") as temporary:
         temporary.write_text(text)
     print(text)
 
