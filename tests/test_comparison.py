@@ -1,5 +1,7 @@
 """The bootstrap of a paired difference, against its own variance in closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,3 +70,29 @@ def test_only_the_same_images_and_seeds_are_compared() -> None:
         paired_difference(ours, shifted, classes=None, seed=0)
     with pytest.raises(UserError, match="class 5 has no test image"):
         paired_difference(ours, theirs, classes=[0, 5], seed=0)
+
+
+def test_images_that_are_drawn_together_count_as_one() -> None:
+    """Ten copies of every image, in blocks of copies of one image a class, say as much as the images; drawn one by one
+    they say ten times as much.
+    """
+    labels, blocks = np.tile([0, 1, 2], 60), np.repeat(np.arange(60), 3)
+    rng = np.random.default_rng(5)
+    right, other = rng.random((1, 180)) < 0.7, rng.random((1, 180)) < 0.5
+
+    def exam(seen: NDArray[np.bool_], together: bool, copies: int) -> list[Correctness]:
+        of_block = torch.from_numpy(np.tile(blocks, copies)) if together else None
+        of_image = torch.from_numpy(np.tile(labels, copies))
+        return [Correctness(torch.from_numpy(np.tile(one, copies)), of_image, 3, blocks=of_block) for one in seen]
+
+    def width(together: bool, copies: int) -> float:
+        found = paired_difference(exam(right, together, copies), exam(other, together, copies), classes=None, seed=0)
+        assert found.mean == pytest.approx(float(right.mean() - other.mean()))
+        return found.high - found.low
+
+    assert width(True, 10) == pytest.approx(width(True, 1), rel=0.05)
+    assert width(True, 1) == pytest.approx(width(False, 1), rel=0.2)
+    assert width(False, 10) == pytest.approx(width(False, 1) / np.sqrt(10), rel=0.1)
+    otherwise = [replace(one, blocks=torch.arange(180) // 6) for one in exam(other, True, 1)]
+    with pytest.raises(UserError, match="other groups of test images"):
+        paired_difference(exam(right, True, 1), otherwise, classes=None, seed=0)

@@ -1,6 +1,7 @@
 """Groups of images, as the frames of a video: splits that do not tear them apart, and what is said of wrong columns."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
 from ltsd.data.groups import BLOCK, GAP, MANY, bootstrap_blocks, hold_out_groups
 from ltsd.errors import UserError
+from ltsd.evaluation.correctness import read_correctness, write_correctness
 from ltsd.evaluation.pixels_on_disk import read_counts
 
 MERGED = "train=train+validation,validation=none"
@@ -97,6 +99,25 @@ def test_an_exam_keeps_what_a_bootstrap_draws_together(tmp_path: Path) -> None:
     counts, _ = read_counts(kept)
     assert counts["clean"].blocks is not None
     assert counts["clean"].blocks.tolist() == [0] * 9 + [1] * 10 + [2]
+
+
+def test_an_exam_of_classes_keeps_them_too(tmp_path: Path) -> None:
+    """And with a file of the same exam that knows of no groups, as one from before is."""
+    tail = np.random.default_rng(0).permutation(np.repeat(np.arange(5), [16, 9, 6, 5, 4]))
+    labels, images = np.concatenate([tail, np.arange(20) % 5]), images_of(60, size=8)
+    for split, rows, smears in (("train", range(40), "a" * 20 + "b" * 20), ("test", range(40, 60), "c" * 9 + "d" * 11)):
+        pictures = [{"bytes": encoded(images[k]), "path": f"{k:03}"} for k in rows]
+        columns = {"image": pa.array(pictures, IMAGE), "label": labels[list(rows)], "smear": pa.array(list(smears))}
+        FORMS["parquet"](pa.table(columns), tmp_path / f"{split}.parquet")
+    out, kept = tmp_path / "one.pt", tmp_path / "correctness.parquet"
+    small = ["--method", "natural", "--epochs", "1", "--model.name", "small-cnn", "--model.width", "8"]
+    assert main(["train", "--data", str(tmp_path), "--data.group-by", "smear", *small, "--out", str(out)]) == 0
+    for _ in range(2):
+        assert main(["evaluate", str(out), "--correctness", str(kept)]) == 0
+        correctness, fingerprint = read_correctness(kept)
+        assert all(one.blocks is not None for one in correctness.values())
+        assert correctness["pgd20"].blocks.tolist() == [0] * 9 + [1] * 10 + [2]
+        write_correctness(kept, {name: replace(one, blocks=None) for name, one in correctness.items()}, fingerprint)
 
 
 def test_a_split_that_shares_a_group_is_told_and_kept(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Average precision from the boxes that are right, against torchmetrics; two detectors on the same images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +89,14 @@ def test_a_detector_beside_itself_is_level_and_the_truth_leads_noise() -> None:
     assert lead.mean == pytest.approx(1 - np.mean(of_classes))
     with pytest.raises(UserError, match="cannot be compared image by image"):
         paired_precision([best], [worse, worse], classes=None, seed=0)
+
+
+def test_images_of_one_block_are_never_drawn_apart() -> None:
+    labels = truth(5)
+    true = true_boxes(labels)
+    found = [replace(one, blocks=torch.zeros(IMAGES).long()) for one in (true, detected(labels, 6))]
+    best, worse = (Hits.of(one, true, CLASSES) for one in found)
+    lead = paired_precision([best], [worse], classes=None, seed=0)
+    assert lead.low == pytest.approx(lead.mean) == lead.high
+    with pytest.raises(UserError, match="other groups of test images"):
+        paired_precision([best], [replace(worse, blocks=torch.arange(IMAGES))], classes=None, seed=0)

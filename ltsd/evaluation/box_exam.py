@@ -7,7 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ltsd.config import AttackConfig
@@ -149,6 +151,7 @@ def examine_boxes(
     ensemble: str,
     *,
     keep: Path | None = None,
+    blocks: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[str, BoxExamResult]]:
     """Examine a detector in eval mode; the seeds and batches are fixed, so that two exams can be compared.
 
@@ -160,6 +163,7 @@ def examine_boxes(
         ensemble: none.
         keep: Parquet file of the detections, written after every part. What it has of this very exam is not measured
             again.
+        blocks: [N], equal for test images that a bootstrap draws together; kept with the detections.
 
     Yields:
         (what was just done, the results so far); the last result is complete.
@@ -170,16 +174,20 @@ def examine_boxes(
     check_ensemble(ensemble, test.num_classes)
     conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
     fingerprint = fingerprint_of(model, test, conditions)
-    known = detections_kept(keep, fingerprint) if keep is not None else {}
+    together = None if blocks is None else torch.from_numpy(blocks)
+    known = detections_kept(keep, fingerprint, together) if keep is not None else {}
     found: dict[str, Detections] = {}
     scores: dict[str, Overlap] = {}
     labels = test.labels[test.rows]
     for title, measures in _parts(frozen(model), test, attack).items():
-        fresh = {name: known[name] if name in known else measure() for name, measure in measures.items()}
+        fresh = {
+            name: known[name] if name in known else replace(measure(), blocks=together)
+            for name, measure in measures.items()
+        }
         found |= fresh
         scores |= {name: precision(one, labels, class_counts) for name, one in fresh.items()}
         if keep is not None and not found.keys() <= known.keys():
-            write_detections(keep, known | found | {TRUTH: true_boxes(labels)}, fingerprint)
+            write_detections(keep, known | found | {TRUTH: replace(true_boxes(labels), blocks=together)}, fingerprint)
         yield title, BoxExamResult.of(dict(scores), dict(found))
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ltsd.errors import UserError
+from ltsd.evaluation.blocks import blocks_of, draw_images
 from ltsd.evaluation.evaluate import Correctness
 from ltsd.evaluation.pixels import PixelCounts
 
@@ -31,7 +32,8 @@ def paired_difference(
     (Efron & Tibshirani 1993, ch. 13).
 
     Test images are drawn again within each class, the same for both sides and for all training seeds, and the
-    training seeds beside them, in pairs. With the three to five seeds that are usual the interval is somewhat
+    training seeds beside them, in pairs. Images that belong together are drawn together (Künsch 1989), whatever their
+    classes. With the three to five seeds that are usual the interval is somewhat
     short of the seeds' part: a bootstrap of n draws understates a variance by (n - 1) / n.
 
     Args:
@@ -41,7 +43,7 @@ def paired_difference(
         seed: of the draws.
 
     Raises:
-        UserError: the two sides are not of the same images and seeds, or a class has no image.
+        UserError: the two sides are not of the same images and seeds, have other blocks, or a class has no image.
     """
     labels = ours[0].labels
     if len(ours) != len(theirs) or any(not torch.equal(one.labels, labels) for one in (*ours, *theirs)):
@@ -52,17 +54,20 @@ def paired_difference(
     gains = np.stack(
         [one.right.numpy().astype(np.int8) - other.right.numpy() for one, other in zip(ours, theirs, strict=True)]
     )
-    rng, seeds = np.random.default_rng(seed), len(ours)
+    counted = list(range(ours[0].num_classes)) if classes is None else list(classes)
+    of_class = labels.numpy()[:, None] == np.array(counted)
+    if (missing := np.flatnonzero(~of_class.any(0))).size:
+        raise UserError(
+            f"class {counted[missing[0]]} has no test image, so there is no balanced accuracy to compare; leave it out"
+        )
+    rng, seeds, blocks = np.random.default_rng(seed), len(ours), blocks_of([*ours, *theirs])
     drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
-    counted = range(ours[0].num_classes) if classes is None else classes
-    means, draws = np.zeros(seeds), np.zeros((RESAMPLES, seeds))
-    for c in counted:
-        of_class = gains[:, labels.numpy() == c]
-        if of_class.shape[1] == 0:
-            raise UserError(f"class {c} has no test image, so there is no balanced accuracy to compare; leave it out")
-        means += of_class.mean(1) / len(counted)
-        draws += _resampled_means(of_class, rng) / len(counted)
-    low, high = np.quantile((draws * drawn_seeds).sum(1), [0.025, 0.975])
+    means = np.mean([gains[:, own].mean(1) for own in of_class.T], axis=0)
+    if blocks is None:
+        draws = np.mean([_resampled_means(gains[:, own], rng) for own in of_class.T], axis=0)
+    else:
+        draws = _means_of_drawn_blocks(gains, of_class, blocks, rng)
+    low, high = np.nanquantile((draws * drawn_seeds).sum(1), [0.025, 0.975])
     return Difference(float(means.mean()), float(low), float(high))
 
 
@@ -90,11 +95,11 @@ def paired_overlap(
             f"the pixel counts of {len(ours)} seeds and of {len(theirs)} cannot be compared image by image; examine "
             "both models on as many seeds, and on the same test set"
         )
-    blocks = _blocks([*ours, *theirs])
+    blocks = blocks_of([*ours, *theirs])
     if blocks is not None:
         ours, theirs = ([one.summed(blocks) for one in side] for side in (ours, theirs))
     rng, images, seeds = np.random.default_rng(seed), len(ours[0].labelled), len(ours)
-    drawn = rng.multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
+    drawn = draw_images(images, None, rng, resamples=RESAMPLES)
     drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
     counted = list(range(labelled.shape[1])) if classes is None else list(classes)
     whole, draws = np.zeros(seeds), np.zeros((RESAMPLES, seeds))
@@ -104,21 +109,6 @@ def paired_overlap(
         draws[:, k] = _mean_iou(one, drawn, counted) - _mean_iou(other, drawn, counted)
     low, high = np.nanquantile((draws * drawn_seeds).sum(1), [0.025, 0.975])
     return Difference(float(whole.mean()), float(low), float(high))
-
-
-def _blocks(counts: Sequence[PixelCounts]) -> Tensor | None:
-    """Return what is drawn together; counts that do not know it, of an earlier exam, are of the same images.
-
-    Raises:
-        UserError: the counts disagree.
-    """
-    known = [one.blocks for one in counts if one.blocks is not None]
-    if any(not torch.equal(blocks, known[0]) for blocks in known):
-        raise UserError(
-            "the pixel counts were made with other groups of test images (--data.group-by), so that they cannot be "
-            "drawn alike; examine the models with the same groups"
-        )
-    return known[0] if known else None
 
 
 def _mean_iou(counts: PixelCounts, drawn: NDArray[np.int64], classes: Sequence[int]) -> NDArray[np.float64]:
@@ -141,4 +131,20 @@ def _resampled_means(gains: NDArray[np.int8], rng: np.random.Generator) -> NDArr
     patterns, counts = np.unique(gains, axis=1, return_counts=True)
     images = gains.shape[1]
     means: NDArray[np.float64] = rng.multinomial(images, counts / images, size=RESAMPLES) / images @ patterns.T
+    return means
+
+
+def _means_of_drawn_blocks(
+    gains: NDArray[np.int8], of_class: NDArray[np.bool_], blocks: Tensor, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Means over classes, of those that were drawn, [RESAMPLES, S], of gains [S, N] in blocks [N] drawn with
+    replacement; of_class is [N, C].
+    """
+    of_block = (blocks.unique()[:, None] == blocks).numpy().astype(np.int64)  # type: ignore[no-untyped-call]
+    drawn = draw_images(len(of_block), None, rng, resamples=RESAMPLES)
+    sizes = drawn @ (of_block @ of_class)
+    means = np.empty((RESAMPLES, len(gains)))
+    for k, gain in enumerate(gains):
+        won = drawn @ (of_block @ (gain[:, None] * of_class))
+        means[:, k] = np.nanmean(np.divide(won, sizes, out=np.full(won.shape, np.nan), where=sizes > 0), axis=1)
     return means

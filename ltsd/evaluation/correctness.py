@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +14,27 @@ from torch import Tensor, nn
 
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
+from ltsd.evaluation.blocks import are_same
 from ltsd.evaluation.evaluate import Correctness
 from ltsd.files import publishing
 
-LABEL = "label"
+LABEL, BLOCK = "label", "block"
 
 
 def write_correctness(path: Path, correctness: Mapping[str, Correctness], fingerprint: str) -> None:
-    """Write a row an image, in the order of the split: `label` and a bool column an attack, true where the model
-    is right under it, null where it answers NaN or infinity. The file appears whole or not at all.
+    """Write a row an image, in the order of the split: `label`, `block` if the images have blocks, and a bool column an
+    attack, true where the model is right under it, null where it answers NaN or infinity. The file appears whole or not
+    at all.
 
     Args:
         correctness: by attack, at least one, all of the same images.
         fingerprint: of what was examined, see `fingerprint_of`.
     """
     first = next(iter(correctness.values()))
-    columns = {LABEL: pa.array(first.labels.numpy())} | {name: _column(one) for name, one in correctness.items()}
+    columns = {LABEL: pa.array(first.labels.numpy())}
+    if first.blocks is not None:
+        columns[BLOCK] = pa.array(first.blocks.numpy())
+    columns |= {name: _column(one) for name, one in correctness.items()}
     table = pa.table(columns).replace_schema_metadata(
         {"fingerprint": fingerprint, "num_classes": str(first.num_classes)}
     )
@@ -54,28 +60,37 @@ def read_correctness(path: Path) -> tuple[dict[str, Correctness], str]:
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         fingerprint, num_classes = metadata["fingerprint"], int(metadata["num_classes"])
-        label, *columns = table.columns
-        labels = torch.tensor(label.to_numpy())
-        found = [_correctness(column, labels, num_classes) for column in columns]
+        labels = torch.tensor(table[LABEL].to_numpy())
+        blocks = torch.tensor(table[BLOCK].to_numpy()) if BLOCK in table.column_names else None
+        attacks = [name for name in table.column_names if name not in (LABEL, BLOCK)]
+        found = {name: _correctness(table[name], labels, num_classes, blocks) for name in attacks}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{path} is not the correctness file of an exam ({error}); delete it and examine the model again"
         ) from error
-    return dict(zip(table.column_names[1:], found, strict=True)), fingerprint
+    return found, fingerprint
 
 
-def _correctness(column: pa.ChunkedArray, labels: Tensor, num_classes: int) -> Correctness:
+def _correctness(column: pa.ChunkedArray, labels: Tensor, num_classes: int, blocks: Tensor | None) -> Correctness:
     unanswered = frozenset(np.flatnonzero(column.is_null().to_numpy()).tolist())
-    return Correctness(torch.tensor(column.fill_null(False).to_numpy()), labels, num_classes, unanswered)
+    return Correctness(torch.tensor(column.fill_null(False).to_numpy()), labels, num_classes, unanswered, blocks)
 
 
-def correctness_kept(path: Path, fingerprint: str) -> dict[str, Correctness]:
-    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam."""
+def correctness_kept(path: Path, fingerprint: str, blocks: Tensor | None) -> dict[str, Correctness]:
+    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam.
+
+    The correctness of a file with other blocks, or without any, gets `blocks`, and the file is written anew.
+    """
     try:
         correctness, found = read_correctness(path)
     except UserError:
         return {}
-    return correctness if found == fingerprint else {}
+    if found != fingerprint:
+        return {}
+    known = {name: replace(one, blocks=blocks) for name, one in correctness.items()}
+    if any(not are_same(one.blocks, blocks) for one in correctness.values()):
+        write_correctness(path, known, fingerprint)
+    return known
 
 
 def fingerprint_of(model: nn.Module, split: Split, conditions: Sequence[object]) -> str:

@@ -1,7 +1,7 @@
 """What a detector finds on images, and the average precision of every class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -28,6 +28,7 @@ PACKAGES = ("torchmetrics", "faster_coco_eval")
 class Detections:
     """Boxes that were found on N images, all on the CPU: `image`, `classes` int64 [K], `scores` [K] in [0, 1],
     `boxes` [K, 4] in pixels. `finite` is bool [N]: whether all answers of an image are finite; without, it has no box.
+    `blocks` are int64 [N], equal for images that a bootstrap draws together; None if it draws each by itself.
     """
 
     image: Tensor
@@ -35,6 +36,7 @@ class Detections:
     scores: Tensor
     boxes: Tensor
     finite: Tensor
+    blocks: Tensor | None = None
 
     @classmethod
     def of(cls, answers: Tensor, height: int, width: int) -> Self:
@@ -61,13 +63,13 @@ class Detections:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Join the boxes of several batches."""
+        """Join the boxes of several batches, which know of no blocks."""
         first, moved = 0, []
         for part in parts:
             moved.append(part.image + first)
             first += len(part.finite)
-        whole = {field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)}
-        return cls(**whole | {"image": torch.cat(moved)})
+        names = ("classes", "scores", "boxes", "finite")
+        return cls(torch.cat(moved), **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 def true_boxes(labels: Tensor) -> Detections:

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from ltsd.errors import UserError
+from ltsd.evaluation.blocks import are_same
 from ltsd.evaluation.detections import Detections
 from ltsd.files import publishing
 
@@ -38,6 +41,8 @@ def write_detections(path: Path, detections: Mapping[str, Detections], fingerpri
         "images": str(len(parts[0].finite)),
         "not_finite": json.dumps({name: (~one.finite).nonzero()[:, 0].tolist() for name, one in detections.items()}),
     }
+    if parts[0].blocks is not None:
+        about["blocks"] = json.dumps(parts[0].blocks.tolist())
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table(columns).replace_schema_metadata(about), buffer)
     with publishing(path) as temporary:  # written by Python, whose errors tell a full disk from others
@@ -56,14 +61,14 @@ def read_detections(path: Path) -> tuple[dict[str, Detections], str]:
         attacks = np.asarray(table["attack"].to_pylist(), dtype=object)
         columns = {name: torch.tensor(table[name].to_numpy()) for name in ("image", "class", "score", *CORNERS)}
         corners = torch.stack([columns[name] for name in CORNERS], 1)
+        blocks = torch.tensor(json.loads(about["blocks"])) if "blocks" in about else None
         found = {}
         for name, wrong in json.loads(about["not_finite"]).items():
             own = torch.from_numpy(attacks == name)
             finite = torch.ones(int(about["images"]), dtype=torch.bool)
             finite[wrong] = False
-            found[name] = Detections(
-                columns["image"][own], columns["class"][own], columns["score"][own], corners[own], finite
-            )
+            parts = (columns["image"][own], columns["class"][own], columns["score"][own], corners[own])
+            found[name] = Detections(*parts, finite, blocks)
         return found, about["fingerprint"]
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, IndexError) as error:
         raise UserError(
@@ -71,10 +76,18 @@ def read_detections(path: Path) -> tuple[dict[str, Detections], str]:
         ) from error
 
 
-def detections_kept(path: Path, fingerprint: str) -> dict[str, Detections]:
-    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam."""
+def detections_kept(path: Path, fingerprint: str, blocks: Tensor | None) -> dict[str, Detections]:
+    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam.
+
+    Detections of a file with other blocks, or without any, get `blocks`, and the file is written anew.
+    """
     try:
         detections, found = read_detections(path)
     except UserError:
         return {}
-    return detections if found == fingerprint else {}
+    if found != fingerprint:
+        return {}
+    known = {name: replace(one, blocks=blocks) for name, one in detections.items()}
+    if any(not are_same(one.blocks, blocks) for one in detections.values()):
+        write_detections(path, known, fingerprint)
+    return known

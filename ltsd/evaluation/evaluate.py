@@ -21,13 +21,15 @@ CATASTROPHIC_GAP = 0.2
 class Correctness:
     """Whether each example is classified correctly. `right` is bool [N], `labels` int64 [N], both on the CPU.
 
-    `unanswered` are the positions of the examples with NaN or infinity in the answer; they count as wrong.
+    `unanswered` are the positions of the examples with NaN or infinity in the answer; they count as wrong. `blocks` are
+    int64 [N], equal for examples that a bootstrap draws together; None if it draws each by itself.
     """
 
     right: Tensor
     labels: Tensor
     num_classes: int
     unanswered: frozenset[int] = frozenset()
+    blocks: Tensor | None = None
 
     @classmethod
     def of(cls, answers: Iterable[tuple[Tensor, Tensor]], split: Split) -> "Correctness":

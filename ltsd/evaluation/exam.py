@@ -1,13 +1,15 @@
 """The exam of a finished model on the test set: PGD and its kin, corruptions, AutoAttack; for every class."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ltsd.answers import first_not_finite
@@ -160,6 +162,7 @@ def examine(
     ensemble: str,
     *,
     keep: Path | None = None,
+    blocks: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[str, ExamResult]]:
     """Examine a model in eval mode; the seeds and batches are fixed, so that two exams can be compared.
 
@@ -171,6 +174,7 @@ def examine(
         ensemble: `standard` for AutoAttack, `apgd-ce+t` for its first half, `none`.
         keep: Parquet file of the correctness, written after every part. Where it has some of this very exam already,
             they are taken from it, and the exam goes on with what is missing; the result is the same to the bit.
+        blocks: [N], equal for test images that a bootstrap draws together; kept with the correctness.
 
     Yields:
         (what was just done, the results so far), the parts in the order of PARTS and then the members of the ensemble;
@@ -181,12 +185,13 @@ def examine(
     """
     check_classes(ensemble, test.num_classes)
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
-    known = correctness_kept(keep, fingerprint) if keep is not None else {}
+    together = None if blocks is None else torch.from_numpy(blocks)
+    known = correctness_kept(keep, fingerprint, together) if keep is not None else {}
     broken = first_not_finite(model.state_dict())
     model = frozen(model)
     signs, answers = signs_of(model, test), dict[str, Correctness]()
     for title, correctness in _parts(model, test, attack, ensemble, known):
-        answers |= correctness
+        answers |= {name: replace(one, blocks=together) for name, one in correctness.items()}
         if keep is not None and not correctness.keys() <= known.keys():
             write_correctness(keep, known | answers, fingerprint)
         yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble, broken)

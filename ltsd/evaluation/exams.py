@@ -92,8 +92,6 @@ class Exam:
         clean: the columns of clean images, of all classes and of the tail.
         robust: the columns under attacks, of all classes and of the tail, the strongest attack first.
         leads: by column, the attack in a file that was kept, and the group of classes, "" for all.
-        keeps_blocks: whether `examine` takes `blocks`, test images that a bootstrap draws together, and keeps them in
-            its file.
     """
 
     examine: Callable[..., Iterator[tuple[str, Examined]]]
@@ -109,11 +107,10 @@ class Exam:
     clean: tuple[str, str]
     robust: Sequence[tuple[str, str]]
     leads: Mapping[str, tuple[str, str]]
-    keeps_blocks: bool
 
     def on(self, splits: Splits) -> Callable[..., Iterator[tuple[str, Examined]]]:
         """Return `examine` for the test images of splits."""
-        return partial(self.examine, blocks=splits.test_blocks) if self.keeps_blocks else self.examine
+        return partial(self.examine, blocks=splits.test_blocks)
 
 
 CLASSIFICATION = Exam(
@@ -156,7 +153,6 @@ CLASSIFICATION = Exam(
         "AutoAttack": ("square", ""),
         "tail AA": ("square", "tail"),
     },
-    keeps_blocks=False,
 )
 WORST = map_exam.TITLES[map_exam.WORST]
 SEGMENTATION = Exam(
@@ -191,7 +187,6 @@ SEGMENTATION = Exam(
         WORST: (map_exam.WORST, ""),
         f"tail {WORST}": (map_exam.WORST, "tail"),
     },
-    keeps_blocks=True,
 )
 LOWEST = box_exam.TITLES[box_exam.WORST]
 DETECTION = Exam(
@@ -227,7 +222,6 @@ DETECTION = Exam(
         LOWEST: (box_exam.WORST, ""),
         f"tail {LOWEST}": (box_exam.WORST, "tail"),
     },
-    keeps_blocks=False,
 )
 EXAMS: Mapping[str, Exam] = {
     "classification": CLASSIFICATION,

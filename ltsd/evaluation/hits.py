@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ltsd.errors import UserError
+from ltsd.evaluation.blocks import blocks_of, draw_images
 from ltsd.evaluation.comparison import Difference
 from ltsd.evaluation.detections import IOU, Detections
 
@@ -25,13 +26,15 @@ RECALLS = torch.linspace(0, 1, 101).double()
 @dataclass(frozen=True)
 class Hits:
     """Boxes that were found on N images, from the highest score on: `image` and `classes` int64 [K], and whether each
-    is `right`, bool [K]. `true` is int64 [N, C], how many boxes of each class each image has.
+    is `right`, bool [K]. `true` is int64 [N, C], how many boxes of each class each image has; `blocks` int64 [N], equal
+    for images that a bootstrap draws together, None if it draws each by itself.
     """
 
     image: Tensor
     classes: Tensor
     right: Tensor
     true: Tensor
+    blocks: Tensor | None = None
 
     @classmethod
     def of(cls, found: Detections, truth: Detections, num_classes: int) -> Self:
@@ -51,7 +54,7 @@ class Hits:
             overlaps = box_iou(found.boxes[own], truth.boxes[true_key == one]).numpy()
             right[own] = torch.from_numpy(_matched(overlaps))
         order = order[counts[order]]
-        return cls(found.image[order], found.classes[order], right[order], true.view(images, num_classes))
+        return cls(found.image[order], found.classes[order], right[order], true.view(images, num_classes), found.blocks)
 
     def average_precision(self, of_class: int, drawn: Tensor) -> Tensor:
         """Return the average precision of a class on images that were drawn so often, int64 [R, N]: float64 [R]; NaN
@@ -90,7 +93,7 @@ def paired_precision(
     """Mean difference of the mean average precision, ours minus theirs, with its 95% percentile bootstrap interval.
 
     Test images are drawn again, the same for both sides and for all training seeds, and their boxes are ranked anew;
-    the training seeds are drawn beside them, in pairs.
+    the training seeds are drawn beside them, in pairs. Images that belong together are drawn together (Künsch 1989).
 
     Args:
         ours: a training seed each, all of the same test images under one attack.
@@ -99,7 +102,7 @@ def paired_precision(
         seed: of the draws.
 
     Raises:
-        UserError: the two sides are not of the same images and seeds.
+        UserError: the two sides are not of the same images and seeds, or have other blocks.
     """
     true = ours[0].true
     if len(ours) != len(theirs) or any(not torch.equal(one.true, true) for one in (*ours, *theirs)):
@@ -108,7 +111,8 @@ def paired_precision(
             "models on as many seeds, and on the same test set"
         )
     rng, images, seeds = np.random.default_rng(seed), len(true), len(ours)
-    drawn = torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), size=RESAMPLES))
+    blocks = blocks_of([*ours, *theirs])
+    drawn = torch.from_numpy(draw_images(images, blocks, rng, resamples=RESAMPLES))
     drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
     counted = list(range(true.shape[1])) if classes is None else list(classes)
     once = torch.ones(1, images, dtype=torch.int64)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ltsd.errors import UserError
+from ltsd.evaluation.blocks import are_same
 from ltsd.evaluation.pixels import PixelCounts
 from ltsd.files import publishing
 
@@ -80,13 +81,9 @@ def counts_kept(path: Path, fingerprint: str, blocks: Tensor | None) -> dict[str
     if found != fingerprint:
         return {}
     known = {name: replace(one, blocks=blocks) for name, one in counts.items()}
-    if any(not _same(one.blocks, blocks) for one in counts.values()):
+    if any(not are_same(one.blocks, blocks) for one in counts.values()):
         write_counts(path, known, fingerprint)
     return known
-
-
-def _same(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is other if one is None or other is None else torch.equal(one, other)
 
 
 def _lists(rows: Tensor) -> pa.FixedSizeListArray:
