@@ -207,7 +207,7 @@ BROKEN_COCO: Mapping[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "missing": (
         lambda content: [one.update(file_name=f"{n}.png") for n, one in enumerate(content["images"]) if n > 3],
-        "train2017.json: names 5 images that are not there: 4.png, 5.png, 6.png, … and 2 more; bring them, or take",
+        r"train2017.json: names 5 image\(s\) that are not there: 4.png, 5.png, 6.png, … and 2 more; bring them",
     ),
 }
 
@@ -276,10 +276,12 @@ def test_what_a_list_of_voc_names_is_there_once(tmp_path: Path) -> None:
     home = as_voc(tmp_path, small()) / "VOCdevkit/VOC2012"
     for n in (8, 5, 6, 3):
         (home / "Annotations" / f"train_{n}.xml").unlink()
-    told = "train.txt: names 4 annotations of Annotations/ that are not there: train_3, train_5, train_6, … and 1 more"
+    told = (
+        "train.txt: names 4 annotation(s) of Annotations/ that are not there: train_3, train_5, train_6, … and 1 more"
+    )
     assert told in refusal(tmp_path)
     (home / "JPEGImages" / "train_7.png").unlink()
-    assert "train.txt: names 1 images of JPEGImages/ that are not there: train_7; bring them" in refusal(tmp_path)
+    assert "train.txt: names 1 image(s) of JPEGImages/ that are not there: train_7; bring them" in refusal(tmp_path)
     write(home / "JPEGImages" / "train_6.jpg", b"")
     assert "JPEGImages/train_6.png: is a second image named train_6, beside" in refusal(tmp_path)
     (home / "JPEGImages" / "train_6.jpg").unlink()

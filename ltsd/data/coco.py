@@ -110,7 +110,7 @@ def _read(place: Place, known: frozenset[str], path: str) -> AnnotatedSplit:
     content = _content(where, place.content(path))
     images, categories = _images(where, content), _categories(where, content)
     paths = dict(zip(images, _paths(path, [image.name for image in images.values()], known.__contains__), strict=True))
-    refuse_missing(where, "images", [images[key].name for key, one in paths.items() if one not in known])
+    refuse_missing(where, "image(s)", [images[key].name for key, one in paths.items() if one not in known])
     boxes: dict[Any, list[DrawnBox]] = {key: [] for key in images}
     crowds = list[str]()
     for name, entry in _entries(where, content, ANNOTATIONS):

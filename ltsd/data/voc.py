@@ -67,13 +67,13 @@ def _read(place: Place, home: str, images: dict[str, str], known: frozenset[str]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{where}: names the image {twice} twice; take one away")
-    refuse_missing(where, f"images of {IMAGES}/", [name for name in names if name not in images])
+    refuse_missing(where, f"image(s) of {IMAGES}/", [name for name in names if name not in images])
     annotations = {name: join(home, ANNOTATIONS, f"{name}.xml") for name in names}
     lacking = [name for name, one in annotations.items() if one not in known]
     if len(lacking) == len(names):  # those of a test set may not be published
         withheld = [AnnotatedImage(images[name], f"{where}, image {name}", None, ()) for name in names]
         return AnnotatedSplit(withheld, (), [path] if path else [], ())
-    refuse_missing(where, f"annotations of {ANNOTATIONS}/", lacking)
+    refuse_missing(where, f"annotation(s) of {ANNOTATIONS}/", lacking)
     read, difficult = list[AnnotatedImage](), list[str]()
     for name, annotation in annotations.items():
         root = _parsed(f"{place.root}/{annotation}", place.content(annotation))
