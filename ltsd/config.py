@@ -40,7 +40,7 @@ class DataConfig:
         "digits or digits-scenes (scikit-learn, embedded), cifar10, cifar100, or a path or URI (s3://bucket/folder): a "
         "Parquet or Arrow file or a folder of them, with columns image or img and label, labels or fine_label, or with "
         "masks in annotation, label or mask; or a local folder: of one folder of images per class, of images and "
-        "masks, or Tiny-ImageNet",
+        "masks, of COCO, PASCAL VOC or Tiny-ImageNet; or a JSON file of COCO",
     )
     config: str | None = knob(
         None,

@@ -58,6 +58,17 @@ class Place:
         with self.filesystem.open_input_file(f"{self.root.rstrip('/')}/{relative}") as file:
             return bytes(file.read())
 
+    def content(self, relative: str) -> bytes:
+        """Return the content of a file below the root.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        try:
+            return self.read(relative)
+        except OSError as error:
+            raise UserError(f"{self.root}/{relative}: cannot be read ({error.strerror})") from error
+
     def identity(self) -> list[tuple[str, int, int]]:
         """Return (path, bytes, modification time in ns) of every file; S3 rounds the last to seconds."""
         return [(file.path, file.size, file.mtime_ns) for file in self.files]

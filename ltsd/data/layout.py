@@ -114,6 +114,24 @@ def _inside(source: str, paths: Sequence[str], folder: str) -> Layout:
     return Layout(folder, {WHOLE: files}, _rest(paths, files, {WHOLE: files}))
 
 
+def only_home(source: str, homes: Sequence[str], wanted: str | None) -> str | None:
+    """Return the folder of the one data set to read of those that lie in `homes`; None if there is none, or none of
+    the name that is asked for.
+
+    Raises:
+        UserError: there are several, and none is chosen.
+    """
+    if wanted is not None:
+        return next((home for home in homes if (home or ROOT) == wanted.strip("/")), None)
+    if len(homes) > 1:
+        folders = [home or ROOT for home in homes]
+        raise UserError(
+            f"--data.source {source}: has {len(homes)} data sets, in the folders {listed(folders)}; choose one with "
+            f"--data.config {folders[-1]}"
+        )
+    return next(iter(homes), None)
+
+
 def _locate(paths: Sequence[str], named: Collection[str], by_file: bool) -> list[_Located]:
     """Find the split of every file: by the hub's pattern, else by the topmost folder that names one, else by file name.
 

@@ -183,7 +183,7 @@ def _class_names(place: Place, paths: Collection[str], images: Collection[str]) 
     if not beside:
         return [], []
     path = max(beside, key=len)
-    lines = _content(place, path).decode(errors="replace").rstrip().splitlines()
+    lines = place.content(path).decode(errors="replace").rstrip().splitlines()
     names = [line.strip() for line in lines]
     for number, name in enumerate(names, start=1):
         if not name or name in names[: number - 1]:
@@ -197,12 +197,5 @@ def _class_names(place: Place, paths: Collection[str], images: Collection[str]) 
 def encoded_pairs(place: Place, pairs: Pairs, indices: bytes = b"") -> Encoded:
     """Yield images and masks as they lie on the disk; `indices` is as in `Mask`."""
     for image, mask in pairs:
-        encoded = Mask(f"{place.root}/{mask}", _content(place, mask), indices)
-        yield f"{place.root}/{image}", _content(place, image), encoded
-
-
-def _content(place: Place, path: str) -> bytes:
-    try:
-        return place.read(path)
-    except OSError as error:
-        raise UserError(f"{place.root}/{path}: cannot be read ({error.strerror})") from error
+        encoded = Mask(f"{place.root}/{mask}", place.content(mask), indices)
+        yield f"{place.root}/{image}", place.content(image), encoded

@@ -8,9 +8,8 @@ from pathlib import PurePosixPath
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
 from ltsd.data.filesystems import Place
-from ltsd.data.layout import OUTSIDE, ROOT
+from ltsd.data.layout import OUTSIDE, only_home
 from ltsd.data.mask_folders import Pairs, encoded_pairs
-from ltsd.data.names import listed
 from ltsd.data.reading import Opened
 from ltsd.data.roles import by_role, choices_of
 from ltsd.errors import UserError
@@ -72,17 +71,9 @@ def open_mask_layout(place: Place, paths: Sequence[str], data: DataConfig) -> Op
         return None
     known = frozenset(paths)
     found = [one for find in (_voc, _cityscapes, _pets) for one in find(place, known)]
-    if data.config is not None:
-        found = [one for one in found if (one.home or ROOT) == data.config.strip("/")]
-    if not found:
-        return None
-    if len(found) > 1:
-        homes = [one.home or ROOT for one in found]
-        raise UserError(
-            f"--data.source {place.source}: has {len(found)} data sets, in the folders {listed(homes)}; choose one "
-            f"with --data.config {homes[-1]}"
-        )
-    return _opened(place, paths, data, found[0])
+    home = only_home(place.source, [one.home for one in found], data.config)
+    chosen = next((one for one in found if one.home == home), None)
+    return None if chosen is None else _opened(place, paths, data, chosen)
 
 
 def _opened(place: Place, paths: Sequence[str], data: DataConfig, found: _Published) -> Opened:

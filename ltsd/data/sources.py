@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from filelock import FileLock
 
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
+from ltsd.data import coco
 from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
+from ltsd.data.box_layouts import open_box_layout
 from ltsd.data.decode import Encoded, decode_all
 from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
@@ -77,6 +79,8 @@ def decoded(data: DataConfig, *, check: bool = False) -> Path:
             row is named), a label outside the classes, sizes that differ, an image without a mask.
     """
     place = None if data.source in NAMED else find_place(data.source)
+    if place is not None and coco.is_annotation(place):
+        place = coco.with_images(place)
     folder = cache_folder() / _key(data, place)
     train, test = (folder / part for part in DECODED_FILES)
     try:
@@ -126,8 +130,7 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
     paths = [place.relative(file) for file in place.files]
     hidden = [path for path in paths if is_hidden(path) and not place.is_file]
     seen = [path for path in paths if place.is_file or not is_hidden(path)]
-    ways = (open_tables, open_mask_layout, open_mask_folder)
-    opened = next(filter(None, (way(place, seen, data) for way in ways)), None) or open_folder(place, seen, data)
+    opened = next(filter(None, (way(place, seen, data) for way in _ways(data))), None) or open_folder(place, seen, data)
     roles, notes = opened.settled(choices_of(data.split_map))
     num_classes = len(opened.class_names) or VOID
     size = _resized_to(data)
@@ -161,6 +164,16 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
         notes=notes,
     )
     return names, parts, reading
+
+
+def _ways(data: DataConfig) -> Sequence[Callable[[Place, Sequence[str], DataConfig], Opened | None]]:
+    """Return what opens a source other than a folder for each class: masks come before boxes, unless boxes are asked
+    for.
+    """
+    masks = (open_mask_layout, open_mask_folder)
+    if data.labels == "boxes" or data.source.casefold().endswith(coco.SUFFIX):
+        return open_tables, open_box_layout, *masks
+    return open_tables, *masks, open_box_layout
 
 
 def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:

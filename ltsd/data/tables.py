@@ -208,7 +208,9 @@ def _label(place: str, column: str, label: Any, unit: Unit, num_classes: int) ->
     classes, boxes = ((label or {}).get(name) or [] for name in (CATEGORY, BBOX))
     if len(classes) != len(boxes):
         raise UserError(f"{place}: has {len(boxes)} boxes and {len(classes)} categories; each box needs one")
-    return of_widths(place, [_class(f"{place}, box {k}", one, num_classes) for k, one in enumerate(classes)], boxes)
+    named = [f"box {k}" for k in range(len(boxes))]
+    checked = [_class(f"{place}, {name}", one, num_classes) for name, one in zip(named, classes, strict=True)]
+    return of_widths(place, named, checked, boxes)
 
 
 def _class(place: str, label: int | None, num_classes: int) -> int:

@@ -1,0 +1,133 @@
+"""PASCAL VOC's folders: `JPEGImages/`, an XML file with the boxes of each image in `Annotations/`, and the lists of
+splits in `ImageSets/Main/`.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import PurePosixPath
+from posixpath import join
+from typing import Any, NoReturn
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from ltsd.data.annotated import AnnotatedImage, AnnotatedSet, AnnotatedSplit, DrawnBox, refuse_missing
+from ltsd.data.boxes import of_corners
+from ltsd.data.filesystems import Place
+from ltsd.data.folders import readable_suffixes
+from ltsd.data.layout import WHOLE
+from ltsd.errors import UserError
+
+LIST = re.compile(r"(?:(.*)/)?ImageSets/Main/(train|val|trainval|test)\.txt")
+ANNOTATION = re.compile(r"(?:(.*)/)?Annotations/[^/]+\.xml")
+PIXELS = re.compile(r"[1-9][0-9]{0,8}")
+IMAGES, ANNOTATIONS = "JPEGImages", "Annotations"
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+DIFFICULT = "objects marked difficult"
+
+
+def find(place: Place, paths: frozenset[str]) -> Iterator[AnnotatedSet]:
+    """Yield the folders with `Annotations/` and `JPEGImages/`. One without lists of splits is a single split."""
+    homes = sorted({match[1] or "" for path in paths if (match := ANNOTATION.fullmatch(path))})
+    lists = [match for path in sorted(paths) if (match := LIST.fullmatch(path))]
+    for home in homes:
+        images = _images(place, home, paths)
+        if images:
+            splits = {match[2]: match[0] for match in lists if (match[1] or "") == home}
+            read = partial(_read, place, home, images, paths)
+            yield AnnotatedSet(home, splits or {WHOLE: ""}, read, of_corners, DIFFICULT)
+
+
+def _images(place: Place, home: str, paths: frozenset[str]) -> dict[str, str]:
+    """Return the paths of images by their names in lists: without the folder and the ending.
+
+    Raises:
+        UserError: two have one name.
+    """
+    folder, images = join(home, IMAGES, ""), dict[str, str]()
+    for path in sorted(paths):
+        inside = PurePosixPath(path.removeprefix(folder))
+        if path.startswith(folder) and inside.suffix.casefold() in readable_suffixes():
+            name = str(inside.with_suffix(""))
+            if name in images:
+                raise UserError(f"{place.root}/{path}: is a second image named {name}, beside {images[name]}; keep one")
+            images[name] = path
+    return images
+
+
+def _read(place: Place, home: str, images: dict[str, str], known: frozenset[str], path: str) -> AnnotatedSplit:
+    """Return the images in a list, of path "" all.
+
+    Raises:
+        UserError: one is listed twice, is not there or, though others have one, has no annotation.
+    """
+    where = f"{place.root}/{path or home}"
+    names = place.content(path).decode("utf-8-sig", errors="replace").split("\n") if path else list(images)
+    names = [name.strip() for name in names if name.strip()]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{where}: names the image {twice} twice; take one away")
+    refuse_missing(where, f"image(s) of {IMAGES}/", [name for name in names if name not in images])
+    annotations = {name: join(home, ANNOTATIONS, f"{name}.xml") for name in names}
+    lacking = [name for name, one in annotations.items() if one not in known]
+    if len(lacking) == len(names):  # those of a test set may not be published
+        withheld = [AnnotatedImage(images[name], f"{where}, image {name}", None, ()) for name in names]
+        return AnnotatedSplit(withheld, (), [path] if path else [], ())
+    refuse_missing(where, f"annotation(s) of {ANNOTATIONS}/", lacking)
+    read, difficult = list[AnnotatedImage](), list[str]()
+    for name, annotation in annotations.items():
+        root = _parsed(f"{place.root}/{annotation}", place.content(annotation))
+        boxes, left_out = _boxes(f"{place.root}/{annotation}", root)
+        read.append(AnnotatedImage(images[name], f"{place.root}/{annotation}", _size(root), boxes))
+        difficult += [f"{annotation} {one}" for one in left_out]
+    return AnnotatedSplit(read, (), [*([path] if path else []), *annotations.values()], difficult)
+
+
+def _parsed(where: str, content: bytes) -> Element:
+    """Return the root of an XML file. One that declares a document type is refused: its entities may expand to any size
+    or name files.
+    """
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+
+    def refuse(*_: Any) -> NoReturn:
+        raise UserError(f"{where}: declares a document type, which annotations have none of; take it away")
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(content, True)
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the latter two of an unknown encoding
+        raise UserError(f"{where}: is not XML, or was cut short ({error})") from error
+    return builder.close()
+
+
+def _size(root: Element) -> tuple[int, int] | None:
+    """Return the (width, height) of an image; None where none, or 0, is written."""
+    sides = [(root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")]
+    return (int(sides[0]), int(sides[1])) if all(map(PIXELS.fullmatch, sides)) else None
+
+
+def _boxes(where: str, root: Element) -> tuple[list[DrawnBox], list[str]]:
+    """Return the boxes of an image, and the names of those marked difficult.
+
+    Raises:
+        UserError: an object without a name or box.
+    """
+    boxes, difficult = list[DrawnBox](), list[str]()
+    for number, found in enumerate(root.findall("object"), start=1):
+        category = (found.findtext("name") or "").strip()
+        name = f"object {number}" + (f" ({category})" if category else "")
+        if not category:
+            raise UserError(f"{where}, {name}: has no name; write its class")
+        if (found.findtext("difficult") or "").strip() not in ("", "0"):
+            difficult.append(name)
+            continue
+        written = [(found.findtext(f"bndbox/{side}") or "").strip() for side in SIDES]
+        try:
+            sides = [float(side) for side in written]
+        except ValueError as error:
+            shown = ", ".join(f"{key} {text!r}" for key, text in zip(SIDES, written, strict=True))
+            raise UserError(f"{where}, {name}: has no box, {shown}; write four numbers, in pixels") from error
+        boxes.append(DrawnBox(name, category, sides))
+    return boxes, difficult
