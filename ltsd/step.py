@@ -74,12 +74,9 @@ def train_step(
         context = replace(context, teacher=task.rows(context.teacher, targets)[0])
 
     def objective() -> tuple[Tensor, Measurements]:
-        extra = None if task.extra_losses is None else task.extra_losses(student, adv_inputs)
+        extra = extra_means(task, student, adv_inputs)  # asked first: it may leave its answers to the method
         loss, measurements = method.objective(student, inputs, adv_inputs, labels, context)
-        if extra is None:
-            return loss, measurements
-        mean = extra.sum() / max(1, len(extra))
-        return loss + mean, measurements | {"box_loss": mean}
+        return sum(extra.values(), loss), measurements | extra
 
     state.optimizer.zero_grad()
     with perturbed_weights(state.student, lambda: objective()[0], gamma=budget.awp_gamma):
@@ -92,6 +89,14 @@ def train_step(
     return Step(losses, labels, logits.argmax(1), is_right(logits, labels), adv_inputs is not inputs)
 
 
+def extra_means(task: Task, student: nn.Module, adv_inputs: Tensor) -> Measurements:
+    """Return the mean of the task's own losses by name; nothing if it has none."""
+    if task.extra is None:
+        return {}
+    losses = task.extra.losses(student, adv_inputs)
+    return {task.extra.name: losses.sum() / max(1, len(losses))}
+
+
 def attacked(
     task: Task, method: Method, student: Frozen, batch: Batch, targets: Tensor, context: StepContext, budget: Budget
 ) -> Tensor:
@@ -100,8 +105,8 @@ def attacked(
     adversary = method.adversary(answering, batch.inputs, labels, context)
     if adversary is None:
         return batch.inputs
-    if task.extra_losses is not None:
-        adversary = _with_extra(adversary, partial(task.extra_losses, answering))
+    if task.extra is not None:
+        adversary = _with_extra(adversary, partial(task.extra.losses, answering))
     eps, step_size = (task.radius(by_class, batch.labels) for by_class in (budget.eps, budget.step_size))
     return pgd(adversary, batch.inputs, eps=eps, step_size=step_size, steps=budget.steps, start=batch.start)
 

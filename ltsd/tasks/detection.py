@@ -14,7 +14,7 @@ from ltsd.evaluation.detections import precision
 from ltsd.evaluation.evaluate import not_finite
 from ltsd.evaluation.pixels import overlap_metrics
 from ltsd.matching import Locations, targets_of
-from ltsd.tasks.task import Scores, Task
+from ltsd.tasks.task import ExtraLoss, Scores, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ def rows(network: nn.Module, targets: Tensor) -> tuple[nn.Module, Tensor]:
     return locations, locations.labels
 
 
-def extra_losses(answering: nn.Module, inputs: Tensor) -> Tensor:
+def box_losses(answering: nn.Module, inputs: Tensor) -> Tensor:
     """Return the losses of boxes on images [B, C, H, W], [K], each of a location that answers for one."""
     assert isinstance(answering, Locations)
     return answering.box_losses(inputs)
@@ -130,5 +130,5 @@ TASK = Task(
     show_data=show_data,
     targets=targets_of,
     row_counts=row_counts,
-    extra_losses=extra_losses,
+    extra=ExtraLoss("box_loss", box_losses),
 )

@@ -63,6 +63,20 @@ class AttackedPicture(Protocol):
 
 
 @dataclass(frozen=True)
+class ExtraLoss:
+    """A loss that training minimises on the attacked images beside the method's, by its mean over K, and that the
+    attack maximises beside its own, by its sum.
+
+    Attributes:
+        name: of the mean in the metrics.
+        losses: (network that answers rows, images) -> losses [K].
+    """
+
+    name: str
+    losses: Callable[[nn.Module, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Task:
     """A kind of target, and all that follows from it.
 
@@ -93,9 +107,7 @@ class Task:
             that answers them; the labels themselves where no network is asked.
         row_counts: training counts of the classes [C] -> those of all that a row may be; their logarithms are the
             prior.
-        extra_losses: (network that answers rows, images) -> losses [K] that training minimises on the attacked images
-            beside the method's loss, by their mean, and that the attack maximises beside its own, by their sum; None
-            for none.
+        extra: a loss beside the method's; None for none.
     """
 
     title: str
@@ -118,4 +130,4 @@ class Task:
     show_data: Callable[[Split, Sequence[str]], "Figure"]
     targets: Callable[[nn.Module, Tensor, Tensor], Tensor] = lambda network, inputs, labels: labels
     row_counts: Callable[[Tensor], Tensor] = lambda counts: counts
-    extra_losses: Callable[[nn.Module, Tensor], Tensor] | None = None
+    extra: ExtraLoss | None = None
