@@ -21,7 +21,7 @@ from ltsd.config import AttackConfig, Config
 from ltsd.data import Splits, description, load_splits
 from ltsd.data_command import DataFlags, data_command
 from ltsd.errors import UserError
-from ltsd.evaluation.exam import ENSEMBLE_TITLE
+from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
 from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.evaluation.table import class_table
 from ltsd.export import FORMATS, export_command
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=(*ENSEMBLE_TITLE, "none"),
         default="none",
         help="AutoAttack beside clean images, FGSM, PGD-20, CW-20, LSA-20 and corruptions: standard, apgd-ce+t, which "
-        "is its first half, or none (default: none)",
+        "is its first half, aafew, AA-few for two or three classes, or none (default: none)",
     )
     evaluate_parser.add_argument("--json", type=Path, help="write every number here")
     evaluate_parser.add_argument("--card", type=Path, help="write a model card here, as Markdown")

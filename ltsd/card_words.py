@@ -5,15 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ltsd.evaluation.box_exam import TITLES as BOX_TITLES
+from ltsd.evaluation.ensembles import ENSEMBLE_METRIC, ENSEMBLE_TITLE
 from ltsd.evaluation.evaluate import Accuracy
-from ltsd.evaluation.exam import ENSEMBLE_METRIC, ENSEMBLE_TITLE, PGD_STEPS, TITLES
+from ltsd.evaluation.exam import PGD_STEPS, TITLES
 from ltsd.evaluation.map_exam import SEA_STEPS, STEPS, WORST
 from ltsd.evaluation.map_exam import TITLES as MAP_TITLES
 from ltsd.evaluation.pixels import Overlap
 from ltsd.markdown import percent
 
 ENSEMBLES = {metric.removesuffix("_acc"): ENSEMBLE_TITLE[name] for name, metric in ENSEMBLE_METRIC.items()}
-FIRST_HALF = "apgd_ce_t"
+FIRST_HALF, FOR_FEW = "apgd_ce_t", "aafew"
 
 Scores = Mapping[str, Accuracy | Overlap]
 """What was measured, by attack."""
@@ -61,7 +62,7 @@ def between(counts: Sequence[int]) -> str:
 
 
 def _decisive(measured: Scores) -> str:
-    """Return AutoAttack if it ran, else its first half, else the attack that leaves the least."""
+    """Return the ensemble that ran, else the attack that leaves the least."""
     if ensembles := [name for name in ENSEMBLES if name in measured]:
         return ensembles[0]
     attacks = [name for name in TITLES if name in measured and name != "clean"]
@@ -75,7 +76,12 @@ def _limits(test_counts: Sequence[int], measured: Scores) -> list[str]:
         f"of the recall of its class, whose standard error is up to {percent(0.5 / math.sqrt(fewest))} points.",
         "Attacks find some of the changes that mislead the model, not all: each robust accuracy is an upper bound.",
     ]
-    if "aa" not in measured:
+    if FOR_FEW in measured:
+        limits.append(
+            f"AutoAttack, the standard of the field, needs at least four classes. {ENSEMBLES[FOR_FEW]} takes its "
+            "place: APGD on cross-entropy and on the margin, untargeted FAB, Square, each on what those before left."
+        )
+    elif "aa" not in measured:
         limits.append("AutoAttack, the standard of the field, was not run. It usually leaves less than other attacks.")
     return limits
 
@@ -102,7 +108,7 @@ def _limits_of_boxes(test_counts: Sequence[int], measured: Scores) -> list[str]:
 CLASSIFIER = CardWords(
     scores=Accuracy,
     rows={**TITLES, "corruption": "corruptions", **ENSEMBLES},
-    left_out=(FIRST_HALF,),
+    left_out=(FIRST_HALF, FOR_FEW),
     decisive=_decisive,
     summary=(
         "A classifier of images into {classes} classes. Of the test images, averaged over classes, it classifies "

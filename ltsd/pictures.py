@@ -26,6 +26,7 @@ COLOURS = {
     "corruption": "#d8b26a",
     "aa": "#0d4a70",
     "apgd_ce_t": "#0d4a70",
+    "aafew": "#0d4a70",
     "segpgd20": "#8a6fb0",
     "masked20": "#7fa99b",
     "balanced20": "#b07d62",

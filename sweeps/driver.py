@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -50,7 +51,7 @@ def run_sweep(sweep: Sweep) -> int:
     exchange.begin(sweep.settings, is_new=sweep.is_new)
     machines = Cluster(sweep.settings) if sweep.settings.ray_address else OwnMachine(sweep.settings)
     splits = load_splits(sweep.base.data, check=True)
-    sweep = sweep.on(splits.fingerprint)
+    sweep = replace(sweep.on(splits.fingerprint), num_classes=splits.train.num_classes)
     check_runs(sweep, splits.train)
     with sweep.claimed(), Progress() as progress, interrupted_by_signals(progress.asked):
         try:

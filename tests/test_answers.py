@@ -11,7 +11,7 @@ from masking import Masked
 from torch import Tensor, nn
 
 from ltsd.answers import is_right
-from ltsd.attacks.autoattack import MEMBERS, STANDARD, autoattack
+from ltsd.attacks.autoattack import AAFEW_MEMBERS, MEMBERS, STANDARD, autoattack
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.data import Splits
 from ltsd.data.batches import Split
@@ -105,7 +105,7 @@ def fragile(inputs: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize("member", STANDARD)
+@pytest.mark.parametrize("member", [*STANDARD, *AAFEW_MEMBERS])
 def test_an_example_falls_to_each_member_of_autoattack_whose_images_it_answers_nan_to(
     monkeypatch: pytest.MonkeyPatch, member: str, value: float
 ) -> None:

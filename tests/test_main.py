@@ -129,8 +129,30 @@ def test_a_few_classes_have_numbers_only_for_the_groups_that_there_are(
     assert ("medium" in said) == ("medium" in groups)
     written = json.loads((tmp_path / "one.json").read_text(), parse_constant=pytest.fail)
     assert list(written["groups"]) == groups
-    with pytest.raises(UserError, match="AutoAttack needs at least 4 classes and there are"):
+    with pytest.raises(UserError, match=rf"AutoAttack needs at least 4 classes and there are {classes}; choose aafew"):
         main(["evaluate", str(run), "--attack", "standard"])
+
+
+def test_two_classes_are_examined_by_aa_few_which_is_never_called_autoattack(
+    small_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltsd.attacks.square.QUERIES", 20)
+    labels = [0, 1] * 30
+    source = write_parquet(tmp_path / "two.parquet", [*map(encoded, images_of(60, size=8))], labels)
+    run, card, picture = (tmp_path / name for name in ("one.pt", "card.md", "bars.png"))
+    train = ["--data", str(source), "--data.n-max", "20", "--method", "at", "--out", str(run)]
+    assert main(["train", *small_flags, *train]) == 0
+    flags = ["--attack", "aafew", "--json", str(tmp_path / "one.json"), "--card", str(card), "--picture", str(picture)]
+    assert main(["evaluate", str(run), *flags]) == 0
+    said = capsys.readouterr()
+    assert "AA-few apgd-margin done" in said.err
+    assert "aafew" in said.out
+    metrics = json.loads((tmp_path / "one.json").read_text())["metrics"]
+    assert metrics["test/aafew_acc"] <= metrics["test/cw20_acc"]
+    assert "test/aa_acc" not in metrics
+    assert "under AA-few with eps" in card.read_text()
+    assert "needs at least four classes. AA-few takes its place" in card.read_text()
+    assert picture.stat().st_size > 0
 
 
 def test_a_mistake_on_the_command_line_is_one_line_and_code_2(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,16 @@ def test_a_sweep_that_began_before_trials_had_fewer_steps_goes_on_with_all(tmp_p
     path.write_text(json.dumps(content))
     resumed = Sweep.resumed({"storage": str(tmp_path), "name": "old"}, {})
     assert resumed.tried_of("") == resumed.base
+
+
+@pytest.mark.parametrize(
+    ("classes", "attacks"), [(2, ("aafew", "aafew")), (3, ("aafew", "aafew")), (4, ("standard", "apgd-ce+t"))]
+)
+def test_two_and_three_classes_have_aa_few_unless_the_user_names_another(
+    classes: int, attacks: tuple[str, str], tmp_path: Path
+) -> None:
+    sweep = replace(Sweep.new(given(tmp_path), {}), num_classes=classes)
+    assert sweep.attacks == attacks
+    sweep.exam.check(attacks[0], classes)
+    named = replace(Sweep.new(given(tmp_path, final_attack="none"), {}), num_classes=classes)
+    assert named.attacks == ("none", attacks[1])

@@ -1,4 +1,7 @@
-"""AutoAttack (Croce & Hein 2020), member by member, L-infinity; the same answer as pyautoattack's on every image."""
+"""AutoAttack (Croce & Hein 2020), member by member, L-infinity; the same answer as pyautoattack's on every image.
+
+Its targeted members need four classes. AA-few is the ensemble for two and three.
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -9,11 +12,15 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from ltsd.answers import is_finite, is_right
+from ltsd.attacks.few import apgd_margin
 from ltsd.attacks.pgd import steady
 from ltsd.attacks.square import square
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-MEMBERS = {"standard": STANDARD, "apgd-ce+t": STANDARD[:2]}
+AAFEW = "aafew"
+AAFEW_MEMBERS = tuple(f"{AAFEW}-{attack}" for attack in ("apgd-ce", "apgd-margin", "fab", "square"))
+"""Named otherwise than those of AutoAttack: what stands after one is never taken for what stands after the other."""
+MEMBERS = {"standard": STANDARD, "apgd-ce+t": STANDARD[:2], AAFEW: AAFEW_MEMBERS}
 """The ensembles by name: only `standard`, complete and with its published steps, is called AutoAttack."""
 
 Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -76,11 +83,11 @@ def autoattack(
     An example with NaN or infinity in its answer under an attack counts as fallen.
 
     Args:
-        model: [B, C, H, W] in [0, 1] -> logits, in eval mode, at least 4 classes.
+        model: [B, C, H, W] in [0, 1] -> logits, in eval mode; at least 4 classes, for `aafew` 2 or 3.
         inputs: [N, C, H, W] float32 in [0, 1].
         labels: [N] int64.
         eps: radius in units of the image range.
-        version: `standard` or `apgd-ce+t`.
+        version: one of MEMBERS.
         seed: of the random starts.
         batch_size: examples attacked at a time; it changes the random starts, so fix it where you compare.
         known: results of members in an earlier run of the same exam; these are not run again. Every member draws from
@@ -99,11 +106,16 @@ def autoattack(
         if member in known:
             standing = known[member].to(inputs.device)
         elif len(rows):
-            attack: Attack = _square if member == "square" else partial(_by_library, member, targets=targets)
-            run = partial(attack, eps=eps, seed=seed, batch_size=batch_size)
+            run = partial(_attack(member, targets), eps=eps, seed=seed, batch_size=batch_size)
             standing = standing.clone()
             standing[rows] = _withstood(run, model, inputs[rows], labels[rows])
         yield member, standing
+
+
+def _attack(member: str, targets: int) -> Attack:
+    own: dict[str, Attack] = {"square": _square, "apgd-margin": apgd_margin}
+    name = member.removeprefix(f"{AAFEW}-")
+    return own.get(name) or partial(_by_library, name, targets=targets)
 
 
 def _withstood(run: Run, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:

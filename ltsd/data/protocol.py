@@ -143,9 +143,11 @@ def _cut(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, rat
     wanted = long_tail_counts(data.n_max or len(by_class[0]), ratio, len(by_class), data.tail)
     for name, rows, want in zip(class_names, by_class, wanted, strict=True):
         if len(rows) < want or want == 0:
+            remedy = "a smaller --data.n-max or another --data.imbalance-ratio"
+            remedy = remedy if want else "a smaller --data.imbalance-ratio, where 1 keeps the data balanced"
             raise UserError(
                 f"{data.source}: class {name!r} has {len(rows)} images and the tail asks for {want} of them; "
-                f"set a smaller --data.n-max or another --data.imbalance-ratio"
+                f"set {remedy}"
             )
     return [rows[:count] for rows, count in zip(by_class, wanted, strict=True)]
 

@@ -20,8 +20,8 @@ from ltsd.evaluation.correctness import fingerprint_of
 from ltsd.evaluation.corruptions import VARIANTS, corrupted
 from ltsd.evaluation.detections import PACKAGES, Detections, precision, true_boxes
 from ltsd.evaluation.detections_on_disk import detections_kept, read_detections, write_detections
+from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
 from ltsd.evaluation.evaluate import eval_mode, not_finite
-from ltsd.evaluation.exam import ENSEMBLE_TITLE
 from ltsd.evaluation.hits import Hits
 from ltsd.evaluation.pixels import Overlap, mean_overlap, overlap_metrics
 from ltsd.models.frozen import frozen

@@ -1,4 +1,4 @@
-"""The exam of a finished model on the test set: PGD and its kin, corruptions, AutoAttack; for every class."""
+"""The exam of a finished model on the test set: PGD and its kin, corruptions, AutoAttack or AA-few; for every class."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ltsd.answers import first_not_finite
-from ltsd.attacks.autoattack import MEMBERS, autoattack
+from ltsd.attacks.autoattack import AAFEW, MEMBERS, autoattack
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
-from ltsd.errors import UserError
 from ltsd.evaluation.correctness import correctness_kept, fingerprint_of, write_correctness
 from ltsd.evaluation.corruptions import VARIANTS, corruption_correctness
+from ltsd.evaluation.ensembles import ENSEMBLE_METRIC, ENSEMBLE_TITLE, check_classes
 from ltsd.evaluation.evaluate import (
     CHUNK,
     Accuracy,
@@ -45,13 +45,12 @@ PARTS: dict[str, Sequence[str]] = {
     "LSA-20": ("ls20",),
     "corruptions": tuple(VARIANTS),
 }
-ENSEMBLE_METRIC = {"standard": "aa_acc", "apgd-ce+t": "apgd_ce_t_acc"}
-ENSEMBLE_TITLE = {"standard": "AutoAttack", "apgd-ce+t": "APGD-CE+T"}
 
 
 @dataclass(frozen=True)
 class ExamResult:
-    """Accuracies by attack (`clean`, `fgsm`, `pgd20`, `cw20`, `ls20`, `corruption`, and `aa` or `apgd_ce_t`).
+    """Accuracies by attack (`clean`, `fgsm`, `pgd20`, `cw20`, `ls20`, `corruption`, and `aa`, `apgd_ce_t` or
+    `aafew`).
 
     `correctness` is what they are computed from: by attack, by corruption and severity, and by member of the ensemble
     so far, where an image is right if it survived this member and all before it. `doubts` name answers that are not
@@ -144,16 +143,6 @@ class ExamResult:
         }
 
 
-def check_classes(ensemble: str, num_classes: int) -> None:
-    """See that there are as many classes as an ensemble attacks.
-
-    Raises:
-        UserError: there are not.
-    """
-    if ensemble != "none" and num_classes < 4:
-        raise UserError(f"{ENSEMBLE_TITLE[ensemble]} needs at least 4 classes and there are {num_classes}; choose none")
-
-
 def examine(
     model: nn.Module,
     test: Split,
@@ -171,7 +160,7 @@ def examine(
         test: on the model's device.
         class_counts: the training images of each class, which make head, medium and tail.
         attack: eps and step size; the steps are those of the attacks here.
-        ensemble: `standard` for AutoAttack, `apgd-ce+t` for its first half, `none`.
+        ensemble: `standard` for AutoAttack, `apgd-ce+t` for its first half, `aafew` for AA-few, `none`.
         keep: Parquet file of the correctness, written after every part. Where it has some of this very exam already,
             they are taken from it, and the exam goes on with what is missing; the result is the same to the bit.
         blocks: [N], equal for test images that a bootstrap draws together; kept with the correctness.
@@ -181,7 +170,7 @@ def examine(
         the last result is complete.
 
     Raises:
-        UserError: AutoAttack of fewer than 4 classes.
+        UserError: AutoAttack of fewer than 4 classes, or AA-few of more than 3.
     """
     check_classes(ensemble, test.num_classes)
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
@@ -235,6 +224,6 @@ def _parts(
         model, inputs, labels, eps=eps, version=ensemble, seed=SEED, batch_size=CHUNK, known=done
     ):
         yield (
-            f"{ENSEMBLE_TITLE[ensemble]} {member}",
+            f"{ENSEMBLE_TITLE[ensemble]} {member.removeprefix(f'{AAFEW}-')}",
             {member: Correctness(standing.cpu(), labels.cpu(), test.num_classes)},
         )

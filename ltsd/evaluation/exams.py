@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ltsd.data import Splits
-from ltsd.evaluation import box_exam, exam, map_exam
+from ltsd.evaluation import box_exam, ensembles, exam, map_exam
 from ltsd.evaluation.comparison import Difference, paired_difference, paired_overlap
 from ltsd.evaluation.correctness import read_correctness
 from ltsd.evaluation.hits import paired_precision
@@ -81,7 +81,7 @@ class Exam:
     Attributes:
         examine: called as `ltsd.evaluation.exam.examine`.
         check: (ensemble, number of classes) -> None; raises a UserError if the ensemble cannot attack such a model.
-        ensembles: of a sweep's finalist and of its references, if the user names none.
+        ensembles: (number of classes) -> those of a sweep's finalist and of its references, if the user names none.
         read: (file that it kept) -> what was measured by attack, and a fingerprint; raises a UserError.
         compare: compares what was measured under an attack.
         score: what its numbers are, in words.
@@ -96,7 +96,7 @@ class Exam:
 
     examine: Callable[..., Iterator[tuple[str, Examined]]]
     check: Callable[[str, int], None]
-    ensembles: tuple[str, str]
+    ensembles: Callable[[int | None], tuple[str, str]]
     read: Callable[[Path], tuple[Mapping[str, Any], str]]
     compare: Comparison
     score: str
@@ -115,8 +115,8 @@ class Exam:
 
 CLASSIFICATION = Exam(
     examine=exam.examine,
-    check=exam.check_classes,
-    ensembles=("standard", "apgd-ce+t"),
+    check=ensembles.check_classes,
+    ensembles=ensembles.usual_ensembles,
     read=read_correctness,
     compare=paired_difference,
     score="accuracies",
@@ -137,28 +137,32 @@ CLASSIFICATION = Exam(
         "AutoAttack": "test/aa_acc",
         "tail AA": "test/tail_aa_acc",
         "APGD-CE+T": "test/apgd_ce_t_acc",
+        "AA-few": "test/aafew_acc",
+        "tail AA-few": "test/tail_aafew_acc",
     },
     shown=(
         *("clean", "tail clean", "PGD-20", "tail PGD-20", "CW-20", "corruption"),
-        *("AutoAttack", "tail AA", "APGD-CE+T"),
+        *("AutoAttack", "tail AA", "APGD-CE+T", "AA-few", "tail AA-few"),
     ),
     clean=("clean", "tail clean"),
-    robust=(("AutoAttack", "tail AA"), ("PGD-20", "tail PGD-20")),
+    robust=(("AutoAttack", "tail AA"), ("AA-few", "tail AA-few"), ("PGD-20", "tail PGD-20")),
     leads={
         "clean": ("clean", ""),
         "tail clean": ("clean", "tail"),
         "PGD-20": ("pgd20", ""),
         "tail PGD-20": ("pgd20", "tail"),
-        # Square is the last attack of AutoAttack.
+        # Square is the last attack of AutoAttack and of AA-few.
         "AutoAttack": ("square", ""),
         "tail AA": ("square", "tail"),
+        "AA-few": ("aafew-square", ""),
+        "tail AA-few": ("aafew-square", "tail"),
     },
 )
 WORST = map_exam.TITLES[map_exam.WORST]
 SEGMENTATION = Exam(
     examine=map_exam.examine_maps,
     check=map_exam.check_ensemble,
-    ensembles=("none", "none"),
+    ensembles=lambda _: ("none", "none"),
     read=map_exam.read_exam,
     compare=paired_overlap,
     score="IoU",
@@ -192,7 +196,7 @@ LOWEST = box_exam.TITLES[box_exam.WORST]
 DETECTION = Exam(
     examine=box_exam.examine_boxes,
     check=box_exam.check_ensemble,
-    ensembles=("none", "none"),
+    ensembles=lambda _: ("none", "none"),
     read=box_exam.read_exam,
     compare=paired_precision,
     score="AP50",

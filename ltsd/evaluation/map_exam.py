@@ -18,8 +18,8 @@ from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.evaluation.correctness import fingerprint_of
 from ltsd.evaluation.corruptions import VARIANTS, corrupted
+from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
 from ltsd.evaluation.evaluate import eval_mode, not_finite
-from ltsd.evaluation.exam import ENSEMBLE_TITLE
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
 from ltsd.evaluation.pixels import Overlap, PixelCounts, mean_overlap, overlap_metrics, worst_case
 from ltsd.evaluation.pixels_on_disk import counts_kept, read_counts, write_counts

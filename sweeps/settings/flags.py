@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
 from ltsd.knobs import knob
 from sweeps.settings.groups import groups_named
 from sweeps.settings.objectives import Objectives, Preference
@@ -10,7 +11,7 @@ from sweeps.settings.rows import PLUGINS
 
 AUTO = "auto"
 TUNED = "tuned"
-ENSEMBLES = ("standard", "apgd-ce+t", "none")
+ENSEMBLES = (*ENSEMBLE_TITLE, "none")
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,17 @@ class Settings:
     )
     final_attack: str | None = knob(
         None,
-        "AutoAttack of the finalist, and of references that are tuned, where an image has one label",
+        "AutoAttack of the finalist, and of references that are tuned, where an image has one label; aafew is "
+        "AA-few, for two or three classes",
         choices=ENSEMBLES,
-        unset="standard",
+        unset="standard, with two or three classes aafew",
     )
     reference_attack: str | None = knob(
         None,
-        "AutoAttack of the reference rows, where an image has one label; apgd-ce+t is its first half",
+        "AutoAttack of the reference rows, where an image has one label; apgd-ce+t is its first half, aafew "
+        "is AA-few, for two or three classes",
         choices=ENSEMBLES,
-        unset="apgd-ce+t",
+        unset="apgd-ce+t, with two or three classes aafew",
     )
 
     @property

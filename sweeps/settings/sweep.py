@@ -61,6 +61,7 @@ class Sweep:
     `identity` is drawn at the start and distinguishes sweeps of the same name in other folders, which may write to the
     same databases; "" for a sweep from before identities. `images` is the fingerprint of its images; "" before they are
     known. `score` is what its trials are compared by. `points` are tried first, after the defaults.
+    `num_classes` is None before the images are read.
     """
 
     settings: Settings
@@ -70,6 +71,7 @@ class Sweep:
     images: str = ""
     score: str = ""
     points: Sequence[dict[str, Value]] = ()
+    num_classes: int | None = None
 
     @property
     def base(self) -> Config:
@@ -94,7 +96,7 @@ class Sweep:
     @property
     def attacks(self) -> tuple[str, str]:
         """The ensembles of attacks in the exams of the finalist and of the references."""
-        finalist, reference = self.exam.ensembles
+        finalist, reference = self.exam.ensembles(self.num_classes)
         return self.settings.final_attack or finalist, self.settings.reference_attack or reference
 
     @property
