@@ -31,7 +31,7 @@ def test_of_a_linear_model_every_image_falls_that_can_and_no_other(classes: int,
     """With a spread of 0.1 the range [0, 1] never binds, and the closed form is margin > eps ||w_y - w_j||_1."""
     model, eps = Linear(classes), 0.08 * spread
     generator = torch.Generator().manual_seed(1)
-    inputs = 0.5 + spread * (2 * torch.rand(120, 2, 4, 4, generator=generator) - 1)
+    inputs = 0.5 + spread * (2 * torch.rand(60, 2, 4, 4, generator=generator) - 1)
     logits = model(inputs)
     labels = logits.argmax(1)
     labels[:5] = (labels[:5] + 1) % classes
@@ -44,6 +44,6 @@ def test_of_a_linear_model_every_image_falls_that_can_and_no_other(classes: int,
     run = autoattack(model, inputs, labels, eps=eps, version=AAFEW, seed=0, batch_size=50, known={})
     members, standing = zip(*run, strict=True)
     assert members == ("aafew-apgd-ce", "aafew-apgd-margin", "aafew-fab", "aafew-square")
-    assert 5 < robust.sum() < 110
+    assert 5 < robust.sum() < 50
     assert torch.equal(standing[1], robust)
     assert torch.equal(standing[-1], robust)
