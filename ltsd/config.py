@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Self
 
 from ltsd.errors import UserError
-from ltsd.knobs import Choices, Range, Value, knob, nearest, override, walk
+from ltsd.knobs import Choices, Range, Value, admits, knob, nearest, override, walk
 from ltsd.methods import METHODS
 from ltsd.presets import BOXES, CIFAR, EMBEDDED, MAPS
 
@@ -29,6 +29,8 @@ PUBLISHED_WIDTHS = {
     "smp-segformer": 256,
     "small-fcos": 16,
 }
+LIBRARIES = ("timm/NAME", "torchvision/NAME")
+"""Libraries that bring classifiers, which have their own widths."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,10 @@ class ModelConfig:
     name: str = knob(
         "small-cnn",
         "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
-        "stem; wrn-34-10; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp; for "
-        "detection small-fcos",
-        choices=tuple(PUBLISHED_WIDTHS),
+        "stem; wrn-34-10; any classifier of timm, the extra timm, as timm/convnext_atto, or of torchvision, as "
+        "torchvision/resnet18; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp; "
+        "for detection small-fcos",
+        choices=(*PUBLISHED_WIDTHS, *LIBRARIES),
     )
     width: int | None = knob(
         None,
@@ -153,9 +156,11 @@ class ModelConfig:
         "the encoder of an smp-... network, by its name in segmentation-models-pytorch, such as resnet34 or mit_b0",
         unset="resnet18",
     )
-    encoder_weights: str | None = knob(
+    weights: str | None = knob(
         None,
-        "a local file of the encoder's first weights, a state_dict() written by torch.save; nothing is downloaded",
+        "the network's first weights, of smp-... the encoder's: a local file, .safetensors or what torch.save wrote of "
+        "a state_dict(), or a checkpoint of ltsd; or pretrained: those that timm, torchvision or "
+        "segmentation-models-pytorch download; the last layer is drawn from the seed",
         unset="drawn from the seed",
     )
 
@@ -163,6 +168,11 @@ class ModelConfig:
     def channels(self) -> int:
         """The width in use: the one set, or the published one."""
         return PUBLISHED_WIDTHS[self.name] if self.width is None else self.width
+
+    @property
+    def architecture(self) -> str:
+        """The name in the list of networks: of one that a library brings `timm/NAME` or `torchvision/NAME`."""
+        return next((family for family in LIBRARIES if admits(family, self.name)), self.name)
 
 
 @dataclass(frozen=True)

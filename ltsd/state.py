@@ -13,10 +13,9 @@ from ltsd.answers import first_not_finite
 from ltsd.checkpoint import CheckpointError
 from ltsd.config import Config
 from ltsd.methods import METHODS
-from ltsd.models import build_model
+from ltsd.models import begin_with, build_model
 from ltsd.models.frozen import Frozen
 from ltsd.models.network import Network
-from ltsd.models.smp import load_encoder
 from ltsd.precision import compute_dtype
 
 
@@ -57,12 +56,12 @@ class TrainState:
 
     @classmethod
     def fresh(cls, config: Config, channels: int, num_classes: int, device: torch.device) -> Self:
-        """Return a state with new weights, drawn from the seed."""
+        """Return a state with new weights, drawn from the seed, or those that the configuration names."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(config.seed, "weights"))
             student = build_model(config.model, channels, num_classes, METHODS[config.method].head)
-        if config.model.encoder_weights is not None:
-            load_encoder(student, config.model.encoder_weights)
+        if config.model.weights is not None:
+            begin_with(student, config.model)
         student = student.to(device)
         student.features.dtype = compute_dtype(config.precision, device)
         optim = config.optim
