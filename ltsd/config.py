@@ -204,11 +204,27 @@ class AttackConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """SGD with momentum; the learning rate falls by 10 at 75% and again at 90% of the epochs."""
+    """How weights are updated. The last three knobs are for networks that begin with trained weights, and are a group
+    of the search by themselves, `fine-tune`.
+    """
 
-    lr: float = knob(0.1, "initial learning rate", above=0, search=Range(0.2, 3.0, log=True, relative=True))
-    momentum: float = knob(0.9, "SGD momentum", at_least=0, below=1)
-    weight_decay: float = knob(5e-4, "L2 penalty", at_least=0, search=Range(1.0, 20.0, log=True, relative=True))
+    optimizer: str = knob(
+        "sgd",
+        "of student and teacher: sgd, with momentum, or adamw, which wants learning rates near 1e-3, by --optim.lr and "
+        "--teacher.lr",
+        choices=("sgd", "adamw"),
+    )
+    schedule: str = knob(
+        "step",
+        "how the learning rate of student and teacher falls: step, to a tenth at 75% and again at 90% of the epochs; "
+        "or cosine, to nothing at the end",
+        choices=("step", "cosine"),
+    )
+    lr: float = knob(0.1, "highest learning rate", above=0, search=Range(0.2, 3.0, log=True, relative=True))
+    momentum: float = knob(0.9, "SGD momentum; of AdamW beta 1", at_least=0, below=1)
+    weight_decay: float = knob(
+        5e-4, "L2 penalty; of AdamW decoupled", at_least=0, search=Range(1.0, 20.0, log=True, relative=True)
+    )
     batch_size: int = knob(
         128, "images in a training batch", at_least=2, search=Choices((0.25, 0.5, 1.0), relative=True, least=8)
     )
@@ -218,6 +234,21 @@ class OptimConfig:
         at_least=0,
         below=1,
         search=Choices((0.0, 0.9, 0.98, 0.99, 0.995)),
+    )
+    backbone_lr_scale: float = knob(
+        1.0,
+        "learning rate of the parameters outside of the head, as a share of that of the head; 0: they stay",
+        at_least=0,
+        search=Range(0.01, 1.0, log=True),
+    )
+    warmup_epochs: int = knob(
+        0, "epochs in which the learning rate rises to its highest", at_least=0, search=Choices((0, 1, 2, 5))
+    )
+    clip_grad_norm: float = knob(
+        0.0,
+        "largest norm of the gradient of all parameters together; longer ones are cut down to it; 0: none is",
+        at_least=0,
+        search=Choices((0.0, 0.5, 1.0, 5.0)),
     )
 
 
@@ -230,12 +261,15 @@ class TeacherConfig:
     epochs: int = knob(
         30, "epochs on the class-balanced resample", at_least=1, search=Choices((0.5, 1.0, 2.0, 4.0), relative=True)
     )
-    lr: float = knob(0.1, "initial learning rate of the teacher", above=0)
-    weight_decay: float = knob(5e-4, "L2 penalty of the teacher", at_least=0)
+    lr: float = knob(0.1, "highest learning rate of the teacher", above=0)
+    weight_decay: float = knob(5e-4, "L2 penalty of the teacher; of AdamW decoupled", at_least=0)
     batch_size: int = knob(128, "images in a training batch of the teacher", at_least=2)
     ema_decay: float = knob(
         0.0, "decay per step of the moving average of the teacher's weights that teaches; 0: none", at_least=0, below=1
     )
+    backbone_lr_scale: float = knob(1.0, "the teacher's --optim.backbone-lr-scale", at_least=0)
+    warmup_epochs: int = knob(0, "the teacher's --optim.warmup-epochs", at_least=0)
+    clip_grad_norm: float = knob(0.0, "the teacher's --optim.clip-grad-norm; 0: none", at_least=0)
     adversarial: bool = knob(True, "train the teacher with PGD; false: on clean images")
 
 
