@@ -1,6 +1,7 @@
 """First weights of a network: which tensors of which files fit, and how that is told."""
 
 import hashlib
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def test_a_wrapped_state_dict_behind_a_normalising_layer_brings_its_normalisatio
     layer = {f"{outer}mean": mean.view(1, 3, 1, 1), f"{outer}std": std.view(1, 3, 1, 1)}
     weights = classifier.state_dict()
     content = {wrapper: layer | {f"{start}{name}": one for name, one in weights.items()}, "epoch": 110}
+    content["args"] = Namespace(lr=0.1)
     torch.save(content, tmp_path / "robust.pt")
     network, told = began(tmp_path / "robust.pt")
     assert is_body_of(network, weights)
@@ -126,10 +128,10 @@ def test_files_that_do_not_serve_are_told(classifier: nn.Module, tmp_path: Path)
     begins = r"which begins with conv1.0.weight \(.*\), the source with weight \(2,\); give weights of the same"
     told = {
         str(tmp_path / "none.pt"): r"none.pt: cannot be read \(No such file or directory\)",
-        str(tmp_path / "notes.pt"): "notes.pt: is no file of tensors by name; give a .safetensors file, or one that",
-        str(tmp_path / "notes.safetensors"): "notes.safetensors: is no file of tensors by name",
-        save("whole.pt", {"model": classifier}): "whole.pt: is no file of tensors by name",
-        save("list.pt", [torch.zeros(2)]): "list.pt: is no file of tensors by name",
+        str(tmp_path / "notes.pt"): "notes.pt: holds no tensors by name that can be read without running code in it; ",
+        str(tmp_path / "notes.safetensors"): "notes.safetensors: holds no tensors by name",
+        save("whole.pt", {"model": classifier}): "whole.pt: holds no tensors by name",
+        save("list.pt", [torch.zeros(2)]): "list.pt: holds no tensors by name",
         save("other.pt", {"weight": torch.zeros(2)}): rf"other.pt: 0 of 1 tensors fit the network, {begins}",
     }
     for path, message in told.items():

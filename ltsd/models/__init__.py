@@ -109,5 +109,5 @@ def check_model(model: ModelConfig, shape: Sequence[int]) -> str:
     with torch.random.fork_rng(devices=[]):
         network = build_model(model, shape[0], 2)
     if is_of_library:
-        check_size(model.name, network.features, shape)
+        check_size(model.name, network, shape)
     return "" if model.weights is None else str(begin_with(network, model))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ltsd.errors import UserError
 from ltsd.knobs import nearest
 from ltsd.models.blocks import Standardise, without_dropout
-from ltsd.models.network import Features, Opaque
+from ltsd.models.network import Features, Network, Opaque
 from ltsd.models.weights import not_brought
 from ltsd.packages import require
 
@@ -75,17 +75,17 @@ def backbone(name: str) -> tuple[Features, int]:
     return Features(Standardise(found.mean, found.std), Backbone(found.network, found.pixels)), found.size
 
 
-def check_size(name: str, features: Features, shape: Sequence[int]) -> None:
-    """Check that a network of `backbone` takes images of a shape (C, H, W).
+def check_size(name: str, network: Network, shape: Sequence[int]) -> None:
+    """Check that a network with the features of `backbone` takes images of a shape (C, H, W).
 
     Raises:
         UserError: it does not.
     """
-    layers = features[1]
+    layers = network.features[1]
     assert isinstance(layers, Backbone)
     try:
         with torch.no_grad():
-            features.eval()(torch.zeros(2, *shape))
+            network.eval()(torch.zeros(2, *shape))
     except UNFIT as error:
         told = " ".join(str(error).split())[:150] or type(error).__name__
         raise UserError(

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-RATES = ("p", "drop_prob", "_drop_connect_rate", "dropout", "attention_dropout")
+RATES = ("p", "drop_prob", "drop_rate", "_drop_connect_rate", "dropout", "attention_dropout")
 """The attributes in which layers of torch, timm, torchvision and segmentation-models-pytorch keep what is dropped."""
 
 

@@ -1,5 +1,6 @@
 """First weights of a network: read from a file, given to the layers that they fit, and told."""
 
+import argparse
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,8 +69,8 @@ def read_weights(path: str) -> dict[str, Tensor]:
         found = {}
     if not found:
         raise UserError(
-            f"--model.weights {path}: is no file of tensors by name; give a .safetensors file, or one that torch.save "
-            f"wrote of a network's state_dict()"
+            f"--model.weights {path}: holds no tensors by name that can be read without running code in it; give a "
+            f".safetensors file, or one that torch.save wrote of a network's state_dict()"
         )
     return found
 
@@ -115,7 +116,7 @@ def fit_weights(network: nn.Module, standardise: nn.Module, tensors: Mapping[str
 
 def not_brought(library: str, name: str, error: Exception) -> str:
     """Return why the weights that a library has for a network could not be had."""
-    told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    told = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
     return (
         f"--model.weights {PRETRAINED}: {library} could not bring those of {name} ({told[:200]}); connect this machine "
         f"to the internet, or give the path of a file"
@@ -146,7 +147,8 @@ def _content(path: Path) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals([argparse.Namespace]):  # many files have the arguments of their training too
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _unwrapped(content: Any) -> dict[str, Tensor]:
