@@ -139,7 +139,8 @@ def test_ltsd_trains_it_and_resumes_to_the_same_bits(
     ("name", "to"),
     [
         (BATCH_NORM, "torch-export"),
-        (LAYER_NORM, "onnx"),
+        (LAYER_NORM, "torch-export"),
+        pytest.param(LAYER_NORM, "onnx", marks=pytest.mark.slow),
         pytest.param(TRANSFORMER, "onnx", marks=pytest.mark.slow),
         pytest.param("torchvision/resnet18", "onnx", marks=pytest.mark.slow),
         pytest.param("timm/convnext_atto", "torch-export", marks=pytest.mark.slow),
