@@ -26,8 +26,9 @@ from ltsd.data import load_splits
 from ltsd.data.batches import Split
 from ltsd.losses import balanced_softmax, distillation, gradient_matching
 from ltsd.models import build_model
+from ltsd.optimizers import learning_rate
 from ltsd.tasks.classification import teacher_split
-from ltsd.train import learning_rate, validate
+from ltsd.train import validate
 from sweeps.settings.groups import groups_named
 from sweeps.study.space import search_space
 

@@ -105,10 +105,10 @@ def train_command(parsed: argparse.Namespace) -> int:
     out: Path = parsed.out
     if out.exists() and not parsed.resume:
         raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
-    check_task(config, splits.train)
+    weights = check_task(config, splits.train)
     device = device_of(gpu=torch.cuda.is_available())
     check_writable(out)
-    print("\n".join(description.introduction(splits, config.data)), flush=True)
+    print("\n".join((*description.introduction(splits, config.data), *filter(None, [weights]))), flush=True)
     teacher = None
     if METHODS[config.method].needs_teacher:
         path = out.with_name(out.name.removesuffix(".pt") + ".teacher.pt")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Self
 
 from ltsd.errors import UserError
-from ltsd.knobs import Choices, Range, Value, knob, nearest, override, walk
+from ltsd.knobs import Choices, Range, Value, admits, knob, nearest, override, walk
 from ltsd.methods import METHODS
 from ltsd.presets import BOXES, CIFAR, EMBEDDED, MAPS
 
@@ -29,6 +29,8 @@ PUBLISHED_WIDTHS = {
     "smp-segformer": 256,
     "small-fcos": 16,
 }
+LIBRARIES = ("timm/NAME", "torchvision/NAME")
+"""Libraries that bring classifiers, which have their own widths."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,10 @@ class ModelConfig:
     name: str = knob(
         "small-cnn",
         "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
-        "stem; wrn-34-10; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp; for "
-        "detection small-fcos",
-        choices=tuple(PUBLISHED_WIDTHS),
+        "stem; wrn-34-10; any classifier of timm, the extra timm, as timm/convnext_atto, or of torchvision, as "
+        "torchvision/resnet18; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp; "
+        "for detection small-fcos",
+        choices=(*PUBLISHED_WIDTHS, *LIBRARIES),
     )
     width: int | None = knob(
         None,
@@ -153,9 +156,11 @@ class ModelConfig:
         "the encoder of an smp-... network, by its name in segmentation-models-pytorch, such as resnet34 or mit_b0",
         unset="resnet18",
     )
-    encoder_weights: str | None = knob(
+    weights: str | None = knob(
         None,
-        "a local file of the encoder's first weights, a state_dict() written by torch.save; nothing is downloaded",
+        "the network's first weights, of smp-... the encoder's: a local file, .safetensors or what torch.save wrote of "
+        "a state_dict(), or a checkpoint of ltsd; or pretrained: those that timm, torchvision or "
+        "segmentation-models-pytorch download; the last layer is drawn from the seed",
         unset="drawn from the seed",
     )
 
@@ -163,6 +168,11 @@ class ModelConfig:
     def channels(self) -> int:
         """The width in use: the one set, or the published one."""
         return PUBLISHED_WIDTHS[self.name] if self.width is None else self.width
+
+    @property
+    def architecture(self) -> str:
+        """The name in the list of networks: of one that a library brings `timm/NAME` or `torchvision/NAME`."""
+        return next((family for family in LIBRARIES if admits(family, self.name)), self.name)
 
 
 @dataclass(frozen=True)
@@ -194,11 +204,27 @@ class AttackConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """SGD with momentum; the learning rate falls by 10 at 75% and again at 90% of the epochs."""
+    """How weights are updated. The last three knobs are for networks that begin with trained weights, and are a group
+    of the search by themselves, `fine-tune`.
+    """
 
-    lr: float = knob(0.1, "initial learning rate", above=0, search=Range(0.2, 3.0, log=True, relative=True))
-    momentum: float = knob(0.9, "SGD momentum", at_least=0, below=1)
-    weight_decay: float = knob(5e-4, "L2 penalty", at_least=0, search=Range(1.0, 20.0, log=True, relative=True))
+    optimizer: str = knob(
+        "sgd",
+        "of student and teacher: sgd, with momentum, or adamw, which wants learning rates near 1e-3, by --optim.lr and "
+        "--teacher.lr",
+        choices=("sgd", "adamw"),
+    )
+    schedule: str = knob(
+        "step",
+        "how the learning rate of student and teacher falls: step, to a tenth at 75% and again at 90% of the epochs; "
+        "or cosine, to nothing at the end",
+        choices=("step", "cosine"),
+    )
+    lr: float = knob(0.1, "highest learning rate", above=0, search=Range(0.2, 3.0, log=True, relative=True))
+    momentum: float = knob(0.9, "SGD momentum; of AdamW beta 1", at_least=0, below=1)
+    weight_decay: float = knob(
+        5e-4, "L2 penalty; of AdamW decoupled", at_least=0, search=Range(1.0, 20.0, log=True, relative=True)
+    )
     batch_size: int = knob(
         128, "images in a training batch", at_least=2, search=Choices((0.25, 0.5, 1.0), relative=True, least=8)
     )
@@ -208,6 +234,21 @@ class OptimConfig:
         at_least=0,
         below=1,
         search=Choices((0.0, 0.9, 0.98, 0.99, 0.995)),
+    )
+    backbone_lr_scale: float = knob(
+        1.0,
+        "learning rate of the parameters outside of the head, as a share of that of the head; 0: they stay",
+        at_least=0,
+        search=Range(0.01, 1.0, log=True),
+    )
+    warmup_epochs: int = knob(
+        0, "epochs in which the learning rate rises to its highest", at_least=0, search=Choices((0, 1, 2, 5))
+    )
+    clip_grad_norm: float = knob(
+        0.0,
+        "largest norm of the gradient of all parameters together; longer ones are cut down to it; 0: none is",
+        at_least=0,
+        search=Choices((0.0, 0.5, 1.0, 5.0)),
     )
 
 
@@ -220,12 +261,15 @@ class TeacherConfig:
     epochs: int = knob(
         30, "epochs on the class-balanced resample", at_least=1, search=Choices((0.5, 1.0, 2.0, 4.0), relative=True)
     )
-    lr: float = knob(0.1, "initial learning rate of the teacher", above=0)
-    weight_decay: float = knob(5e-4, "L2 penalty of the teacher", at_least=0)
+    lr: float = knob(0.1, "highest learning rate of the teacher", above=0)
+    weight_decay: float = knob(5e-4, "L2 penalty of the teacher; of AdamW decoupled", at_least=0)
     batch_size: int = knob(128, "images in a training batch of the teacher", at_least=2)
     ema_decay: float = knob(
         0.0, "decay per step of the moving average of the teacher's weights that teaches; 0: none", at_least=0, below=1
     )
+    backbone_lr_scale: float = knob(1.0, "the teacher's --optim.backbone-lr-scale", at_least=0)
+    warmup_epochs: int = knob(0, "the teacher's --optim.warmup-epochs", at_least=0)
+    clip_grad_norm: float = knob(0.0, "the teacher's --optim.clip-grad-norm; 0: none", at_least=0)
     adversarial: bool = knob(True, "train the teacher with PGD; false: on clean images")
 
 

@@ -77,7 +77,9 @@ def kind_of(config: Config, data: Split, teacher: nn.Module | None) -> tuple[obj
     """Everything that a graph fixes, whatever is copied into its memory."""
     own = () if config.own is None else tuple(value for value in vars(config.own).values() if type(value) is not float)
     batch = (min(config.optim.batch_size, len(data)), *data.images.shape[1:], data.num_classes, data.rows.device)
-    update = (config.optim.momentum, config.optim.weight_decay, config.optim.ema_decay > 0, config.awp.gamma)
+    optim = config.optim
+    groups = (optim.optimizer, optim.momentum, optim.weight_decay, optim.backbone_lr_scale != 1)
+    update = (*groups, optim.clip_grad_norm, optim.ema_decay > 0, config.awp.gamma)
     step = (config.task, config.method, config.model, config.precision, config.attack.steps)
     return *step, own, batch, update, repr(teacher)
 

@@ -66,7 +66,8 @@ def knob(
 ) -> Any:
     """A dataclass field that knows its help text and its range, both shown to the user, and what a sweep tries.
 
-    `word` is what may stand in place of a number; `unset` is what holds where the value is None.
+    `word` is what may stand in place of a number; `unset` is what holds where the value is None. Of `choices`, one that
+    ends in `/NAME` stands for any name there.
     """
     limits = {
         "above": above,
@@ -144,9 +145,15 @@ def checked(name: str, value: Any, hint: Any, item: dataclasses.Field[Any]) -> A
     return value
 
 
+def admits(choice: str, value: str) -> bool:
+    """Return whether a value is what one of the choices of a knob stands for."""
+    start, _, last = choice.rpartition("/")
+    return value == choice or bool(start and last == "NAME" and value.startswith(f"{start}/") and value != f"{start}/")
+
+
 def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     choices = metadata["choices"]
-    if choices and value not in choices:
+    if choices and not any(admits(choice, value) for choice in choices):
         raise UserError(f"{name} = {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}")
     if isinstance(value, str | bool):
         return

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from ltsd.card_words import WORDS, CardWords, Scores, between
-from ltsd.config import Config
+from ltsd.config import LIBRARIES, Config, ModelConfig
 from ltsd.data import Splits
 from ltsd.data.longtail import class_groups
 from ltsd.data.names import told_apart
@@ -181,10 +181,15 @@ def _model(facts: ModelFacts) -> Iterator[str]:
     yield listed(
         (
             f"Method: {METHODS[config.method].title}, {config.epochs} epochs, seed {config.seed}",
-            f"Network: {config.model.name} of width {config.model.channels}, {facts.parameters:,} parameters",
+            f"Network: {_network(config.model)}, {facts.parameters:,} parameters",
             f"Input: float32 [N, {shape}] in [0, 1]; output: logits {output}",
         )
     )
+
+
+def _network(model: ModelConfig) -> str:
+    width = "" if model.architecture in LIBRARIES else f" of width {model.channels}"
+    return f"{model.name}{width}{f', first weights {escaped(model.weights)}' if model.weights else ''}"
 
 
 def _data(facts: ModelFacts) -> Iterator[str]:

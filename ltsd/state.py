@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ltsd.answers import first_not_finite
 from ltsd.checkpoint import CheckpointError
 from ltsd.config import Config
 from ltsd.methods import METHODS
-from ltsd.models import build_model
+from ltsd.models import begin_with, build_model
 from ltsd.models.frozen import Frozen
 from ltsd.models.network import Network
-from ltsd.models.smp import load_encoder
+from ltsd.optimizers import load_state, optimizer_for, rates_of, set_rates
 from ltsd.precision import compute_dtype
 
 
@@ -39,42 +39,36 @@ class TrainState:
 
     Random numbers need no state: each epoch draws from (seed, epoch). `predicted` is as in `StepContext`; None before
     the first epoch is over. `frozen` is the student as attacks see it. `pull` is how far the next step moves the
-    average towards the student, a 0-d tensor like the optimizer's learning rate.
+    average towards the student, a 0-d tensor like the optimizer's learning rates; `clip_grad_norm` as in `OptimConfig`.
     """
 
     student: Network
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     average: Network | None
     history: list[EpochMetrics]
     steps: int = 0
     predicted: Tensor | None = None
+    clip_grad_norm: float = 0.0
     frozen: Frozen = field(init=False)
     pull: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.frozen = Frozen(self.student, self.student.features.dtype)
-        self.pull = torch.zeros_like(self.optimizer.param_groups[0]["lr"])
+        self.pull = torch.zeros_like(rates_of(self.optimizer)[0])
 
     @classmethod
     def fresh(cls, config: Config, channels: int, num_classes: int, device: torch.device) -> Self:
-        """Return a state with new weights, drawn from the seed."""
+        """Return a state with new weights, drawn from the seed, or those that the configuration names."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(config.seed, "weights"))
             student = build_model(config.model, channels, num_classes, METHODS[config.method].head)
-        if config.model.encoder_weights is not None:
-            load_encoder(student, config.model.encoder_weights)
+        if config.model.weights is not None:
+            begin_with(student, config.model)
         student = student.to(device)
         student.features.dtype = compute_dtype(config.precision, device)
         optim = config.optim
-        rate = torch.tensor(optim.lr, device=device)
-        optimizer = torch.optim.SGD(
-            student.parameters(), rate, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=True
-        )
-        if optim.momentum:  # as the optimizer does it at its first step, which is then a step like any other
-            for weight in student.parameters():
-                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         average = deepcopy(student).requires_grad_(False).eval() if optim.ema_decay > 0 else None
-        return cls(student, optimizer, average, [])
+        return cls(student, optimizer_for(student, optim, device), average, [], clip_grad_norm=optim.clip_grad_norm)
 
     @property
     def model(self) -> Network:
@@ -109,9 +103,7 @@ class TrainState:
             self.student.load_state_dict(content["student"])
             if self.average is not None:
                 self.average.load_state_dict(content["average"])
-            rate = self.optimizer.param_groups[0]["lr"]
-            self.optimizer.load_state_dict(content["optimizer"])
-            self.optimizer.param_groups[0] |= {"lr": rate, "fused": True}
+            load_state(self.optimizer, content["optimizer"])
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
                 f"the checkpoint is of another architecture ({str(error).splitlines()[0]})"
@@ -131,16 +123,23 @@ class TrainState:
             yield from () if module is None else module.state_dict().values()
         for weight in self.student.parameters():
             yield from self.optimizer.state[weight].values()
-        yield self.optimizer.param_groups[0]["lr"]
+        yield from rates_of(self.optimizer)
 
-    def begin_epoch(self, rate: float) -> None:
-        """Set the learning rate."""
-        self.optimizer.param_groups[0]["lr"].fill_(rate)
+    def begin_epoch(self, rate: float, backbone_scale: float) -> None:
+        """Set the learning rates; see `set_rates`."""
+        set_rates(self.optimizer, rate, backbone_scale)
 
     def begin_step(self, decay: float) -> None:
         """Count a step, and set how far it moves the average; early steps average over what there is so far."""
         self.steps += 1
         self.pull.fill_(1 - min(decay, (1 + self.steps) / (10 + self.steps)))
+
+    def update(self) -> None:
+        """Move the weights along their gradients, and the averages after them."""
+        if self.clip_grad_norm:
+            nn.utils.clip_grad_norm_(self.student.parameters(), self.clip_grad_norm)
+        self.optimizer.step()
+        self.update_average()
 
     @torch.no_grad()
     def update_average(self) -> None:

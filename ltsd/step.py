@@ -82,8 +82,7 @@ def train_step(
     with perturbed_weights(state.student, lambda: objective()[0], gamma=budget.awp_gamma):
         loss, measurements = objective()
         loss.backward()  # type: ignore[no-untyped-call]
-    state.optimizer.step()
-    state.update_average()
+    state.update()
     logits = measurements.pop("logits").detach()
     losses = {"loss": loss.detach()} | {name: value.detach() for name, value in measurements.items()}
     return Step(losses, labels, logits.argmax(1), is_right(logits, labels), adv_inputs is not inputs)

@@ -25,7 +25,14 @@ def teacher_config(config: Config, gamma: float) -> Config:
         method="at" if own.adversarial else "natural",
         epochs=own.epochs,
         optim=replace(
-            config.optim, lr=own.lr, weight_decay=own.weight_decay, batch_size=own.batch_size, ema_decay=own.ema_decay
+            config.optim,
+            lr=own.lr,
+            weight_decay=own.weight_decay,
+            batch_size=own.batch_size,
+            ema_decay=own.ema_decay,
+            backbone_lr_scale=own.backbone_lr_scale,
+            warmup_epochs=own.warmup_epochs,
+            clip_grad_norm=own.clip_grad_norm,
         ),
         balance=replace(plain.balance, teacher_gamma=gamma),
         awp=plain.awp,

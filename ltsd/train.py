@@ -15,6 +15,7 @@ from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import eval_mode, not_finite
 from ltsd.methods import METHODS
 from ltsd.models.frozen import Frozen, frozen
+from ltsd.optimizers import learning_rate
 from ltsd.state import EpochMetrics, TrainState, stream
 from ltsd.step import Step, batch_of, budget_of, context_of
 from ltsd.tasks import TASKS
@@ -65,7 +66,7 @@ def train(
             values |= measured
         elif epoch + 1 == config.epochs:
             _check_answers(state.model, data, TASKS[config.task].chunk)
-        values["train/lr"] = learning_rate(config.optim.lr, epoch, config.epochs)
+        values["train/lr"] = _rate(config, epoch)
         state.predicted = tally.predicted
         state.history.append(EpochMetrics(epoch + 1, time.perf_counter() - started, values, per_class))
         yield state.history[-1]
@@ -81,7 +82,7 @@ def train_epoch(config: Config, stepper: Stepper, state: TrainState, data: Split
     budget = budget_of(config, counts, epoch, device)
     tally = Tally(len(context.log_counts), device)
     with stepper.at(state, teacher) as working:
-        working.begin_epoch(learning_rate(config.optim.lr, epoch, config.epochs))
+        working.begin_epoch(_rate(config, epoch), config.optim.backbone_lr_scale)
         for inputs, labels in epoch_batches(data, config.optim.batch_size, config.data.augmentation, generator):
             working.begin_step(config.optim.ema_decay)
             batch = batch_of(task, method, inputs, labels, budget, generator)
@@ -140,11 +141,6 @@ def validate(
     return {f"{prefix}/{name}": value for name, value in scores.values.items()}, dict(scores.per_class)
 
 
-def learning_rate(base: float, epoch: int, epochs: int) -> float:
-    """Return `base`, a tenth of it after 75% of the epochs, a hundredth after 90%."""
-    return base * 0.1 ** ((epoch >= 0.75 * epochs) + (epoch >= 0.9 * epochs))
-
-
 def _check_finite(config: Config, state: TrainState, epoch: int, loss: str = "") -> None:
     """Check that the state is finite after an epoch, and its losses: `loss` describes one that is not."""
     if found := state.not_finite():
@@ -159,6 +155,11 @@ def _check_answers(model: nn.Module, data: Split, chunk: int) -> None:
         unanswered = sum(int((~is_finite(model(inputs))).sum()) for inputs, _ in data.chunks(chunk))
     if told := not_finite(unanswered, len(data), "training images"):
         raise DivergedError(f"{told}; {REMEDY}")
+
+
+def _rate(config: Config, epoch: int) -> float:
+    optim = config.optim
+    return learning_rate(optim.lr, epoch, config.epochs, optim.schedule, optim.warmup_epochs)
 
 
 def _is_validated(config: Config, epoch: int) -> bool:

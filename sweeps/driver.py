@@ -52,8 +52,10 @@ def run_sweep(sweep: Sweep) -> int:
     machines = Cluster(sweep.settings) if sweep.settings.ray_address else OwnMachine(sweep.settings)
     splits = load_splits(sweep.base.data, check=True)
     sweep = replace(sweep.on(splits.fingerprint), num_classes=splits.train.num_classes)
-    check_runs(sweep, splits.train)
+    weights = check_runs(sweep, splits.train)
     with sweep.claimed(), Progress() as progress, interrupted_by_signals(progress.asked):
+        if weights:
+            progress.say(weights)
         try:
             parts = opened(sweep, splits, machines, exchange, progress)
         except KeyboardInterrupt:

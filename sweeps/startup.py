@@ -51,15 +51,14 @@ class Parts:
     progress: Progress
 
 
-def check_runs(sweep: Sweep, data: Split) -> None:
+def check_runs(sweep: Sweep, data: Split) -> str:
     """Check, before anything is trained, that every row fits the data, and that the final attacks can run on as many
-    classes.
+    classes; return the line about first weights, which all rows share.
 
     Raises:
         UserError: one does not, or cannot.
     """
-    for row in ("", *sweep.rows):
-        check_task(sweep.base_of(row), data)
+    told = [check_task(sweep.base_of(row), data) for row in ("", *sweep.rows)]
     finalist, reference = sweep.attacks
     asked = {"--final-attack": finalist} if sweep.settings.trials else {}
     asked |= {"--reference-attack": reference} if sweep.rows else {}
@@ -68,6 +67,7 @@ def check_runs(sweep: Sweep, data: Split) -> None:
             sweep.exam.check(ensemble, data.num_classes)
         except UserError as error:
             raise UserError(f"{flag} {ensemble}: {error}") from None
+    return told[0]
 
 
 def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange, progress: Progress) -> Parts:

@@ -98,7 +98,7 @@ def test_help_tells_what_every_knob_does() -> None:
         "a PGD step (default: eps / 4; digits-scenes: 0.025; other label maps: 0.007843; other boxes: 0.007843; above "
         "0 and at most 1)",
         "softmax temperature of the distillation term (default: 1; above 0; a sweep tries 0.5 to 8)",
-        "initial learning rate (default: 0.1; above 0; a sweep tries 0.2 to 3 times the default)",
+        "highest learning rate (default: 0.1; above 0; a sweep tries 0.2 to 3 times the default)",
         "false: on clean images (default: true)",
     ],
 )

@@ -172,7 +172,10 @@ def test_what_a_killed_process_left_is_no_lock_and_its_unfinished_files_go(tmp_p
             "--compare tuned: --trials 0 and --references ltsd,at-bsl,at leave nothing",
         ),
         ({"compare": "tuned", "references": "ltsd"}, "nothing to tune beside ltsd; try trials, and name a reference"),
-        ({"compare": "tuned", "search": "distill"}, "--search distill: at-bsl has knobs in balance, optim, plugins"),
+        (
+            {"compare": "tuned", "search": "distill"},
+            "--search distill: at-bsl has knobs in balance, optim, fine-tune, plugins",
+        ),
     ],
 )
 def test_rows_that_there_are_not_are_refused_before_anything_is_made(

@@ -198,8 +198,11 @@ def test_the_encoder_begins_with_the_weights_of_a_local_file(scenes: tuple[Confi
     classifier = {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}  # of an image classifier
     torch.save(encoder.state_dict() | classifier, tmp_path / "encoder.pt")
     drawn = TrainState.fresh(config, 1, 11, CPU).student.state_dict()
-    config = config.override({"model.encoder_weights": str(tmp_path / "encoder.pt")})
-    check_model(config.model, 1)
+    config = config.override({"model.weights": str(tmp_path / "encoder.pt")})
+    told = check_model(config.model, (1, 32, 32))
+    count = len(encoder.state_dict())
+    fits = f"weights: {count} of {count + 2} tensors of {tmp_path / 'encoder.pt'} fit; not: "
+    assert told == f"{fits}fc.weight (1000, 512), fc.bias (1000,)"
     given = TrainState.fresh(config, 1, 11, CPU).student.state_dict()
     inside = "features.1.encoder."
     assert all(torch.equal(given[inside + key], value) for key, value in encoder.state_dict().items())
@@ -207,25 +210,11 @@ def test_the_encoder_begins_with_the_weights_of_a_local_file(scenes: tuple[Confi
     assert all(torch.equal(given[key], value) for key, value in drawn.items() if not key.startswith(inside))
 
 
-def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
-    def save(name: str, content: object) -> str:
-        torch.save(content, tmp_path / name)
-        return str(tmp_path / name)
-
+def test_an_encoder_for_images_of_other_channels_keeps_its_first_layer(tmp_path: Path) -> None:
     weights = smp.encoders.get_encoder("resnet18").state_dict()
-    (tmp_path / "notes.pt").write_text("no tensors")
-    other, colour = save("other.pt", {"weight": torch.zeros(2)}), save("colour.pt", weights)
-    told = {
-        str(tmp_path / "none.pt"): r"none.pt: cannot be read \(No such file or directory\)",
-        str(tmp_path / "notes.pt"): "notes.pt: is no file of tensors by name; give one that torch.save wrote",
-        save("run.pt", {"model": nn.Linear(2, 2)}): "run.pt: is no file of tensors by name",
-        save("list.pt", [torch.zeros(2)]): "list.pt: is no file of tensors by name",
-        other: r'other.pt: does not fit the encoder \(Missing key.*"conv1.weight"',
-        colour: r"colour.pt: does not fit the encoder \(size mismatch for conv1.weight: .*, 3, 7, 7\].*, 1, 7, 7\]",
-    }
-    for path, message in told.items():
-        with pytest.raises(UserError, match=message):
-            check_model(ModelConfig(name="smp-unet", encoder_weights=path), 1)
+    torch.save(weights, tmp_path / "colour.pt")
+    told = check_model(ModelConfig(name="smp-unet", weights=str(tmp_path / "colour.pt")), (1, 32, 32))
+    assert told.endswith("fit; not: conv1.weight (64, 3, 7, 7); drawn from the seed: conv1.weight (64, 1, 7, 7)")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +228,7 @@ def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
 )
 def test_a_network_that_cannot_be_is_told(model: ModelConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_model(model, 3)
+        check_model(model, (3, 32, 32))
 
 
 def test_its_size_is_known_without_memory() -> None:

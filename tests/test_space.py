@@ -82,7 +82,7 @@ def test_a_method_searches_no_knob_that_it_does_not_read() -> None:
 
 def test_groups_are_a_methods_own_and_what_methods_share() -> None:
     assert groups_of("ltsd") == ("distill", *SHARED)
-    assert groups_of("at") == ("balance", "optim", "plugins")
+    assert groups_of("at") == ("balance", "optim", "fine-tune", "plugins")
     assert groups_named(None, "trades") == ("trades", "balance", "optim")
     assert groups_named("plugins, distill", "ltsd") == ("distill", "plugins")
     assert groups_named("distill,optim", "at-bsl") == ("optim",)
@@ -90,7 +90,7 @@ def test_groups_are_a_methods_own_and_what_methods_share() -> None:
         space = search_space(Config(), 20.0, (), (group,))
         assert bool(space) == (group in groups_of("ltsd"))
     with pytest.raises(
-        UserError, match=r"--search optims: 'optims' is no group of knobs; at has balance, optim, plugins; did you"
+        UserError, match=r"--search optims: 'optims' is no group of knobs; at has balance, optim, fine-tune, plugins; "
     ):
         groups_named("optims", "at")
 

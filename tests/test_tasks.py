@@ -11,7 +11,7 @@ from bits import same_bits
 from torch import Tensor, nn
 
 from ltsd.answers import VOID
-from ltsd.config import Config
+from ltsd.config import LIBRARIES, Config
 from ltsd.data import Splits, load_splits
 from ltsd.data.augment import augmented
 from ltsd.data.batches import Split
@@ -70,7 +70,7 @@ def network(config: Config, splits: Splits) -> nn.Module:
 def test_the_configuration_and_the_networks_know_the_tasks() -> None:
     knob = Config.__dataclass_fields__["task"].metadata
     assert set(TASKS) == set(knob["choices"])
-    assert sorted(name for task in TASKS.values() for name in task.networks) == sorted(FEATURES)
+    assert sorted(name for task in TASKS.values() for name in task.networks) == sorted((*FEATURES, *LIBRARIES))
 
 
 @pytest.mark.parametrize("name", TASKS)

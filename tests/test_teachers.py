@@ -87,6 +87,17 @@ def test_what_shapes_the_teacher_makes_another_one(small: Config, splits: Splits
     assert teacher_of(small.override({name: value}), splits) != teacher_of(small, splits)
 
 
+def test_first_weights_make_a_teacher_by_their_content_whatever_their_path(
+    small: Config, splits: Splits, tmp_path: Path
+) -> None:
+    made = []
+    for name, content in (("a.pt", b"one"), ("b.pt", b"one"), ("c.pt", b"two")):
+        (tmp_path / name).write_bytes(content)
+        made.append(teacher_of(small.override({"model.weights": str(tmp_path / name)}), splits))
+    assert made[0] == made[1] != made[2]
+    assert teacher_of(small, splits) not in made
+
+
 def test_the_code_that_shapes_a_teacher_is_what_its_training_imports() -> None:
     sources = stage_sources()
     shaping = {"step", "state", "answers", "precision", "cuda_graphs", "attacks.pgd", "models.frozen", "data.longtail"}

@@ -20,13 +20,14 @@ from ltsd.data import Splits
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
 from ltsd.models.frozen import frozen
+from ltsd.optimizers import learning_rate
 from ltsd.runs import Run, open_run
 from ltsd.state import TrainState
 from ltsd.step import Step, batch_of, budget_of, context_of, train_step
 from ltsd.tasks import TASKS
 from ltsd.tasks.classification import teacher_split
 from ltsd.teacher import teacher_config, teacher_gamma
-from ltsd.train import DivergedError, Tally, learning_rate, train
+from ltsd.train import DivergedError, Tally, train
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,13 @@
 """Parts that architectures share: input normalisation, stem, pooling and the residual blocks."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+RATES = ("p", "drop_prob", "drop_rate", "_drop_connect_rate", "dropout", "attention_dropout")
+"""The attributes in which layers of torch, timm, torchvision and segmentation-models-pytorch keep what is dropped."""
 
 
 class Normalise(nn.Module):
@@ -10,6 +16,25 @@ class Normalise(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise inputs [B, C, H, W]."""
         return (inputs - 0.5) / 0.25
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std by channel; of a grey image, all channels are the same.
+
+    Mean and std are buffers: they are a part of the weights, and come back with them from a checkpoint.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise inputs [B, 1 or 3, H, W] to [B, 3, H, W]."""
+        return (inputs.expand(-1, len(self.mean), -1, -1) - self.mean) / self.std
 
 
 class ResidualBlock(nn.Module):
@@ -72,3 +97,11 @@ def normalised(channels: int) -> list[nn.Module]:
 def pooled() -> list[nn.Module]:
     """The mean of every channel over the image: [B, C, H, W] -> [B, C]."""
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+
+
+def without_dropout(network: nn.Module) -> None:
+    """Switch dropout and stochastic depth off, so that a training step draws no random number."""
+    for module in network.modules():
+        for rate in RATES:
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)

@@ -1,8 +1,6 @@
-"""Encoders and decoders of segmentation-models-pytorch, which the extra `smp` installs; nothing is downloaded."""
+"""Encoders and decoders of segmentation-models-pytorch, which the extra `smp` installs."""
 
-import pickle
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +9,10 @@ from torch import Tensor, nn
 
 from ltsd.errors import UserError
 from ltsd.knobs import nearest
-from ltsd.models.blocks import Normalise
-from ltsd.models.network import Features, Network, Opaque
+from ltsd.models.blocks import Normalise, without_dropout
+from ltsd.models.network import Features, Opaque
 from ltsd.models.unet import ChannelsLast
+from ltsd.models.weights import not_brought
 from ltsd.packages import require
 
 ENCODER = "resnet18"
@@ -95,40 +94,21 @@ def encoder_decoder(name: str, channels: int, width: int, encoder: str | None = 
             f"--model.name {name}: cannot be built with --model.encoder {encoder}, --model.width {width} and images of "
             f"{channels} channel(s) ({told}); choose others"
         ) from error
-    for module in network.modules():
-        for rate in ("p", "drop_prob", "_drop_connect_rate"):
-            if isinstance(getattr(module, rate, None), float):
-                setattr(module, rate, 0.0)
+    without_dropout(network)
     layers = EncoderDecoder(network.encoder, network.decoder, network.encoder.output_stride)
     return Features(Normalise(), layers, ChannelsLast()), network.segmentation_head[0].in_channels
 
 
-def load_encoder(network: Network, path: str) -> None:
-    """Copy weights from a local file into the encoder of a network of DECODERS.
-
-    Args:
-        network: as `build_model` returns it.
-        path: a state dict as `torch.save` writes it, of the encoder alone, read without running code in it.
+def downloaded(encoder: str | None) -> Mapping[str, Tensor]:
+    """Return the ImageNet weights that the package has for an encoder, from its cache or the network.
 
     Raises:
-        UserError: the file cannot be read, or its names or shapes are not the encoder's.
+        UserError: they cannot be had.
     """
-    layers = network.features[1]
-    assert isinstance(layers, EncoderDecoder)
+    import segmentation_models_pytorch as smp
+
     try:
-        weights = torch.load(Path(path), map_location="cpu", weights_only=True)
-        # The package's encoders take some names out of what they are given.
-        layers.encoder.load_state_dict(dict(weights))
-    except OSError as error:
-        raise UserError(f"--model.encoder-weights {path}: cannot be read ({error.strerror})") from error
-    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"--model.encoder-weights {path}: is no file of tensors by name; give one that torch.save wrote of an "
-            f"encoder's state_dict()"
-        ) from error
-    except RuntimeError as error:
-        told = " ".join(str(error).split()).partition(": ")[2] or str(error)
-        raise UserError(
-            f"--model.encoder-weights {path}: does not fit the encoder ({told[:200]}); give the weights of the same "
-            f"--model.encoder, for images of as many channels"
-        ) from error
+        found: Mapping[str, Tensor] = smp.encoders.get_encoder(encoder or ENCODER, weights="imagenet").state_dict()
+    except Exception as error:  # of whatever fetches them
+        raise UserError(not_brought(PACKAGE, encoder or ENCODER, error)) from error
+    return found

@@ -31,8 +31,9 @@ def fitting(labels: Tensor) -> str:
     return next(name for name, task in TASKS.items() if task.unit == unit_of(labels))
 
 
-def check_task(config: Config, data: Split) -> None:
-    """Check that data, network, augmentation and method fit the task.
+def check_task(config: Config, data: Split) -> str:
+    """Check that data, network, augmentation and method fit the task; return the line about its first weights as
+    `check_model` does.
 
     Raises:
         UserError: one does not; as `check_model`.
@@ -44,12 +45,11 @@ def check_task(config: Config, data: Split) -> None:
             f"--task {config.task}: wants a label for {task.target}, and {config.data.source} has one for "
             f"{TASKS[other].target}; give --task {other}"
         )
-    if config.model.name not in task.networks:
+    if config.model.architecture not in task.networks:
         raise UserError(
             f"--model.name {config.model.name}: does not answer for {task.target}; for {config.task} choose "
             f"{', '.join(task.networks)}"
         )
-    check_model(config.model, data.images.shape[1])
     if config.data.augmentation not in task.augmentations:
         raise UserError(
             f"--data.augmentation {config.data.augmentation}: is not for images with a label for {task.target}; for "
@@ -61,3 +61,4 @@ def check_task(config: Config, data: Split) -> None:
             f"--method {config.method}: compares the features of whole images, and {config.task} has a label for "
             f"{task.target}; choose {others}"
         )
+    return check_model(config.model, data.images.shape[1:])

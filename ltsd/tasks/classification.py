@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
-from ltsd.config import AttackConfig
+from ltsd.config import LIBRARIES, AttackConfig
 from ltsd.data.batches import Split
 from ltsd.data.longtail import balanced_resample
 from ltsd.errors import UserError
@@ -114,7 +114,7 @@ TASK = Task(
     class_measure="recall",
     counted="images",
     chunk=CHUNK,
-    networks=("small-cnn", "small-resnet", "resnet18", "preact-resnet18", "wrn-34-10"),
+    networks=("small-cnn", "small-resnet", "resnet18", "preact-resnet18", "wrn-34-10", *LIBRARIES),
     augmentations=("none", "crop-flip", "randaugment", "autoaugment"),
     rows=rows,
     radius=radius,

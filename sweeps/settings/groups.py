@@ -9,10 +9,14 @@ from ltsd.methods import METHODS
 from ltsd.methods.method import Method
 
 TEACHER_GAMMA = "balance.teacher_gamma"
-MEMBERS = {"awp": "plugins", "robustlt": "balance"}
-"""The groups of knobs whose dotted names begin otherwise."""
+MEMBERS = {
+    "awp": "plugins",
+    "robustlt": "balance",
+    **dict.fromkeys(("optim.backbone_lr_scale", "optim.warmup_epochs", "optim.clip_grad_norm"), "fine-tune"),
+}
+"""The groups of knobs whose dotted names begin otherwise, by what they begin with or by name."""
 OWN = tuple(method.knobs[0] for method in METHODS.values() if method.knobs)
-SHARED = ("balance", "optim", "teacher", "plugins")
+SHARED = ("balance", "optim", "fine-tune", "teacher", "plugins")
 GROUPS = (*OWN, *SHARED)
 """The groups: each method's own, named as its knobs are, and those that methods share."""
 SEARCHED = ("balance", "optim")
@@ -48,7 +52,7 @@ def groups_named(text: str | None, method: str) -> tuple[str, ...]:
 def group_of(name: str) -> str:
     """Return the group of a knob by its dotted name."""
     prefix = name.partition(".")[0]
-    return MEMBERS.get(prefix, prefix)
+    return MEMBERS.get(name, MEMBERS.get(prefix, prefix))
 
 
 def searched_knobs(method: str, groups: Collection[str]) -> tuple[str, ...]:

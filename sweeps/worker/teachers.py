@@ -10,6 +10,8 @@ from filelock import FileLock
 from ltsd.checkpoint import CheckpointError, load_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
+from ltsd.models import library_of
+from ltsd.models.weights import content_of
 from ltsd.teacher import teacher_config, teacher_gamma
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job, Part
@@ -36,6 +38,8 @@ class TeacherStore:
         rows = (self._splits.train if part == "train" else self._splits.complete).rows
         shaping = config.flatten() | {
             "data.source": self._splits.fingerprint,
+            "model.weights": content_of(config.model.weights),
+            "model.library": library_of(config.model),
             "rows": hashlib.sha256(rows.numpy().tobytes()).hexdigest(),
             "code": stage_code(),
             "torch": torch.__version__,
