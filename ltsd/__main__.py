@@ -143,7 +143,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd evaluate`."""
     device = device_of(gpu=torch.cuda.is_available())
     model, about = load_model(parsed.checkpoint, device)
-    config = Config().override(about["config"])
+    config = Config.recorded(about["config"])
     exam = EXAMS[config.task]
     for path in (parsed.json, parsed.card, parsed.picture, parsed.correctness):
         if path is not None:
@@ -179,7 +179,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
 def predict_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd predict`."""
     model, about = load_model(parsed.checkpoint, device_of(gpu=torch.cuda.is_available()))
-    config = Config().override(about["config"])
+    config = Config.recorded(about["config"])
     attack = None
     if parsed.attack:
         attack = config.attack if parsed.eps is None else AttackConfig(eps=parsed.eps)

@@ -29,6 +29,8 @@ PUBLISHED_WIDTHS = {
     "smp-segformer": 256,
     "small-fcos": 16,
 }
+RENAMED = {"model.encoder_weights": "model.weights"}
+"""Knobs by the names that checkpoints of earlier versions have for them."""
 LIBRARIES = ("timm/NAME", "torchvision/NAME")
 """Libraries that bring classifiers, which have their own widths."""
 
@@ -381,6 +383,15 @@ class Config:
         kinds = {name: cls.preset(name) for name in ("digits", "digits-scenes", "cifar100")}
         kinds |= {f"other {what}": cls.preset("path", task) for what, task in OTHERS.items()}
         return {kind: preset.override({"data.source": "digits"}) for kind, preset in kinds.items()}
+
+    @classmethod
+    def recorded(cls, dotted: Mapping[str, Value]) -> Self:
+        """Return the configuration in a checkpoint. Knobs that are younger have their defaults, which change nothing.
+
+        Raises:
+            UserError: as `override`.
+        """
+        return cls().override({RENAMED.get(name, name): value for name, value in dotted.items()})
 
     @property
     def own(self) -> Any:

@@ -153,7 +153,7 @@ def images_of(checkpoint: Path, about: dict[str, Any]) -> tuple[Tensor, str]:
     of its data, or images at random if its data cannot be read any more.
     """
     try:
-        splits = load_splits(Config().override(about["config"]).data)
+        splits = load_splits(Config.recorded(about["config"]).data)
         check_same_images(checkpoint, about, splits)
     except UserError as error:
         generator = torch.Generator().manual_seed(0)

@@ -116,7 +116,7 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, A
     """
     content = load_checkpoint(path, device)
     try:
-        config = Config().override(content["config"])
+        config = Config.recorded(content["config"])
         head = METHODS[config.method].head
         model = build_model(config.model, content["shape"][0], len(content["class_names"]), head).to(device)
         model.load_state_dict(content["average"] or content["student"])
@@ -145,15 +145,15 @@ def check_same_images(path: Path, content: dict[str, Any], splits: Splits) -> No
 
 def _check_same_run(path: Path, content: dict[str, Any], config: Config, splits: Splits, data: Split) -> None:
     check_same_images(path, content, splits)
-    saved, counts = content["config"], data.class_counts()
+    saved, counts = Config.recorded(content["config"]).flatten(), data.class_counts()
     if content["class_counts"] != counts:
         raise CheckpointError(
             f"{path}: was trained on {sum(content['class_counts'])} images and cannot go on with {sum(counts)} others; "
             f"start anew or choose the same data"
         )
     for name, value in config.flatten().items():
-        if saved.get(name) != value:
+        if saved[name] != value:
             raise CheckpointError(
-                f"{path}: was made with {name} = {saved.get(name)} and cannot go on with {value}; start anew or "
+                f"{path}: was made with {name} = {saved[name]} and cannot go on with {value}; start anew or "
                 f"give the same value"
             )

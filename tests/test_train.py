@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ltsd.attacks.pgd import pgd, uniform_start
+from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
@@ -83,6 +84,23 @@ def test_a_run_goes_on_only_with_the_configuration_it_was_started_with(
     run.save(tmp_path / "run.pt")
     with pytest.raises(UserError, match=r"run\.pt: was made with optim\.lr = .* and cannot go on with 0\.5"):
         opened(config.override({"optim.lr": 0.5}), splits, resume=tmp_path / "run.pt")
+
+
+def test_a_run_of_an_earlier_version_goes_on(small: Config, splits: Splits, tmp_path: Path) -> None:
+    """It knows nothing of younger knobs, and one by the name that this had."""
+    config = small.override({"method": "at"})
+    run = opened(config, splits)
+    next(run.epochs())
+    run.save(tmp_path / "run.pt")
+    content = load_checkpoint(tmp_path / "run.pt")
+    del content["config"]["optim.warmup_epochs"]
+    content["config"]["model.encoder_weights"] = content["config"].pop("model.weights")
+    save_checkpoint(tmp_path / "earlier.pt", content)
+    again = opened(config, splits, resume=tmp_path / "earlier.pt")
+    assert len(list(again.epochs())) == len(list(run.epochs()))
+    assert same_bits(again.state.content(), run.state.content())
+    with pytest.raises(UserError, match=r"earlier\.pt: was made with optim\.warmup_epochs = 0 and cannot go on with 1"):
+        opened(config.override({"optim.warmup_epochs": 1}), splits, resume=tmp_path / "earlier.pt")
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_does(small: Config, splits: Splits) -> None:
