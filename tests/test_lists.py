@@ -50,7 +50,7 @@ def write_lists(folder: Path, lines: Mapping[str, Sequence[str]], name: str = "D
     return folder / name.format(next(iter(lines)))
 
 
-@pytest.mark.parametrize("where", ["beside the images", "apart", "any of them"])
+@pytest.mark.parametrize("where", ["beside the images", "apart", "any of them", "in a folder"])
 def test_lists_give_what_the_folders_of_the_same_files_give(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,8 +62,8 @@ def test_lists_give_what_the_folders_of_the_same_files_give(
     else:
         monkeypatch.chdir(tmp_path)
         own = write_lists(tmp_path / "lists", lines)
-        (tmp_path / "lists" / "Other_LT_train.txt").write_text("of another data set")
-        given = own if where == "apart" else own.with_name("Digits_LT_val.txt")
+        (tmp_path / "lists" / "Other_LT_val.txt").write_text("of another data set")
+        given = {"apart": own, "any of them": own.with_name("Digits_LT_val.txt"), "in a folder": own.parent}[where]
         found = read(given.relative_to(tmp_path), root=".hidden/images")
     assert found.train.class_names == expected.train.class_names == tuple(sorted(NAMES))
     assert found.validation_from == expected.validation_from == SPLITS["train"]
@@ -197,8 +197,10 @@ def test_the_folder_of_images_is_that_of_a_list(tmp_path: Path) -> None:
     path = write_lists(tmp_path / "lists", write_digits(tmp_path / "images"))
     assert "names 40 image(s) that are not in" in refusal(path)
     assert f"--data.root {tmp_path}/none: no such folder; give the one that" in refusal(path, root=f"{tmp_path}/none")
-    for source in (tmp_path / "images", "digits"):
-        assert f"and {source} is no such list; leave the flag out" in refusal(source, root=str(tmp_path))
+    assert "and digits is no such list; leave the flag out" in refusal("digits", root=str(tmp_path))
+    assert "one whose name says train; it has no text file" in refusal(tmp_path / "images", root=str(tmp_path))
+    (tmp_path / "lists" / "Other_LT_train.txt").write_text("of another data set")
+    assert "it has Digits_LT_train.txt, Other_LT_train.txt; name one" in refusal(path.parent, root=str(tmp_path))
     assert "a list of images is one data set" in refusal(path, root=str(tmp_path / "images"), config="one")
 
 

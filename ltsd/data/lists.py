@@ -16,12 +16,13 @@ from pyarrow.fs import FileType
 from ltsd.config import DataConfig
 from ltsd.data.filesystems import FLAG, Place, unusable
 from ltsd.data.layout import WHOLE
-from ltsd.data.names import shortened
+from ltsd.data.names import listed, shortened
 from ltsd.data.roles import ROLE_OF, WORD, by_role, choices_of, role_of
 from ltsd.errors import UserError
 
 SUFFIX = ".txt"
 LINE = re.compile(r"\s*([^\s\0](?:[^\0]*[^\s\0])?)\s+(-?[0-9]{1,9})\s*")
+LIST = re.compile(r"[^/]+\.txt", re.IGNORECASE)
 SHOWN = 60
 
 
@@ -36,6 +37,22 @@ class Entry(NamedTuple):
 def is_list(place: Place) -> bool:
     """Return whether a source is one text file, given by its path."""
     return place.is_file and "://" not in place.source and place.source.casefold().endswith(SUFFIX)
+
+
+def in_folder(place: Place) -> Place:
+    """Return the training list that lies in a folder.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    found = [file for file in place.files if LIST.fullmatch(place.relative(file))]
+    train = [file for file in found if role_of(file.base_name) == "train"]
+    if len(train) != 1:
+        raise UserError(
+            f"--data.source {place.source}: with --data.root it is a list of images, or a folder with one whose name "
+            f"says train; it has {listed([file.base_name for file in train or found]) or 'no text file'}; name one"
+        )
+    return Place(train[0].path, place.filesystem, train[0].path, tuple(train))
 
 
 def with_images(place: Place, data: DataConfig) -> Place:

@@ -97,6 +97,8 @@ def decoded(data: DataConfig, *, check: bool = False) -> Path:
 def _place_of(data: DataConfig) -> Place | None:
     """Return the files of a source, with the images that it names if it is one file; None for a named source."""
     place = None if data.source in NAMED else find_place(data.source)
+    if place is not None and data.root is not None and place.is_local and not place.is_file:
+        place = lists.in_folder(place)
     if place is not None and lists.is_list(place):
         return lists.with_images(place, data)
     if data.root is not None:
