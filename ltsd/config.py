@@ -44,7 +44,13 @@ class DataConfig:
         "digits or digits-scenes (scikit-learn, embedded), cifar10, cifar100, or a path or URI (s3://bucket/folder): a "
         "Parquet or Arrow file or a folder of them, with columns image or img and label, labels or fine_label, or with "
         "masks in annotation, label or mask; or a local folder: of one folder of images per class, of images and "
-        "masks, of COCO, PASCAL VOC or Tiny-ImageNet; or a JSON file of COCO",
+        "masks, of COCO, PASCAL VOC or Tiny-ImageNet; or a JSON file of COCO, or a text file with the path and the "
+        "label of an image a line",
+    )
+    root: str | None = knob(
+        None,
+        "the folder that the paths in a list of images are relative to, where --data.source is one",
+        unset="the folder of the list",
     )
     config: str | None = knob(
         None,

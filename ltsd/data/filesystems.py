@@ -21,7 +21,8 @@ CIRCLE = "links to a folder above them"
 class Place:
     """The files of a source, sorted by path: the source itself if it is a file, else all files below it.
 
-    Links are followed; `passed_over` has the paths of those that cannot be, by the reason.
+    Links are followed; `passed_over` has the paths of those that cannot be, by the reason. If the source is a list that
+    names its files one by one, none of them is hidden.
     """
 
     source: str
@@ -29,6 +30,7 @@ class Place:
     root: str
     files: tuple[FileInfo, ...]
     passed_over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    names_its_files: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -156,7 +158,7 @@ def _missing(source: str, filesystem: FileSystem, root: str) -> UserError:
     if filesystem.type_name != "s3":
         return UserError(
             f"--data.source {source}: no such file or folder; give digits, digits-scenes, cifar10, cifar100 or the "
-            f"path of a Parquet or Arrow file or of an image folder"
+            f"path of a Parquet or Arrow file, of an image folder or of a list of images"
         )
     if filesystem.get_file_info(bucket).type == FileType.NotFound:
         return no_bucket(source, FLAG, bucket)

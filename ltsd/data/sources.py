@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
-from ltsd.data import coco
+from ltsd.data import coco, lists
 from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
 from ltsd.data.box_layouts import open_box_layout
 from ltsd.data.decode import Encoded, decode_all
@@ -19,6 +19,7 @@ from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
 from ltsd.data.label_maps import numbered_names
 from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
+from ltsd.data.list_layouts import open_lists
 from ltsd.data.mask_folders import open_mask_folder
 from ltsd.data.mask_layouts import open_mask_layout
 from ltsd.data.named import NAMED
@@ -78,9 +79,7 @@ def decoded(data: DataConfig, *, check: bool = False) -> Path:
         UserError: a path or URI that is missing, cannot be read or holds no images; a broken or huge image or mask (its
             row is named), a label outside the classes, sizes that differ, an image without a mask.
     """
-    place = None if data.source in NAMED else find_place(data.source)
-    if place is not None and coco.is_annotation(place):
-        place = coco.with_images(place)
+    place = _place_of(data)
     folder = cache_folder() / _key(data, place)
     train, test = (folder / part for part in DECODED_FILES)
     try:
@@ -93,6 +92,21 @@ def decoded(data: DataConfig, *, check: bool = False) -> Path:
         if not (train.exists() and test.exists()) or (check and _are_damaged(train, test)):
             _decode(data, place, train, test)
     return folder
+
+
+def _place_of(data: DataConfig) -> Place | None:
+    """Return the files of a source, with the images that it names if it is one file; None for a named source."""
+    place = None if data.source in NAMED else find_place(data.source)
+    if place is not None and data.root is not None and place.is_local and not place.is_file:
+        place = lists.in_folder(place)
+    if place is not None and lists.is_list(place):
+        return lists.with_images(place, data)
+    if data.root is not None:
+        raise UserError(
+            f"--data.root {data.root}: is the folder that the paths in a list of images are relative to, and "
+            f"{data.source} is no such list; leave the flag out"
+        )
+    return coco.with_images(place) if place is not None and coco.is_annotation(place) else place
 
 
 def _are_damaged(*paths: Path) -> bool:
@@ -128,8 +142,8 @@ def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> N
 def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
     """Return class names, decoded images by role, and a report that accounts for every file of the source."""
     paths = [place.relative(file) for file in place.files]
-    hidden = [path for path in paths if is_hidden(path) and not place.is_file]
-    seen = [path for path in paths if place.is_file or not is_hidden(path)]
+    hidden = [path for path in paths if is_hidden(path) and not (place.is_file or place.names_its_files)]
+    seen = paths if not hidden else [path for path in paths if not is_hidden(path)]
     opened = next(filter(None, (way(place, seen, data) for way in _ways(data))), None) or open_folder(place, seen, data)
     roles, notes = opened.settled(choices_of(data.split_map))
     num_classes = len(opened.class_names) or VOID
@@ -172,8 +186,8 @@ def _ways(data: DataConfig) -> Sequence[Callable[[Place, Sequence[str], DataConf
     """
     masks = (open_mask_layout, open_mask_folder)
     if data.labels == "boxes" or data.source.casefold().endswith(coco.SUFFIX):
-        return open_tables, open_box_layout, *masks
-    return open_tables, *masks, open_box_layout
+        return open_lists, open_tables, open_box_layout, *masks
+    return open_lists, open_tables, *masks, open_box_layout
 
 
 def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:
