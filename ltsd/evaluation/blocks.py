@@ -42,8 +42,3 @@ def draw_images(images: int, blocks: Tensor | None, rng: np.random.Generator, *,
     count = int(of_image.max()) + 1
     drawn: NDArray[np.int64] = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
     return drawn if blocks is None else drawn[:, of_image]
-
-
-def are_same(one: Tensor | None, other: Tensor | None) -> bool:
-    """Return whether two exams have the same blocks, or both none."""
-    return one is other if one is None or other is None else torch.equal(one, other)

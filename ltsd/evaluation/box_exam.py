@@ -19,10 +19,11 @@ from ltsd.evaluation.box_attacks import CHUNK, LOSSES, attacked_detections, clas
 from ltsd.evaluation.correctness import fingerprint_of
 from ltsd.evaluation.corruptions import VARIANTS, corrupted
 from ltsd.evaluation.detections import PACKAGES, Detections, precision, true_boxes
-from ltsd.evaluation.detections_on_disk import detections_kept, read_detections, write_detections
+from ltsd.evaluation.detections_on_disk import read_detections, write_detections
 from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
 from ltsd.evaluation.evaluate import eval_mode, not_finite
 from ltsd.evaluation.hits import Hits
+from ltsd.evaluation.kept import kept
 from ltsd.evaluation.pixels import Overlap, mean_overlap, overlap_metrics
 from ltsd.models.frozen import frozen
 from ltsd.packages import require
@@ -175,7 +176,7 @@ def examine_boxes(
     conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
     fingerprint = fingerprint_of(model, test, conditions)
     together = None if blocks is None else torch.from_numpy(blocks)
-    known = detections_kept(keep, fingerprint, together) if keep is not None else {}
+    known = kept(keep, fingerprint, together, read_detections, write_detections)
     found: dict[str, Detections] = {}
     scores: dict[str, Overlap] = {}
     labels = test.labels[test.rows]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
-from ltsd.evaluation.blocks import are_same
 from ltsd.evaluation.evaluate import Correctness
 from ltsd.files import publishing
 
@@ -74,23 +72,6 @@ def read_correctness(path: Path) -> tuple[dict[str, Correctness], str]:
 def _correctness(column: pa.ChunkedArray, labels: Tensor, num_classes: int, blocks: Tensor | None) -> Correctness:
     unanswered = frozenset(np.flatnonzero(column.is_null().to_numpy()).tolist())
     return Correctness(torch.tensor(column.fill_null(False).to_numpy()), labels, num_classes, unanswered, blocks)
-
-
-def correctness_kept(path: Path, fingerprint: str, blocks: Tensor | None) -> dict[str, Correctness]:
-    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam.
-
-    The correctness of a file with other blocks, or without any, gets `blocks`, and the file is written anew.
-    """
-    try:
-        correctness, found = read_correctness(path)
-    except UserError:
-        return {}
-    if found != fingerprint:
-        return {}
-    known = {name: replace(one, blocks=blocks) for name, one in correctness.items()}
-    if any(not are_same(one.blocks, blocks) for one in correctness.values()):
-        write_correctness(path, known, fingerprint)
-    return known
 
 
 def fingerprint_of(model: nn.Module, split: Split, conditions: Sequence[object]) -> str:

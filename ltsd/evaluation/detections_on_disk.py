@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
 
 from ltsd.errors import UserError
-from ltsd.evaluation.blocks import are_same
 from ltsd.evaluation.detections import Detections
 from ltsd.files import publishing
 
@@ -74,20 +71,3 @@ def read_detections(path: Path) -> tuple[dict[str, Detections], str]:
         raise UserError(
             f"{path} is not the file of an exam of boxes ({error}); delete it and examine the model again"
         ) from error
-
-
-def detections_kept(path: Path, fingerprint: str, blocks: Tensor | None) -> dict[str, Detections]:
-    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam.
-
-    Detections of a file with other blocks, or without any, get `blocks`, and the file is written anew.
-    """
-    try:
-        detections, found = read_detections(path)
-    except UserError:
-        return {}
-    if found != fingerprint:
-        return {}
-    known = {name: replace(one, blocks=blocks) for name, one in detections.items()}
-    if any(not are_same(one.blocks, blocks) for one in detections.values()):
-        write_detections(path, known, fingerprint)
-    return known

@@ -17,7 +17,7 @@ from ltsd.attacks.autoattack import AAFEW, MEMBERS, autoattack
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
-from ltsd.evaluation.correctness import correctness_kept, fingerprint_of, write_correctness
+from ltsd.evaluation.correctness import fingerprint_of, read_correctness, write_correctness
 from ltsd.evaluation.corruptions import VARIANTS, corruption_correctness
 from ltsd.evaluation.ensembles import ENSEMBLE_METRIC, ENSEMBLE_TITLE, check_classes
 from ltsd.evaluation.evaluate import (
@@ -31,6 +31,7 @@ from ltsd.evaluation.evaluate import (
     validation_metrics,
 )
 from ltsd.evaluation.gradient_masking import Signs, doubts, signs_of
+from ltsd.evaluation.kept import kept
 from ltsd.models.frozen import frozen
 
 PGD_STEPS = 20
@@ -175,7 +176,7 @@ def examine(
     check_classes(ensemble, test.num_classes)
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
     together = None if blocks is None else torch.from_numpy(blocks)
-    known = correctness_kept(keep, fingerprint, together) if keep is not None else {}
+    known = kept(keep, fingerprint, together, read_correctness, write_correctness)
     broken = first_not_finite(model.state_dict())
     model = frozen(model)
     signs, answers = signs_of(model, test), dict[str, Correctness]()

@@ -20,9 +20,10 @@ from ltsd.evaluation.correctness import fingerprint_of
 from ltsd.evaluation.corruptions import VARIANTS, corrupted
 from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
 from ltsd.evaluation.evaluate import eval_mode, not_finite
+from ltsd.evaluation.kept import kept
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
 from ltsd.evaluation.pixels import Overlap, PixelCounts, mean_overlap, overlap_metrics, worst_case
-from ltsd.evaluation.pixels_on_disk import counts_kept, read_counts, write_counts
+from ltsd.evaluation.pixels_on_disk import read_counts, write_counts
 from ltsd.evaluation.sea import sea_counts
 from ltsd.models.frozen import frozen
 
@@ -186,7 +187,7 @@ def examine_maps(
     conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
     fingerprint = fingerprint_of(model, test, conditions)
     together = None if blocks is None else torch.from_numpy(blocks)
-    known = counts_kept(keep, fingerprint, together) if keep is not None else {}
+    known = kept(keep, fingerprint, together, read_counts, write_counts)
     answers: dict[str, PixelCounts] = {}
     for title, measures in _parts(frozen(model), test, attack).items():
         answers |= {

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ltsd.errors import UserError
-from ltsd.evaluation.blocks import are_same
 from ltsd.evaluation.pixels import PixelCounts
 from ltsd.files import publishing
 
@@ -67,23 +65,6 @@ def read_counts(path: Path) -> tuple[dict[str, PixelCounts], str]:
         raise UserError(
             f"{path} is not the file of an exam of label maps ({error}); delete it and examine the model again"
         ) from error
-
-
-def counts_kept(path: Path, fingerprint: str, blocks: Tensor | None) -> dict[str, PixelCounts]:
-    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam.
-
-    Counts of a file with other blocks, or without any, get `blocks`, and the file is written anew.
-    """
-    try:
-        counts, found = read_counts(path)
-    except UserError:
-        return {}
-    if found != fingerprint:
-        return {}
-    known = {name: replace(one, blocks=blocks) for name, one in counts.items()}
-    if any(not are_same(one.blocks, blocks) for one in counts.values()):
-        write_counts(path, known, fingerprint)
-    return known
 
 
 def _lists(rows: Tensor) -> pa.FixedSizeListArray:
