@@ -89,8 +89,8 @@ class DataConfig:
     )
     imbalance_ratio: float | None = knob(
         None,
-        "images in the largest class over images in the smallest: balanced data are cut down to it; long-tailed data "
-        "are used as they are, unless it is given",
+        "images in the largest class over images in the smallest: balanced data are cut down to it; long-tailed data, "
+        "and balanced ones of fewer than 250 images a class, are used as they are, unless it is given",
         at_least=1,
         unset="50",
         remedy="it is n_max / n_min; some code bases write its inverse",

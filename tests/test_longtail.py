@@ -131,6 +131,18 @@ def test_balanced_data_get_a_tail_without_being_asked() -> None:
     assert protocol.imbalance_ratio == 50.0
 
 
+@pytest.mark.parametrize(
+    ("images", "asked", "expected"), [(249, {}, 1), (250, {}, 50), (40, {"imbalance_ratio": 4.0}, 4)]
+)
+def test_balanced_data_too_small_for_the_usual_tail_are_used_as_they_are(
+    images: int, asked: dict[str, float], expected: float
+) -> None:
+    counts = [images] * 3
+    protocol = draw_protocol(labels_of(counts), names_of(counts), DataConfig(val_per_class=2, **asked))
+    assert protocol.imbalance_ratio == expected
+    assert protocol.simulated == (expected != 1)
+
+
 @given(
     counts=st.lists(st.integers(2, 60), min_size=2, max_size=8).filter(lambda counts: max(counts) > 2 * min(counts)),
     fraction=st.floats(0.05, 0.5),

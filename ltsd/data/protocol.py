@@ -14,6 +14,8 @@ from ltsd.errors import UserError
 
 BALANCED_UP_TO = 1.5
 DEFAULT_IMBALANCE_RATIO = 50.0
+FEWEST_IN_TAIL = 5
+"""Images of the rarest class that the default tail has to leave: of smaller data people want what they have."""
 RESERVE_FACTOR = 5
 
 
@@ -75,7 +77,7 @@ def draw_protocol(
                 f"{data.source}: class {name!r} has no training image; remove it from the class names or add images"
             )
     ratio = data.imbalance_ratio
-    is_natural = ratio is None and max(counts) / min(counts) > BALANCED_UP_TO
+    is_natural = ratio is None and not _can_be_cut(counts, data)
     if own_val is not None:
         val = [rows + len(labels) for rows in shuffled_by_class(own_val, len(class_names))]
         return _with_own_validation(by_class, val, class_names, data, is_natural=is_natural)
@@ -89,6 +91,12 @@ def draw_protocol(
     if is_natural:
         return _natural(by_class, class_names, data)
     return _simulated(by_class, class_names, data, ratio or DEFAULT_IMBALANCE_RATIO)
+
+
+def _can_be_cut(counts: Sequence[int], data: DataConfig) -> bool:
+    """Return whether classes are of about one size, and large enough for the default tail, or a tail is asked for."""
+    is_asked, is_balanced = data.n_max is not None, max(counts) / min(counts) <= BALANCED_UP_TO
+    return is_balanced and (is_asked or max(counts) >= FEWEST_IN_TAIL * DEFAULT_IMBALANCE_RATIO)
 
 
 def _with_own_validation(
