@@ -56,7 +56,7 @@ def test_a_server_that_stalls_dies_answers_500_and_comes_back_has_everything_onc
     server.send(signal.SIGKILL)
     sweep.until("MLflow does not answer; the sweep goes on")
     answer_500(server.port, 6.0)
-    sweep.until("final-at-s0 starts")
+    sweep.until("final-at-bsl-s0 starts")
     server.start()
     assert sweep.process.wait(240) == 0, sweep.said()
     assert "MLflow answers again" in sweep.said()
