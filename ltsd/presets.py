@@ -50,6 +50,8 @@ MAPS: Mapping[str, Value] = {
     "teacher.batch_size": 8,
     # As for the scenes.
     "balance.teacher_gamma": 1.0,
+    # A validation of boxes costs as much as five epochs and more: every fifth epoch, it took more than half of a trial.
+    "evaluate.every": 15,
 }
 SCENE_BOXES: Mapping[str, Value] = {
     **SCENES,
