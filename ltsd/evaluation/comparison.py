@@ -33,8 +33,8 @@ def paired_difference(
 
     Test images are drawn again within each class, the same for both sides and for all training seeds, and the
     training seeds beside them, in pairs. Images that belong together are drawn together (Künsch 1989), whatever their
-    classes. With the three to five seeds that are usual the interval is somewhat
-    short of the seeds' part: a bootstrap of n draws understates a variance by (n - 1) / n.
+    classes. With the three to five seeds that are usual the interval is somewhat short of the seeds' part: a bootstrap
+    of n draws understates a variance by (n - 1) / n.
 
     Args:
         ours: a training seed each, all of the same test images under one attack.
@@ -64,7 +64,9 @@ def paired_difference(
     drawn_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=RESAMPLES) / seeds
     means = np.mean([gains[:, own].mean(1) for own in of_class.T], axis=0)
     if blocks is None:
-        draws = np.mean([_resampled_means(gains[:, own], rng) for own in of_class.T], axis=0)
+        draws = np.zeros((RESAMPLES, seeds))
+        for own in of_class.T:  # one by one: those of a thousand classes are hundreds of megabytes
+            draws += _resampled_means(gains[:, own], rng) / len(counted)
     else:
         draws = _means_of_drawn_blocks(gains, of_class, blocks, rng)
     low, high = np.nanquantile((draws * drawn_seeds).sum(1), [0.025, 0.975])

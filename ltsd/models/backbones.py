@@ -147,7 +147,7 @@ def _nearest(library: str, name: str, known: Sequence[str]) -> str:
     return nearest(f"{library}/{name}", [f"{library}/{one}" for one in known])
 
 
-def _timm_s(name: str) -> nn.Module:
+def _pretrained_of_timm(name: str) -> nn.Module:
     import timm
 
     if not timm.is_model_pretrained(name):
@@ -159,7 +159,7 @@ def _timm_s(name: str) -> nn.Module:
     return network
 
 
-def _torchvision_s(name: str) -> nn.Module:
+def _pretrained_of_torchvision(name: str) -> nn.Module:
     from torchvision import models
 
     network: nn.Module = models.get_model(name, weights="DEFAULT")
@@ -175,6 +175,6 @@ class Library:
 
 
 LIBRARIES: Mapping[str, Library] = {
-    "timm": Library(_of_timm, _timm_s),
-    "torchvision": Library(_of_torchvision, _torchvision_s),
+    "timm": Library(_of_timm, _pretrained_of_timm),
+    "torchvision": Library(_of_torchvision, _pretrained_of_torchvision),
 }
