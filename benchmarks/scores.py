@@ -25,6 +25,7 @@ from rungs import draw_configurations
 from scipy.stats import spearmanr
 
 from ltsd.attacks.autoattack import autoattack
+from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import Config
 from ltsd.data import load_splits
@@ -85,7 +86,9 @@ def attacked(model: torch.nn.Module, split: Split, config: Config) -> Iterator[t
     yield "clean", clean_correctness(model, split).right
     for steps, (name, loss) in itertools.product(STEPS, LOSSES.items()):
         size = config.attack.resolved_step_size * 20 / steps if steps < 20 else config.attack.resolved_step_size
-        found = pgd_correctness(model, split, eps=config.attack.eps, step_size=size, steps=steps, seed=1, loss=loss)
+        found = pgd_correctness(
+            model, split, domain=PIXELS, eps=config.attack.eps, step_size=size, steps=steps, seed=1, loss=loss
+        )
         yield f"{name}-{steps}", found.right
 
 

@@ -24,6 +24,7 @@ from machine import RESULTS
 from replays.wide import SPACE
 
 from ltsd.attacks.autoattack import autoattack
+from ltsd.attacks.domains import PIXELS
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.data.batches import Split
@@ -88,6 +89,7 @@ def reserve_bits(model: torch.nn.Module, reserve: Split, config: Config) -> dict
         model,
         reserve,
         VALIDATION_LOSSES,
+        domain=PIXELS,
         eps=config.attack.eps,
         step_size=config.attack.eps / 4 * 20 / config.evaluate.steps,
         steps=config.evaluate.steps,

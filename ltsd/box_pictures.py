@@ -10,7 +10,7 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ltsd.attacks.pgd import uniform_start
+from ltsd.attacks.domains import PIXELS
 from ltsd.data.batches import Split
 from ltsd.data.names import ELLIPSIS
 from ltsd.evaluation.box_attacks import attacked_boxes, both_losses
@@ -48,7 +48,7 @@ def box_grid(
         step_size: length of a step, in the same units.
         steps: gradient steps.
     """
-    start = uniform_start(inputs, eps=eps, generator=torch.Generator(inputs.device).manual_seed(0))
+    start = PIXELS.uniform(inputs, eps=eps, generator=torch.Generator(inputs.device).manual_seed(0))
     with eval_mode(model):
         adv_inputs = attacked_boxes(
             model, inputs, labels, both_losses, start, eps=eps, step_size=step_size, steps=steps

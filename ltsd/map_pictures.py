@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ltsd.answers import VOID, class_map
 from ltsd.attacks.dense_losses import cross_entropy
-from ltsd.attacks.pgd import pgd, steady, uniform_start
+from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
 from ltsd.data.names import ELLIPSIS
 from ltsd.evaluation.evaluate import eval_mode
@@ -102,12 +103,12 @@ def map_grid(
 
 
 def _attacked(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, step_size: float, steps: int) -> Tensor:
-    start = uniform_start(inputs, eps=eps, generator=torch.Generator(inputs.device).manual_seed(0))
+    start = PIXELS.uniform(inputs, eps=eps, generator=torch.Generator(inputs.device).manual_seed(0))
 
     def objective(adv_inputs: Tensor) -> Tensor:
         return cross_entropy(model(steady(adv_inputs)), labels, 0.0).sum()
 
-    return pgd(objective, inputs, eps=eps, step_size=step_size, steps=steps, start=start)
+    return pgd(objective, inputs, domain=PIXELS, eps=eps, step_size=step_size, steps=steps, start=start)
 
 
 def _bands(rows: Mapping[str, Tensor], scores: Mapping[str, Sequence[float]]) -> Figure:

@@ -10,7 +10,8 @@ from matplotlib.font_manager import findfont, get_font
 from torch import Tensor, nn
 
 from ltsd.answers import is_finite, is_right
-from ltsd.attacks.pgd import pgd, steady, uniform_start
+from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
 from ltsd.data.names import told_apart
@@ -183,10 +184,11 @@ def attack_grid(
         adv_inputs = pgd(
             lambda x: F.cross_entropy(model(steady(x)), labels, reduction="sum"),
             inputs,
+            domain=PIXELS,
             eps=eps,
             step_size=step_size,
             steps=steps,
-            start=uniform_start(inputs, eps=eps, generator=generator),
+            start=PIXELS.uniform(inputs, eps=eps, generator=generator),
         )
         with torch.no_grad():
             answers = [model(images) for images in (inputs, adv_inputs)]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
 from ltsd.data.decode import Images, decode_image
@@ -107,7 +108,7 @@ def predict(
             split = Split(inputs, labels, torch.arange(len(chunk), device=device), len(class_names))
             size, eps = attack.resolved_step_size, attack.eps
             *_, worst = standing_correctness(
-                model, split, VALIDATION_LOSSES, eps=eps, step_size=size, steps=STEPS, seed=0
+                model, split, VALIDATION_LOSSES, domain=PIXELS, eps=eps, step_size=size, steps=STEPS, seed=0
             ).values()
             stands = worst.right.tolist()
         rows = zip(chunk, labels.tolist(), probabilities.tolist(), stands, strict=True)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ltsd.answers import VOID, class_map
 from ltsd.attacks.dense_losses import cross_entropy, segpgd
-from ltsd.attacks.pgd import pgd, uniform_start
+from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.pgd import pgd
 from ltsd.config import AttackConfig
 from ltsd.data.decode import decode_image
 from ltsd.data.folders import readable_suffixes
@@ -88,10 +89,10 @@ def _falls(
 ) -> Tensor:
     """Return 255 where an attack changes the answers, uint8 [B, H, W], or where there is none; else 0."""
     labels, falls = answers.long(), answers == VOID
-    start = uniform_start(inputs, eps=attack.eps, generator=generator)
+    start = PIXELS.uniform(inputs, eps=attack.eps, generator=generator)
     for loss in ATTACK_LOSSES:
         objective, size = maximised(model, labels, loss, STEPS), attack.resolved_step_size
-        adv_inputs = pgd(objective, inputs, eps=attack.eps, step_size=size, steps=STEPS, start=start)
+        adv_inputs = pgd(objective, inputs, domain=PIXELS, eps=attack.eps, step_size=size, steps=STEPS, start=start)
         with torch.no_grad():
             falls |= class_map(model(adv_inputs)) != answers
     return 255 * falls.byte()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ltsd.answers import is_right
 from ltsd.attacks.awp import perturbed_weights
-from ltsd.attacks.pgd import Objective, gaussian_start, pgd, uniform_start
+from ltsd.attacks.pgd import Objective, pgd
 from ltsd.attacks.robustlt import class_budgets
 from ltsd.config import Config
 from ltsd.data.longtail import class_groups
@@ -107,7 +107,9 @@ def attacked(
     if task.extra is not None:
         adversary = _with_extra(adversary, partial(task.extra.losses, answering))
     eps, step_size = (task.radius(by_class, batch.labels) for by_class in (budget.eps, budget.step_size))
-    return pgd(adversary, batch.inputs, eps=eps, step_size=step_size, steps=budget.steps, start=batch.start)
+    return pgd(
+        adversary, batch.inputs, domain=task.domain, eps=eps, step_size=step_size, steps=budget.steps, start=batch.start
+    )
 
 
 def _with_extra(adversary: Objective, extra_losses: Callable[[Tensor], Tensor]) -> Objective:
@@ -120,8 +122,8 @@ def batch_of(
 ) -> Batch:
     """Return a batch with the start of its attack, drawn as the method wants it."""
     if method.start == "gaussian":
-        return Batch(inputs, labels, gaussian_start(inputs, generator=generator))
-    start = uniform_start(inputs, eps=task.radius(budget.eps, labels), generator=generator)
+        return Batch(inputs, labels, task.domain.gaussian(inputs, generator=generator))
+    start = task.domain.uniform(inputs, eps=task.radius(budget.eps, labels), generator=generator)
     return Batch(inputs, labels, start)
 
 

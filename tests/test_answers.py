@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ltsd.answers import is_right
 from ltsd.attacks.autoattack import AAFEW_MEMBERS, MEMBERS, STANDARD, autoattack
+from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.data import Splits
 from ltsd.data.batches import Split
@@ -48,9 +49,11 @@ def correctness_of(model: nn.Module, split: Split) -> dict[str, Correctness]:
         "clean": clean_correctness(model, split),
         "noise": corruption_correctness(model, split, "shot_noise-5", seed=0),
     }
-    found["fgsm"] = pgd_correctness(model, split, eps=0.05, step_size=0.05, steps=1, seed=None)
+    found["fgsm"] = pgd_correctness(model, split, domain=PIXELS, eps=0.05, step_size=0.05, steps=1, seed=None)
     for loss in (cross_entropy, cw_margin, scaled_cross_entropy):
-        found[loss.__name__] = pgd_correctness(model, split, eps=0.05, step_size=0.02, steps=3, seed=0, loss=loss)
+        found[loss.__name__] = pgd_correctness(
+            model, split, domain=PIXELS, eps=0.05, step_size=0.02, steps=3, seed=0, loss=loss
+        )
     return found
 
 
@@ -73,7 +76,7 @@ def test_an_answer_that_an_attack_makes_nan_on_its_way_stays_wrong() -> None:
     inputs, labels = (255 * Bands().images(torch.tensor([1]))).round().byte(), torch.tensor([1])
     split = Split(inputs, labels, torch.arange(1), num_classes=4)
     assert clean_correctness(model, split).right.all()
-    correctness = pgd_correctness(model, split, eps=EPS, step_size=EPS / 2, steps=20, seed=0)
+    correctness = pgd_correctness(model, split, domain=PIXELS, eps=EPS, step_size=EPS / 2, steps=20, seed=0)
     assert (correctness.right.tolist(), correctness.unanswered) == ([False], {0})
 
 
@@ -92,7 +95,7 @@ class Cornered(nn.Module):
 def test_an_attack_that_is_told_no_direction_leaves_the_images_where_they_are(splits: Splits) -> None:
     torch.manual_seed(0)
     model = Cornered(Masked().net.eval())
-    correctness = pgd_correctness(model, splits.test, eps=0.3, step_size=0.1, steps=2, seed=None)
+    correctness = pgd_correctness(model, splits.test, domain=PIXELS, eps=0.3, step_size=0.1, steps=2, seed=None)
     assert torch.equal(correctness.right, clean_correctness(model, splits.test).right)
     assert correctness.right.any()
     assert not correctness.unanswered

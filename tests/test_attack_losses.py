@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import Loss, cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.attacks.pgd import pgd
 
@@ -20,7 +21,9 @@ def test_one_step_follows_the_gradient_in_closed_form(seed: int, num_classes: in
     labels = torch.randint(num_classes, (7,), generator=generator)
 
     def step(loss: Loss) -> Tensor:
-        moved = pgd(lambda x: loss(x @ weights.T, labels), inputs, eps=0.1, step_size=0.1, steps=1, start=inputs)
+        moved = pgd(
+            lambda x: loss(x @ weights.T, labels), inputs, domain=PIXELS, eps=0.1, step_size=0.1, steps=1, start=inputs
+        )
         return moved - inputs
 
     def along(gradients: list[Tensor]) -> Tensor:
@@ -48,7 +51,9 @@ def fooled(loss: Loss, scale: float) -> bool:
         return scale * torch.stack([0 * offset, offset - 0.05, -3 * offset - 1], 1)
 
     image, label = torch.full((1, 1), 0.5), torch.tensor([0])
-    adv_image = pgd(lambda x: loss(logits(x), label), image, eps=0.1, step_size=0.01, steps=20, start=image)
+    adv_image = pgd(
+        lambda x: loss(logits(x), label), image, domain=PIXELS, eps=0.1, step_size=0.01, steps=20, start=image
+    )
     return bool(logits(adv_image).argmax(1) != label)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ltsd.__main__ import main
-from ltsd.attacks.pgd import uniform_start
+from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig, Config, ModelConfig
 from ltsd.data import load_splits
 from ltsd.data.augment import augmented
@@ -283,7 +283,7 @@ def model() -> nn.Module:
 @pytest.mark.parametrize("name", LOSSES)
 def test_an_attack_raises_its_loss_within_the_radius(name: str, model: nn.Module) -> None:
     inputs, labels = scenes(6).take(torch.arange(6))
-    start = uniform_start(inputs, eps=0.05, generator=torch.Generator().manual_seed(0))
+    start = PIXELS.uniform(inputs, eps=0.05, generator=torch.Generator().manual_seed(0))
     attacked = attacked_boxes(model, inputs, labels, LOSSES[name], start, eps=0.05, step_size=0.0125, steps=10)
     assert (attacked - inputs).abs().max() <= 0.05 + 1e-6
     rows = Locations(model, targets_of(model, inputs, labels))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from torch import Tensor, nn
 
+from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.data import Splits
 from ltsd.data.batches import Split
@@ -63,7 +64,7 @@ def test_the_last_partial_chunk_counts_fully() -> None:
     correctness = clean_correctness(Bright(), split)
     assert correctness.right.tolist() == [True] * CHUNK + [False, False, True]
     assert correctness.per_class() == pytest.approx([1, 1 / 3])
-    attacked = pgd_correctness(Bright(), split, eps=0.1, step_size=0.05, steps=2, seed=0)
+    attacked = pgd_correctness(Bright(), split, domain=PIXELS, eps=0.1, step_size=0.05, steps=2, seed=0)
     assert attacked.right.tolist() == correctness.right.tolist()
 
 
@@ -79,14 +80,14 @@ def test_one_step_from_the_image_is_the_fast_gradient_sign_method(splits: Splits
     (gradient,) = torch.autograd.grad(F.cross_entropy(model(inputs), labels), inputs)
     attacked = (inputs + 0.1 * gradient.sign()).clamp(0, 1)
     expected = model(attacked).argmax(1) == labels
-    correctness = pgd_correctness(model, splits.train, eps=0.1, step_size=0.1, steps=1, seed=None)
+    correctness = pgd_correctness(model, splits.train, domain=PIXELS, eps=0.1, step_size=0.1, steps=1, seed=None)
     assert torch.equal(correctness.right, expected)
     assert 0 < expected.sum() < clean_correctness(model, splits.train).right.sum()
 
 
 def test_the_seed_decides_the_attack(splits: Splits, trained: nn.Module) -> None:
     def right(seed: int) -> Tensor:
-        return pgd_correctness(trained, splits.train, eps=0.2, step_size=0.02, steps=1, seed=seed).right
+        return pgd_correctness(trained, splits.train, domain=PIXELS, eps=0.2, step_size=0.02, steps=1, seed=seed).right
 
     assert torch.equal(right(0), right(0))
     assert not torch.equal(right(0), right(1))
@@ -98,7 +99,7 @@ def test_a_model_is_judged_in_eval_mode_and_left_as_it_was(splits: Splits, teach
     before, judged_in = deepcopy(teacher.state_dict()), list[bool]()
     teacher.register_forward_pre_hook(lambda module, inputs: judged_in.append(module.training))
     clean_correctness(teacher, splits.val)
-    pgd_correctness(teacher, splits.val, eps=0.1, step_size=0.05, steps=2, seed=0)
+    pgd_correctness(teacher, splits.val, domain=PIXELS, eps=0.1, step_size=0.05, steps=2, seed=0)
     assert set(judged_in) == {False}
     assert {module.training for module in teacher.modules()} == {training}
     torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
@@ -125,7 +126,7 @@ def test_the_worst_case_is_right_under_every_attack_and_costs_only_what_still_st
     """Image by image, and never above what each attack leaves by itself; all begin at one random start."""
     asked = list[int]()
     hook = trained.register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
-    options = {"eps": 0.1, "step_size": 0.03, "steps": 5, "seed": 3}
+    options = {"domain": PIXELS, "eps": 0.1, "step_size": 0.03, "steps": 5, "seed": 3}
     standing = standing_correctness(trained, splits.train, LOSSES, **options)
     hook.remove()
     right = {name: one.right for name, one in standing.items()}
@@ -153,7 +154,7 @@ class Loud(nn.Module):
 def test_a_model_whose_gradients_mislead_cross_entropy_scores_no_higher_for_that(
     splits: Splits, trained: nn.Module
 ) -> None:
-    options = {"eps": 0.1, "step_size": 0.025, "steps": 20, "seed": 1}
+    options = {"domain": PIXELS, "eps": 0.1, "step_size": 0.025, "steps": 20, "seed": 1}
     loud, plain = (standing_correctness(m.eval(), splits.test, LOSSES, **options) for m in (Loud(trained), trained))
     pgd, worst, honest = (int(one.right.sum()) for one in (loud["pgd"], loud["lsa"], plain["lsa"]))
     assert pgd > honest + 5

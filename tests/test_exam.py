@@ -14,6 +14,7 @@ from faulty import Faulty
 from masking import telling_rows, trained_masked
 from torch import Tensor, nn
 
+from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
 from ltsd.data import Splits
@@ -54,7 +55,14 @@ def test_the_exam_tells_every_attack_by_class_and_group(splits: Splits, teacher:
     expected = {"clean": Accuracy.of(clean_correctness(model, splits.test), counts)}
     for name, loss in (("pgd20", cross_entropy), ("cw20", cw_margin), ("ls20", scaled_cross_entropy)):
         correctness = pgd_correctness(
-            model, splits.test, eps=0.05, step_size=ATTACK.resolved_step_size, steps=20, seed=0, loss=loss
+            model,
+            splits.test,
+            domain=PIXELS,
+            eps=0.05,
+            step_size=ATTACK.resolved_step_size,
+            steps=20,
+            seed=0,
+            loss=loss,
         )
         expected[name] = Accuracy.of(correctness, counts)
     everything = result.as_json()

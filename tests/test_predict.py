@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from ltsd.__main__ import main as command_line
+from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig, Config
 from ltsd.data import Splits
 from ltsd.errors import UserError
@@ -58,7 +59,7 @@ def test_files_and_rows_have_the_answers_that_the_test_set_has(
     labels = part.labels[part.rows]
     right = clean_correctness(trained, part).right
     *_, worst = standing_correctness(
-        trained, part, VALIDATION_LOSSES, eps=0.05, step_size=attack.resolved_step_size, steps=20, seed=0
+        trained, part, VALIDATION_LOSSES, domain=PIXELS, eps=0.05, step_size=attack.resolved_step_size, steps=20, seed=0
     ).values()
     for answers in (found[:20], found[20:]):
         assert [one.label == str(label) for one, label in zip(answers, labels.tolist(), strict=True)] == right.tolist()

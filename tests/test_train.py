@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ltsd.attacks.pgd import pgd, uniform_start
+from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.pgd import pgd
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
@@ -172,10 +173,11 @@ def test_the_attack_does_not_touch_the_statistics_of_batch_norm(small: Config, s
     adv_inputs = pgd(
         lambda x: F.cross_entropy(rested(x), labels, reduction="sum"),
         inputs,
+        domain=PIXELS,
         eps=config.attack.eps,
         step_size=config.attack.resolved_step_size,
         steps=5,
-        start=uniform_start(inputs, eps=config.attack.eps, generator=torch.Generator().manual_seed(3)),
+        start=PIXELS.uniform(inputs, eps=config.attack.eps, generator=torch.Generator().manual_seed(3)),
     )
     reference(adv_inputs)
     assert same_bits(dict(state.student.named_buffers()), dict(reference.named_buffers()))

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from ltsd.answers import is_right
 from ltsd.attacks.apgd import apgd
-from ltsd.attacks.pgd import steady, uniform_start
+from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.pgd import steady
 
 STEPS = 100
 """As many as the members of AutoAttack take."""
@@ -37,7 +38,7 @@ def _attacked(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, seed
         num_classes = model(inputs).shape[1]
     standing = torch.ones_like(labels, dtype=torch.bool)
     for further in range(1, num_classes):
-        start = uniform_start(inputs, eps=eps, generator=generator)
+        start = PIXELS.uniform(inputs, eps=eps, generator=generator)
         objective = partial(_lead, model, labels, (labels + further) % num_classes)
         adv_inputs = apgd(objective, inputs, eps=eps, steps=STEPS, start=start)
         with torch.no_grad():

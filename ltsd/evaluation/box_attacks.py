@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltsd.attacks.pgd import pgd, steady, uniform_start
+from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
 from ltsd.evaluation.detections import Detections
 from ltsd.evaluation.evaluate import eval_mode
@@ -61,7 +62,7 @@ def attacked_detections(
     found = []
     with eval_mode(model):
         for inputs, labels in split.chunks(CHUNK):
-            start = inputs if generator is None else uniform_start(inputs, eps=eps, generator=generator)
+            start = inputs if generator is None else PIXELS.uniform(inputs, eps=eps, generator=generator)
             adv_inputs = attacked_boxes(model, inputs, labels, loss, start, eps=eps, step_size=step_size, steps=steps)
             with torch.no_grad():
                 found.append(Detections.of(model(adv_inputs), *inputs.shape[2:]))
@@ -84,6 +85,7 @@ def attacked_boxes(
     return pgd(
         lambda adv_inputs: loss(locations, steady(adv_inputs)),
         inputs,
+        domain=PIXELS,
         eps=eps,
         step_size=step_size,
         steps=steps,

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ltsd.answers import is_finite, is_right
+from ltsd.attacks.domains import Domain
 from ltsd.attacks.losses import Loss, cross_entropy
-from ltsd.attacks.pgd import pgd, steady, uniform_start
+from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
 
@@ -115,15 +116,16 @@ def pgd_correctness(
     model: nn.Module,
     split: Split,
     *,
+    domain: Domain,
     eps: float,
     step_size: float,
     steps: int,
     seed: int | None,
     loss: Loss = cross_entropy,
 ) -> Correctness:
-    """Return the correctness under PGD from one random start, drawn from `seed`; None starts at the image.
+    """Return the correctness under PGD from one random start, drawn from `seed`; None starts at the inputs.
 
-    From the image, one step of size eps is FGSM. Another loss gives another attack: CW-20, LSA-20.
+    From the inputs, one step of size eps is FGSM. Another loss gives another attack: CW-20, LSA-20.
     """
     generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
 
@@ -132,10 +134,11 @@ def pgd_correctness(
             adv_inputs = pgd(
                 lambda x, y=labels: loss(model(steady(x)), y),  # type: ignore[misc]
                 inputs,
+                domain=domain,
                 eps=eps,
                 step_size=step_size,
                 steps=steps,
-                start=inputs if generator is None else uniform_start(inputs, eps=eps, generator=generator),
+                start=inputs if generator is None else domain.uniform(inputs, eps=eps, generator=generator),
             )
             with torch.no_grad():
                 logits = model(adv_inputs)
@@ -146,17 +149,26 @@ def pgd_correctness(
 
 
 def standing_correctness(
-    model: nn.Module, split: Split, losses: Mapping[str, Loss], *, eps: float, step_size: float, steps: int, seed: int
+    model: nn.Module,
+    split: Split,
+    losses: Mapping[str, Loss],
+    *,
+    domain: Domain,
+    eps: float,
+    step_size: float,
+    steps: int,
+    seed: int,
 ) -> dict[str, Correctness]:
     """Return the correctness on clean images, then under PGD on each loss in turn, attacking only what is still right.
 
     The last entry is the worst case, image by image. All attacks start at the same random point, drawn from `seed`.
 
     Args:
-        model: [B, C, H, W] in [0, 1] -> logits [B, num_classes].
+        model: inputs [B, ...] -> logits [B, num_classes].
         split: images and labels, on the model's device.
         losses: what each attack maximises, by name, in order.
-        eps: radius, in units of the image range [0, 1].
+        domain: what the inputs are.
+        eps: radius, in the domain's units.
         step_size: length of a step, in the same units.
         steps: gradient steps of each attack.
         seed: of the random start.
@@ -168,7 +180,7 @@ def standing_correctness(
     judged: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ("clean", *losses)}
     with eval_mode(model):
         for inputs, labels in split.chunks(CHUNK):
-            start = uniform_start(inputs, eps=eps, generator=generator)
+            start = domain.uniform(inputs, eps=eps, generator=generator)
             with torch.no_grad():
                 logits = model(inputs)
             standing, finite = is_right(logits, labels), is_finite(logits)
@@ -180,6 +192,7 @@ def standing_correctness(
                     adv_inputs = pgd(
                         lambda x, y=labels[left], loss=loss: loss(model(steady(x)), y),  # type: ignore[misc]
                         inputs[left],
+                        domain=domain,
                         eps=eps,
                         step_size=step_size,
                         steps=steps,

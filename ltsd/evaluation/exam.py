@@ -14,6 +14,7 @@ from torch import nn
 
 from ltsd.answers import first_not_finite
 from ltsd.attacks.autoattack import AAFEW, MEMBERS, autoattack
+from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
@@ -199,13 +200,14 @@ def _parts(
     eps = attack.eps
     measures: dict[str, Callable[[], Correctness]] = {
         "clean": partial(clean_correctness, model, test),
-        "fgsm": partial(pgd_correctness, model, test, eps=eps, step_size=eps, steps=1, seed=None),
+        "fgsm": partial(pgd_correctness, model, test, domain=PIXELS, eps=eps, step_size=eps, steps=1, seed=None),
     }
     for name, loss in PGD_LOSSES.items():
         measures[name] = partial(
             pgd_correctness,
             model,
             test,
+            domain=PIXELS,
             eps=eps,
             step_size=attack.resolved_step_size,
             steps=PGD_STEPS,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import eval_mode, pgd_correctness
@@ -49,7 +50,9 @@ def signs_of(model: nn.Module, test: Split) -> Signs:
     with eval_mode(model):
         inputs.requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(model(inputs), labels), inputs)
-    standing = pgd_correctness(model, part, eps=HALF_THE_RANGE, step_size=HALF_THE_RANGE / 8, steps=20, seed=None)
+    standing = pgd_correctness(
+        model, part, domain=PIXELS, eps=HALF_THE_RANGE, step_size=HALF_THE_RANGE / 8, steps=20, seed=None
+    )
     return Signs(
         images=count,
         still=float((gradient.flatten(1) == 0).all(1).double().mean()),

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ltsd.attacks.dense_losses import DenseLoss
-from ltsd.attacks.pgd import Objective, pgd, steady, uniform_start
+from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.pgd import Objective, pgd, steady
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import eval_mode
 from ltsd.evaluation.pixels import PixelCounts
@@ -42,10 +43,11 @@ def attacked_counts(
             adv_inputs = pgd(
                 maximised(model, labels.long(), loss, steps),
                 inputs,
+                domain=PIXELS,
                 eps=eps,
                 step_size=step_size,
                 steps=steps,
-                start=inputs if generator is None else uniform_start(inputs, eps=eps, generator=generator),
+                start=inputs if generator is None else PIXELS.uniform(inputs, eps=eps, generator=generator),
             )
             with torch.no_grad():
                 found.append(PixelCounts.of(model(adv_inputs), labels))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ltsd.attacks import dense_losses
 from ltsd.attacks.apgd import apgd
 from ltsd.attacks.dense_losses import DenseLoss
-from ltsd.attacks.pgd import steady, uniform_start
+from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.pgd import steady
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import eval_mode
 from ltsd.evaluation.pixels import PixelCounts, worst_case
@@ -64,7 +65,7 @@ def _worst_point(
         losses = loss(logits, labels.long(), 0.0)
         return losses, -PixelCounts.of(logits.detach(), labels).image_miou().to(losses)
 
-    here, left = uniform_start(inputs, eps=WIDE[0][0] * eps, generator=generator), steps
+    here, left = PIXELS.uniform(inputs, eps=WIDE[0][0] * eps, generator=generator), steps
     for factor, share in WIDE:
         taken = round(share * steps)
         here, left = apgd(objective, inputs, eps=factor * eps, steps=taken, start=here), left - taken

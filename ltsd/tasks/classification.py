@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ltsd.attacks.domains import PIXELS, Domain
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import LIBRARIES, AttackConfig
 from ltsd.data.batches import Split
@@ -57,18 +58,27 @@ def teacher_split(data: Split, gamma: float, seed: int) -> Split:
     return data.select(data.rows[torch.from_numpy(positions).to(data.rows.device)])
 
 
-def validate(model: nn.Module, split: Split, class_counts: list[int], attack: AttackConfig, *, steps: int) -> Scores:
-    """Return clean and robust class-balanced accuracies.
+def validate(
+    model: nn.Module,
+    split: Split,
+    class_counts: list[int],
+    attack: AttackConfig,
+    *,
+    steps: int,
+    domain: Domain = PIXELS,
+) -> Scores:
+    """Return clean and robust class-balanced accuracies of inputs in a domain.
 
     `robust_acc` is the worst case, image by image, of PGD on each of VALIDATION_LOSSES: a search for accuracy under PGD
     on cross-entropy alone finds models whose gradients mislead it. `pgd_acc` and `cw_acc` are the accuracies after the
     first and the second attack. `fgsm_acc` reveals catastrophic overfitting.
     """
-    fgsm = pgd_correctness(model, split, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
+    fgsm = pgd_correctness(model, split, domain=domain, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
     standing = standing_correctness(
         model,
         split,
         VALIDATION_LOSSES,
+        domain=domain,
         eps=attack.eps,
         step_size=attack.resolved_step_size * max(1.0, FULL_STEPS / steps),
         steps=steps,
@@ -114,6 +124,7 @@ TASK = Task(
     class_measure="recall",
     counted="images",
     chunk=CHUNK,
+    domain=PIXELS,
     networks=("small-cnn", "small-resnet", "resnet18", "preact-resnet18", "wrn-34-10", *LIBRARIES),
     augmentations=("none", "crop-flip", "randaugment", "autoaugment"),
     rows=rows,

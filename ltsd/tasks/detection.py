@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
 from ltsd.evaluation.box_attacks import CHUNK, LOSSES, attacked_detections, class_loss, clean_detections
@@ -118,6 +119,7 @@ TASK = Task(
     class_measure="AP50",
     counted="locations",
     chunk=CHUNK,
+    domain=PIXELS,
     networks=("small-fcos",),
     augmentations=("none", "crop-flip"),
     rows=rows,

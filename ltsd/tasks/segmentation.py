@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ltsd.answers import VOID
 from ltsd.attacks import dense_losses
 from ltsd.attacks.dense_losses import DenseLoss
+from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import not_finite
@@ -130,6 +131,7 @@ TASK = Task(
     class_measure="IoU",
     counted="pixels",
     chunk=CHUNK,
+    domain=PIXELS,
     networks=("small-unet", *DECODERS),
     augmentations=("none", "crop-flip", "crop-flip-scale"),
     rows=rows,

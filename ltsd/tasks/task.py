@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
 
+from ltsd.attacks.domains import Domain
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
 from ltsd.data.units import Unit
@@ -91,6 +92,7 @@ class Task:
         class_measure: the score of one class, for pictures.
         counted: what the training counts of classes count, for pictures.
         chunk: how many images are scored at a time.
+        domain: what its inputs are, and which of them lie near each other.
         networks: the names of the networks that answer its rows.
         augmentations: those of `data.augmentation` that move its labels too.
         rows: (network, targets of a batch) -> the network that answers rows, images [B, ...] -> logits [R, C], and the
@@ -118,6 +120,7 @@ class Task:
     class_measure: str
     counted: str
     chunk: int
+    domain: Domain
     networks: Sequence[str]
     augmentations: Sequence[str]
     rows: Callable[[nn.Module, Tensor], tuple[nn.Module, Tensor]]
