@@ -259,3 +259,27 @@ def test_a_job_that_ray_gives_up_while_it_waits_for_a_worker_is_next_again_and_g
     assert process.dispatcher.reported(name, begins(epoch(1)))
     assert process.record.jobs[job.key].hosts == ["10.0.0.2", HOST]
     assert process.record.jobs[job.key].last_epoch == 1
+
+
+@pytest.mark.parametrize("how", ["fails", "dies", "is given up", "comes too late"])
+def test_nothing_depends_on_a_worker_that_attacks_a_shard(opened: Any, how: str) -> None:
+    process = opened(jobs=2, trials=0, references="at")
+    name, job = process.ask()
+    for report in (begins(), *WHOLE, Report(EPOCHS, "AutoAttack a", left=("c", "d"))):
+        assert process.dispatcher.reported(name, report)
+    other, shard = process.ask()
+    assert (shard.kind, shard.shard, shard.checkpoint) == ("shard", "d", job.checkpoint)
+    if how == "fails":
+        assert not process.dispatcher.reported(other, Report(0, failure="no memory"))
+    elif how == "dies":
+        assert [process.dispatcher.died(other) for _ in range(DEATHS + 1)] == [True] * DEATHS + [False]
+    if how != "comes too late":
+        process.dispatcher.on_trial_complete(other, error=how == "is given up")
+        assert process.ask()[1] == job.for_shard("c"), "none is given twice"
+    assert process.dispatcher.reported(name, EXAMINED)
+    process.dispatcher.on_trial_complete(name)
+    shard.shards.mkdir(parents=True)
+    process.dispatcher.on_trial_complete(other if how == "comes too late" else "ray-3")
+    assert not shard.shards.exists()
+    assert process.ask() == ("over", None)
+    assert [known.outcome for known in process.record.jobs.values()] == ["done"]
