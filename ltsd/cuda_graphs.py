@@ -76,7 +76,7 @@ def stepper_for(config: Config, data: Split, teacher: nn.Module | None) -> Stepp
 def kind_of(config: Config, data: Split, teacher: nn.Module | None) -> tuple[object, ...]:
     """Everything that a graph fixes, whatever is copied into its memory."""
     own = () if config.own is None else tuple(value for value in vars(config.own).values() if type(value) is not float)
-    batch = (min(config.optim.batch_size, len(data)), *data.images.shape[1:], data.num_classes, data.rows.device)
+    batch = (min(config.optim.batch_size, len(data)), *data.shape, data.num_classes, data.rows.device)
     optim = config.optim
     groups = (optim.optimizer, optim.momentum, optim.weight_decay, optim.backbone_lr_scale != 1)
     update = (*groups, optim.clip_grad_norm, optim.ema_decay > 0, config.awp.gamma)
@@ -106,7 +106,7 @@ class GraphStepper:
 
     def __init__(self, recorder: Recorder, config: Config, data: Split, teacher: nn.Module | None) -> None:
         self._recorder, self._task, self._method = recorder, TASKS[config.task], METHODS[config.method]
-        self._state = TrainState.fresh(config, data.images.shape[1], data.num_classes, data.rows.device)
+        self._state = TrainState.fresh(config, data.shape[0], data.num_classes, data.rows.device)
         self._state.student.train()
         self._teacher = deepcopy(teacher)
         self._places: tuple[Batch, StepContext, Budget] | None = None

@@ -45,7 +45,7 @@ class Run:
         """Write the whole run, with everything that rebuilds its model."""
         about = {
             "config": self.config.flatten(),
-            "shape": list(self.data.images.shape[1:]),
+            "shape": list(self.data.shape),
             "class_names": list(self.class_names),
             "class_counts": self.data.class_counts(),
             "images": self.images,
@@ -63,7 +63,7 @@ def config_for(fixed: Mapping[str, Value]) -> Config:
     """
     source = str(fixed.get("data.source", "digits"))
     plain = Config.preset(source).override(fixed)
-    task = str(fixed["task"]) if "task" in fixed else fitting(load_source(plain.data, check=True).train.labels)
+    task = str(fixed["task"]) if "task" in fixed else fitting(load_source(plain.data, check=True).train)
     config = Config.preset(source, task).override(fixed)
     if "task" in fixed or config.data != plain.data:
         load_source(config.data, check=True)
