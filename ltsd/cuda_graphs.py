@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ltsd import ranks
 from ltsd.config import Config
 from ltsd.data.batches import Split
 from ltsd.methods import METHODS
@@ -61,8 +62,10 @@ class Recorder(Protocol):
 
 
 def stepper_for(config: Config, data: Split, teacher: nn.Module | None) -> Stepper:
-    """Return a stepper for a run; with a recorder, reuse that of the last run if it was of the same kind."""
-    recorder = RECORDERS.get(data.rows.device.type)
+    """Return a stepper for a run; with a recorder, reuse that of the last run if it was of the same kind. What several
+    ranks do together is not recorded.
+    """
+    recorder = RECORDERS.get(data.rows.device.type) if ranks.count() == 1 else None
     if recorder is None:
         return EagerStepper(TASKS[config.task], METHODS[config.method])
     kind = kind_of(config, data, teacher)
