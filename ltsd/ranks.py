@@ -24,7 +24,8 @@ def joined(*, gpu: int | None, **group: Any) -> Iterator[None]:
 
     Args:
         gpu: the index of this rank's GPU; None for the processor.
-        group: as `torch.distributed.init_process_group` takes it, such as `store`, `rank` and `world_size`.
+        group: as `torch.distributed.init_process_group` takes it, such as `init_method`, `rank` and
+            `world_size`.
     """
     if gpu is not None:
         torch.cuda.set_device(gpu)
@@ -65,12 +66,12 @@ def check_batch(size: int) -> None:
     """Check that a training batch can be shared out.
 
     Raises:
-        UserError: it does not divide among the ranks.
+        UserError: it is smaller than the number of ranks.
     """
-    if size % count():
+    if size < count():
         raise UserError(
-            f"a training batch of {size} does not divide among {count()} GPUs; choose a multiple of {count()} for "
-            f"--optim.batch-size and --teacher.batch-size, no larger than the training set"
+            f"a training batch of {size} is too small for {count()} GPUs to share; give fewer GPUs, or larger batches "
+            f"by --optim.batch-size and --teacher.batch-size"
         )
 
 
@@ -86,12 +87,10 @@ class Shared(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs [B, ...] -> what the network answers to all of them [B, ...], the same on all ranks."""
-        missing = -len(inputs) % count()
-        whole = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing else inputs
         with _GlobalStatistics():
-            own = self.network(_OwnShare.apply(whole))
-        answers: Tensor = _All.apply(own)
-        return answers[: len(inputs)]
+            own = self.network(_OwnShare.apply(inputs))
+        answers: Tensor = _All.apply(own, len(inputs))
+        return answers
 
 
 def shared(network: nn.Module) -> nn.Module:
@@ -123,27 +122,28 @@ class _OwnShare(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor) -> Tensor:
-        """Return one of the equal parts of inputs [B, ...]."""
-        return inputs.chunk(count())[dist.get_rank()]
+        """Return the rank's part of inputs [B, ...]; parts differ by one example at most."""
+        ctx.size = len(inputs)
+        return _share(inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """Join the gradients of the parts."""
-        return _gathered(gradients[0])
+        return _gathered(gradients[0], ctx.size)
 
 
 class _All(torch.autograd.Function):
     """The answers of all ranks; backward, the gradient of a rank's own answers: all ranks compute the same loss."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        """Join the parts [B / ranks, ...] to [B, ...]."""
-        return _gathered(own)
+    def forward(ctx: Any, own: Tensor, size: int) -> Tensor:
+        """Join the parts to [size, ...]."""
+        return _gathered(own, size)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """Return the part of the rank."""
-        return gradients[0].chunk(count())[dist.get_rank()]
+        return _share(gradients[0]), None
 
 
 class _Sum(torch.autograd.Function):
@@ -160,11 +160,19 @@ class _Sum(torch.autograd.Function):
         return _summed(gradients[0])
 
 
-def _gathered(own: Tensor) -> Tensor:
-    own = own.contiguous()
-    parts = [torch.empty_like(own) for _ in range(count())]
-    dist.all_gather(parts, own)
-    return torch.cat(parts)
+def _share(whole: Tensor) -> Tensor:
+    """Return the rank's part of [B, ...]."""
+    return whole.tensor_split(count())[dist.get_rank()]
+
+
+def _gathered(own: Tensor, size: int) -> Tensor:
+    """Join the parts of all ranks to [size, ...]."""
+    longest = -(-size // count())
+    filled = torch.cat([own, own.new_zeros(longest - len(own), *own.shape[1:])])
+    parts = [torch.empty_like(filled) for _ in range(count())]
+    dist.all_gather(parts, filled)
+    lengths = [len(positions) for positions in torch.arange(size).tensor_split(count())]
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
 
 def _summed(own: Tensor) -> Tensor:
@@ -201,7 +209,7 @@ def _batch_norm(
     values = inputs.float()
     others = [d for d in range(inputs.ndim) if d != 1]
     form = [1, -1, *[1] * (inputs.ndim - 2)]
-    total = inputs.numel() // inputs.shape[1] * count()
+    total = _summed(values.new_tensor(inputs.numel() // inputs.shape[1]))
     mean = _Sum.apply(values.sum(others)) / total
     centred = values - mean.view(form)
     variance = _Sum.apply(centred.square().sum(others)) / total

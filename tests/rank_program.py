@@ -22,7 +22,7 @@ RUNS = {
     "trades": {},
     "reat": {},
     "taet": {},
-    "robal": {},
+    "robal": {"optim.batch_size": 31},
 }
 """By method; what its loss is a function of is never a mean over images alone."""
 
