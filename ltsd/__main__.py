@@ -3,6 +3,7 @@
 python -m ltsd data PATH                                   # what would be read of it, and whether all is well
 python -m ltsd train --method ltsd --epochs 40 --out runs/one.pt
 python -m ltsd train --out runs/one.pt --resume            # go on after an interruption
+torchrun --nproc-per-node 4 --local-ranks-filter 0 -m ltsd train --out runs/one.pt   # one model on four GPUs
 python -m ltsd evaluate runs/one.pt --attack standard --json out.json --picture out.png
 python -m ltsd predict runs/one.pt PATH --attack --out answers.csv   # classes of your own images, or of their pixels
 python -m ltsd export runs/one.pt --to onnx                # the network, to be run without ltsd
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from ltsd import ranks
 from ltsd.config import AttackConfig, Config
 from ltsd.data import Splits, description, load_splits
 from ltsd.data_command import DataFlags, data_command
@@ -99,7 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train_command(parsed: argparse.Namespace) -> int:
-    """`python -m ltsd train`."""
+    """`python -m ltsd train`, of one process or of those that torchrun starts."""
+    with ranks.joined_by_torchrun():
+        return _train_command(parsed)
+
+
+def _train_command(parsed: argparse.Namespace) -> int:
     config = config_for(values_set(parsed, Config()))
     splits = load_splits(config.data)
     out: Path = parsed.out
@@ -133,10 +140,12 @@ def _open_teacher(
 
 def _train(run: Run, path: Path, title: str) -> None:
     for metrics in run.epochs():
-        run.save(path)
+        if ranks.is_first():
+            run.save(path)
         shown = {name: value for name, value in metrics.values.items() if name.endswith(SHOWN)}
         numbers = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
         print(f"{title} epoch {metrics.epoch}/{run.config.epochs}  {metrics.seconds:.1f} s  {numbers}", flush=True)
+    ranks.wait()
 
 
 def evaluate_command(parsed: argparse.Namespace) -> int:

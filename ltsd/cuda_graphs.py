@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ltsd import ranks
 from ltsd.config import Config
 from ltsd.data.batches import Split
 from ltsd.methods import METHODS
@@ -61,8 +62,10 @@ class Recorder(Protocol):
 
 
 def stepper_for(config: Config, data: Split, teacher: nn.Module | None) -> Stepper:
-    """Return a stepper for a run; with a recorder, reuse that of the last run if it was of the same kind."""
-    recorder = RECORDERS.get(data.rows.device.type)
+    """Return a stepper for a run; with a recorder, reuse that of the last run if it was of the same kind. What several
+    ranks do together is not recorded.
+    """
+    recorder = RECORDERS.get(data.rows.device.type) if ranks.count() == 1 else None
     if recorder is None:
         return EagerStepper(TASKS[config.task], METHODS[config.method])
     kind = kind_of(config, data, teacher)
@@ -76,7 +79,7 @@ def stepper_for(config: Config, data: Split, teacher: nn.Module | None) -> Stepp
 def kind_of(config: Config, data: Split, teacher: nn.Module | None) -> tuple[object, ...]:
     """Everything that a graph fixes, whatever is copied into its memory."""
     own = () if config.own is None else tuple(value for value in vars(config.own).values() if type(value) is not float)
-    batch = (min(config.optim.batch_size, len(data)), *data.images.shape[1:], data.num_classes, data.rows.device)
+    batch = (min(config.optim.batch_size, len(data)), *data.shape, data.num_classes, data.rows.device)
     optim = config.optim
     groups = (optim.optimizer, optim.momentum, optim.weight_decay, optim.backbone_lr_scale != 1)
     update = (*groups, optim.clip_grad_norm, optim.ema_decay > 0, config.awp.gamma)
@@ -106,7 +109,7 @@ class GraphStepper:
 
     def __init__(self, recorder: Recorder, config: Config, data: Split, teacher: nn.Module | None) -> None:
         self._recorder, self._task, self._method = recorder, TASKS[config.task], METHODS[config.method]
-        self._state = TrainState.fresh(config, data.images.shape[1], data.num_classes, data.rows.device)
+        self._state = TrainState.fresh(config, data.shape[0], data.num_classes, data.rows.device)
         self._state.student.train()
         self._teacher = deepcopy(teacher)
         self._places: tuple[Batch, StepContext, Budget] | None = None

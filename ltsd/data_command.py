@@ -42,7 +42,7 @@ def data_command(parsed: argparse.Namespace) -> int:
         raise
     print("\n".join([*description.introduction(splits, data), *description.class_rows(splits)]))
     with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
-        figure = TASKS[fitting(splits.complete.labels)].show_data(splits.complete, splits.class_names)
+        figure = TASKS[fitting(splits.complete)].show_data(splits.complete, splits.class_names)
         figure.savefig(file, format="png")
     print(f"images of every class: {parsed.picture}")
     return 0

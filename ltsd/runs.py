@@ -19,6 +19,7 @@ from ltsd.methods import METHODS
 from ltsd.models import build_model
 from ltsd.packages import MissingPackageError
 from ltsd.precision import computes_in
+from ltsd.ranks import check_batch
 from ltsd.state import EpochMetrics, TrainState
 from ltsd.tasks import check_task, fitting
 from ltsd.train import train
@@ -45,7 +46,7 @@ class Run:
         """Write the whole run, with everything that rebuilds its model."""
         about = {
             "config": self.config.flatten(),
-            "shape": list(self.data.images.shape[1:]),
+            "shape": list(self.data.shape),
             "class_names": list(self.class_names),
             "class_counts": self.data.class_counts(),
             "images": self.images,
@@ -63,7 +64,7 @@ def config_for(fixed: Mapping[str, Value]) -> Config:
     """
     source = str(fixed.get("data.source", "digits"))
     plain = Config.preset(source).override(fixed)
-    task = str(fixed["task"]) if "task" in fixed else fitting(load_source(plain.data, check=True).train.labels)
+    task = str(fixed["task"]) if "task" in fixed else fitting(load_source(plain.data, check=True).train)
     config = Config.preset(source, task).override(fixed)
     if "task" in fixed or config.data != plain.data:
         load_source(config.data, check=True)
@@ -92,10 +93,11 @@ def open_run(
         resume: checkpoint to continue from; None for a fresh start.
 
     Raises:
-        UserError: the method needs a teacher and there is none; as `check_task`.
+        UserError: the method needs a teacher and there is none; as `check_task`; as `check_batch`.
         CheckpointError: `resume` is damaged, or has another configuration or other images.
     """
     check_task(config, data)
+    check_batch(min(config.optim.batch_size, len(data)))
     if METHODS[config.method].needs_teacher and teacher is None:
         raise UserError(f"method {config.method} learns from a teacher and none is given")
     state = TrainState.fresh(config, splits.shape[0], data.num_classes, device)

@@ -18,6 +18,7 @@ from ltsd.models.frozen import Frozen
 from ltsd.models.network import Network
 from ltsd.optimizers import load_state, optimizer_for, rates_of, set_rates
 from ltsd.precision import compute_dtype
+from ltsd.ranks import copy_from_first
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,10 @@ class TrainState:
         for place, tensor in zip(self._tensors(), other._tensors(), strict=True):
             place.copy_(tensor)
         self.steps = other.steps
+
+    def agree(self) -> None:
+        """Take over the state of the first of several ranks, so that rounding never leads them apart."""
+        copy_from_first(self._tensors())
 
     def _tensors(self) -> Iterator[Tensor]:
         for module in (self.student, self.average):

@@ -16,7 +16,7 @@ from ltsd.data.longtail import class_groups
 from ltsd.methods import METHODS
 from ltsd.methods.method import Measurements, Method
 from ltsd.methods.step_context import StepContext, on_device
-from ltsd.models.frozen import Frozen
+from ltsd.ranks import shared, sum_over_ranks
 from ltsd.state import TrainState
 from ltsd.tasks import TASKS
 from ltsd.tasks.task import Task
@@ -67,9 +67,10 @@ def train_step(
     unless the task's rows do: those of label maps depend on which pixels have a label.
     """
     state.frozen.refresh()
-    targets = task.targets(state.frozen, batch.inputs, batch.labels)
-    inputs, adv_inputs = batch.inputs, attacked(task, method, state.frozen, batch, targets, context, budget)
-    student, labels = task.rows(state.student, targets)
+    frozen = shared(state.frozen)
+    targets = task.targets(frozen, batch.inputs, batch.labels)
+    inputs, adv_inputs = batch.inputs, attacked(task, method, frozen, batch, targets, context, budget)
+    student, labels = task.rows(shared(state.student), targets)
     if context.teacher is not None:
         context = replace(context, teacher=task.rows(context.teacher, targets)[0])
 
@@ -82,6 +83,7 @@ def train_step(
     with perturbed_weights(state.student, lambda: objective()[0], gamma=budget.awp_gamma):
         loss, measurements = objective()
         loss.backward()  # type: ignore[no-untyped-call]
+    sum_over_ranks(weight.grad for weight in state.student.parameters())
     state.update()
     logits = measurements.pop("logits").detach()
     losses = {"loss": loss.detach()} | {name: value.detach() for name, value in measurements.items()}
@@ -97,7 +99,7 @@ def extra_means(task: Task, student: nn.Module, adv_inputs: Tensor) -> Measureme
 
 
 def attacked(
-    task: Task, method: Method, student: Frozen, batch: Batch, targets: Tensor, context: StepContext, budget: Budget
+    task: Task, method: Method, student: nn.Module, batch: Batch, targets: Tensor, context: StepContext, budget: Budget
 ) -> Tensor:
     """Return the adversarial inputs [B, C, H, W] of the method; the inputs themselves if it does not attack."""
     answering, labels = task.rows(student, targets)

@@ -16,6 +16,7 @@ from ltsd.evaluation.evaluate import eval_mode, not_finite
 from ltsd.methods import METHODS
 from ltsd.models.frozen import Frozen, frozen
 from ltsd.optimizers import learning_rate
+from ltsd.ranks import shared
 from ltsd.state import EpochMetrics, TrainState, stream
 from ltsd.step import Step, batch_of, budget_of, context_of
 from ltsd.tasks import TASKS
@@ -49,20 +50,21 @@ def train(
     _check_finite(config, state, len(state.history))
     counts = data.class_counts()
     if teacher is not None:
-        teacher = frozen(teacher.eval().requires_grad_(False), state.student.features.dtype)
+        teacher = shared(frozen(teacher.eval().requires_grad_(False), state.student.features.dtype))
     stepper = stepper_for(config, data, teacher)
     # One for all epochs: its memory is not free as soon as it is unused.
     validated = None if val is None else Frozen(state.model)
     state.student.train()
     for epoch in range(len(state.history), config.epochs):
         started = time.perf_counter()
+        state.agree()
         tally = train_epoch(config, stepper, state, data, teacher)
         values = tally.means()
         _check_finite(config, state, epoch + 1, tally.diverged())
         per_class: dict[str, list[float]] = {}
         if val is not None and validated is not None and _is_validated(config, epoch):
             validated.refresh()
-            measured, per_class = validate(config, validated, val, counts, "val")
+            measured, per_class = validate(config, shared(validated), val, counts, "val")
             values |= measured
         elif epoch + 1 == config.epochs:
             _check_answers(state.model, data, TASKS[config.task].chunk)

@@ -74,7 +74,7 @@ def begun(given: dict[str, Any], fixed: dict[str, Value]) -> Sweep:
     data = sweep.base.data
     if "task" in fixed or data.source in NAMED:
         return sweep
-    task = fitting(load_source(data, check=False).train.labels)
+    task = fitting(load_source(data, check=False).train)
     return sweep if task == sweep.base.task else Sweep.new(given, fixed | {"task": task})
 
 

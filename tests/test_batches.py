@@ -1,5 +1,9 @@
 """The batches of an epoch: order, augmentation, and where their randomness comes from."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ltsd.answers import VOID
+from ltsd.data.arrow import read_image_set, write_image_set
 from ltsd.data.augment import PAD, augment, augmented, crop_flip
 from ltsd.data.batches import Split, epoch_batches
 
@@ -139,3 +144,23 @@ def test_scales_are_log_uniform_from_a_half_to_two_the_same_along_both_sides_and
     assert free.mean().item() == pytest.approx(0.5, abs=0.06)
     grows = (moved[:, 0].int() * inside).diff(dim=2)[:, side // 2, side // 2 - 1]
     assert (grows < 0).sum().item() == pytest.approx(count / 2, abs=60)
+
+
+def test_stored_sound_becomes_a_waveform_and_stored_tokens_their_vectors(tmp_path: Path) -> None:
+    """They come back from the file as they were; a clip's largest values are -1 and just under 1."""
+    sounds = np.array([[[-32768, 0, 32767]], [[16384, -16384, 1]]], dtype=np.int16)
+    tokens = np.array([[0, 2, 1], [1, 1, 0]], dtype=np.int32)
+    labels, vectors = np.array([1, 0]), torch.arange(12.0).view(3, 4)
+    read = []
+    for name, stored in (("sound", sounds), ("text", tokens)):
+        write_image_set(tmp_path / name, stored, labels, ["no", "yes"])
+        found = read_image_set(tmp_path / name)
+        assert np.array_equal(found.images.numpy(), stored)
+        read.append(Split(found.images, found.labels, torch.arange(2), 2))
+    clips, texts = read[0], replace(read[1], vectors=vectors)
+    waves, _ = clips.take(torch.tensor([1, 0]))
+    assert waves.tolist() == [[[0.5, -0.5, 1 / 32768]], [[-1.0, 0.0, 32767 / 32768]]]
+    embedded, of = texts.take(torch.tensor([0]))
+    assert of.tolist() == [1]
+    assert torch.equal(embedded[0], torch.stack([vectors[0], vectors[2], vectors[1]], 1))
+    assert (clips.shape, texts.shape) == ((1, 3), (4, 3))

@@ -31,6 +31,7 @@ def test_ray_has_room_for_as_many_jobs_as_run_at_a_time(concurrency: int, splits
         (16, 4, 1.0, 4),
         (16, 4, 2.0, 2),
         (3, 1, 0.1, 3),
+        (3, 4, 2.0, 1),
     ],
 )
 def test_a_share_is_of_one_gpu_what_is_left_of_two_makes_no_third(

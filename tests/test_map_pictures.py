@@ -183,7 +183,7 @@ def test_attacked_images_begin_with_the_rarest_classes(scenes: Splits) -> None:
 def test_each_task_draws_its_own(scenes: Splits, splits: Splits, trained: nn.Module) -> None:
     attack = {"eps": 0.05, "step_size": 0.02, "steps": 2}
     for data, name in ((splits, "classification"), (scenes, "segmentation")):
-        assert fitting(data.complete.labels) == name
+        assert fitting(data.complete) == name
     inputs, labels = splits.val.first_of_each_class(10)
     pairs = [
         (

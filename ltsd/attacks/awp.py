@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ltsd.ranks import sum_over_ranks
+
 SHORTEST = 1e-20
 
 
@@ -27,6 +29,7 @@ def perturbed_weights(model: nn.Module, objective: Callable[[], Tensor], *, gamm
     weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     statistics = [buffer.clone() for buffer in model.buffers()]
     gradients = torch.autograd.grad(objective(), weights, materialize_grads=True)
+    sum_over_ranks(gradients)
     with torch.no_grad():
         before = [weight.clone() for weight in weights]
         for weight, gradient in zip(weights, gradients, strict=True):

@@ -57,8 +57,8 @@ class Splits:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return (C, H, W) of an image."""
-        return tuple(self.train.images.shape[1:])
+        """Return the shape of an input, as of a split."""
+        return self.train.shape
 
 
 def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = None) -> Splits:

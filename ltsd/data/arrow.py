@@ -24,8 +24,8 @@ Labels = NDArray[Any]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images. `images` is uint8 [N, C, H, W], `labels` see `ltsd.data.units`; both are read-only maps of
-    one file.
+    """Labelled images. `images`, uint8 [N, C, H, W] or of another kind, and `labels` see `ltsd.data.units`; both are
+    read-only maps of one file.
 
     `hashes` is int64 [N], equal for images that are equal pixel by pixel. `fingerprint` is the SHA-256 of images,
     labels and class names. `about` is what else was written, plain values by name. `groups` is int64 [N], equal for
@@ -43,16 +43,17 @@ class ImageSet:
 
 def write_image_set(
     path: Path,
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     labels: Labels,
     class_names: Sequence[str],
     about: Mapping[str, str] | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> None:
-    """Write images [N, C, H, W], labels [N, ...] and groups [N] as one record batch; the file appears whole or not."""
+    """Write images [N, ...], labels [N, ...] and groups [N] as one record batch; the file appears whole or not."""
     metadata = {
         **(about or {}),
         "shape": json.dumps(images.shape[1:]),
+        "stored": images.dtype.name,
         "label": json.dumps([labels.dtype.name, *labels.shape[1:]]),
         "class_names": json.dumps(list(class_names)),
         "fingerprint": _fingerprint(images, labels, class_names),
@@ -85,7 +86,7 @@ def read_image_set(path: Path) -> ImageSet:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         metadata = {key.decode(): value.decode() for key, value in batch.schema.metadata.items()}
         shape = json.loads(metadata["shape"])
-        images = _rows_of(batch.column("image"), shape)
+        images = _rows_of(batch.column("image"), shape, metadata.get("stored", "uint8"))
         column, hashes = batch.column("label"), batch.column("hash").to_numpy()
         kind, *of_one = json.loads(metadata["label"])
         labels = _rows_of(column, of_one, kind) if of_one else column.to_numpy()
@@ -103,14 +104,14 @@ def read_image_set(path: Path) -> ImageSet:
     )
 
 
-def _rows_of(column: pa.FixedSizeBinaryArray, shape: Sequence[int], kind: str = "uint8") -> NDArray[Any]:
+def _rows_of(column: pa.FixedSizeBinaryArray, shape: Sequence[int], kind: str) -> NDArray[Any]:
     """Return the rows of a column of bytes, [N, *shape]."""
     content = np.frombuffer(column.buffers()[1], dtype=kind)
     return content[: len(column) * int(np.prod(shape))].reshape(len(column), *shape)
 
 
-def _hashes_of(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return a 64-bit hash of every image [N, C, H, W]."""
+def _hashes_of(images: NDArray[Any]) -> NDArray[np.int64]:
+    """Return a 64-bit hash of every image [N, ...]."""
     digests = b"".join(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in images)
     return np.frombuffer(digests, dtype=np.int64)
 
@@ -132,7 +133,7 @@ def _read_only(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _fingerprint(images: NDArray[np.uint8], labels: Labels, class_names: Sequence[str]) -> str:
+def _fingerprint(images: NDArray[Any], labels: Labels, class_names: Sequence[str]) -> str:
     digest = hashlib.sha256(json.dumps([images.shape, list(class_names)]).encode())
     digest.update(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels).data)

@@ -9,15 +9,20 @@ from torch import Tensor
 
 from ltsd.data.augment import augmented
 from ltsd.data.counts import class_counts
+from ltsd.data.units import kind_of
+
+LARGEST = {"image": 255, "clip": 32768}
+"""What stored values are divided by, by kind."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of an image set. `images` is uint8 [M, C, H, W]; `labels` int64 [M], or uint8 [M, H, W] with VOID where a
-    pixel has none, or boxes float32 [M, K, 5], see `ltsd.locations`; `rows` int64 [N] into both.
+    """Rows of an image set. `images` is uint8 [M, C, H, W], or what else `ltsd.data.units` names; `labels` int64 [M],
+    or uint8 [M, H, W] with VOID where a pixel has none, or boxes float32 [M, K, 5], see `ltsd.locations`; `rows` int64
+    [N] into both.
 
     On the CPU, `images` may be a memory map that other processes share; it is never copied. `class_weights` [C] weigh
-    what training learns of each class; None for all alike.
+    what training learns of each class; None for all alike. `vectors` [V, D] are the embeddings of the tokens of texts.
     """
 
     images: Tensor
@@ -25,6 +30,13 @@ class Split:
     rows: Tensor
     num_classes: int
     class_weights: Tensor | None = None
+    vectors: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an input: (C, H, W) of an image, (C, T) of a clip, (D, L) of a text."""
+        stored = tuple(self.images.shape[1:])
+        return stored if self.vectors is None else (self.vectors.shape[1], *stored)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -35,9 +47,17 @@ class Split:
         return counts
 
     def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs float32 [B, C, H, W] in [0, 1] and labels [B, ...] at positions [B] of the split."""
+        """Return inputs, as `inputs` does, and labels [B, ...] at positions [B] of the split."""
         rows = self.rows[positions]
-        return self.images[rows].float() / 255, self.labels[rows]
+        return self.inputs(self.images[rows]), self.labels[rows]
+
+    def inputs(self, stored: Tensor) -> Tensor:
+        """Return what a network reads of stored rows, float32: images [B, C, H, W] in [0, 1], sound [B, C, T] in
+        [-1, 1], the embeddings of the tokens of texts [B, D, L].
+        """
+        if self.vectors is not None:
+            return self.vectors[stored].transpose(1, 2)
+        return stored.float() / LARGEST[kind_of(stored)]
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the whole split in order; the last chunk may be smaller."""
@@ -64,6 +84,7 @@ class Split:
             labels=self.labels[self.rows].to(device),
             rows=torch.arange(len(self), device=device),
             class_weights=None if self.class_weights is None else self.class_weights.to(device),
+            vectors=None if self.vectors is None else self.vectors.to(device),
         )
 
 
@@ -79,11 +100,11 @@ def epoch_batches(
         generator: draws order and augmentation.
 
     Yields:
-        Inputs float32 [B, C, H, W] in [0, 1] and labels [B, ...]; pixels and boxes move with their labels.
+        Inputs as `Split.inputs` returns them, and labels [B, ...]; labels of pixels and boxes move with the image.
     """
     size = min(batch_size, len(split))
     order = torch.randperm(len(split), generator=generator, device=generator.device)
     for start in range(0, len(split) - size + 1, size):
         rows = split.rows[order[start : start + size]]
         images, labels = augmented(split.images[rows], split.labels[rows], augmentation, generator)
-        yield images.float() / 255, labels
+        yield split.inputs(images), labels

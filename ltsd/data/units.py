@@ -1,13 +1,22 @@
-"""What has a label: an image, a pixel or a box."""
+"""What is stored, an image, a clip of sound or a text, and what has a label: all of it, a pixel or a box."""
 
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 from torch import Tensor
 
+Kind = Literal["image", "clip", "text"]
 Unit = Literal["image", "pixel", "box"]
 
+_KINDS: dict[str, Kind] = {"uint8": "image", "int16": "clip", "int32": "text"}
 _UNITS: dict[str, Unit] = {"int64": "image", "uint8": "pixel", "float32": "box"}
+
+
+def kind_of(stored: Tensor | NDArray[Any]) -> Kind:
+    """Return what is stored: images, uint8 [N, C, H, W]; clips of sound, int16 [N, C, T]; or texts as the numbers of
+    their tokens, int32 [N, L].
+    """
+    return _KINDS[str(stored.dtype).removeprefix("torch.")]
 
 
 def unit_of(labels: Tensor | NDArray[Any]) -> Unit:

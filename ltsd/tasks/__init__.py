@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-from torch import Tensor
-
 from ltsd.config import Config
+from ltsd.data.arrow import ImageSet
 from ltsd.data.batches import Split
-from ltsd.data.units import unit_of
+from ltsd.data.units import kind_of, unit_of
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
 from ltsd.models import check_model
@@ -26,9 +25,10 @@ def validated(config: Config) -> str:
     return TASKS[config.task].validated(config.evaluate.steps)
 
 
-def fitting(labels: Tensor) -> str:
-    """Return the name of the task that labels are for."""
-    return next(name for name, task in TASKS.items() if task.unit == unit_of(labels))
+def fitting(data: Split | ImageSet) -> str:
+    """Return the name of the task that data are for."""
+    found = kind_of(data.images), unit_of(data.labels)
+    return next(name for name, task in TASKS.items() if (task.kind, task.unit) == found)
 
 
 def check_task(config: Config, data: Split) -> str:
@@ -39,8 +39,8 @@ def check_task(config: Config, data: Split) -> str:
         UserError: one does not; as `check_model`.
     """
     task, method = TASKS[config.task], METHODS[config.method]
-    if unit_of(data.labels) != task.unit:
-        other = fitting(data.labels)
+    if (kind_of(data.images), unit_of(data.labels)) != (task.kind, task.unit):
+        other = fitting(data)
         raise UserError(
             f"--task {config.task}: wants a label for {task.target}, and {config.data.source} has one for "
             f"{TASKS[other].target}; give --task {other}"
@@ -61,4 +61,4 @@ def check_task(config: Config, data: Split) -> str:
             f"--method {config.method}: compares the features of whole images, and {config.task} has a label for "
             f"{task.target}; choose {others}"
         )
-    return check_model(config.model, data.images.shape[1:])
+    return check_model(config.model, data.shape)

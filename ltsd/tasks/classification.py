@@ -117,6 +117,7 @@ def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
 
 TASK = Task(
     title="classification",
+    kind="image",
     target="an image",
     unit="image",
     measure="acc",

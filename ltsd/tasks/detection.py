@@ -112,6 +112,7 @@ def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
 
 TASK = Task(
     title="detection",
+    kind="image",
     target="a box",
     unit="box",
     measure="map50",

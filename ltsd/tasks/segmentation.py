@@ -124,6 +124,7 @@ def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
 
 TASK = Task(
     title="segmentation",
+    kind="image",
     target="a pixel",
     unit="pixel",
     measure="miou",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ltsd.attacks.domains import Domain
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
-from ltsd.data.units import Unit
+from ltsd.data.units import Kind, Unit
 
 if TYPE_CHECKING:  # who trains need not load what draws
     from matplotlib.figure import Figure
@@ -85,8 +85,9 @@ class Task:
 
     Attributes:
         title: how messages call it.
+        kind: what its inputs are stored as, see `ltsd.data.units`.
         target: what has a label, in words.
-        unit: the same as one word, see `ltsd.data.units`.
+        unit: the same as one word.
         measure: the last word of its scores: `acc` makes `val/robust_acc`.
         measure_title: what that is, for pictures.
         class_measure: the score of one class, for pictures.
@@ -113,6 +114,7 @@ class Task:
     """
 
     title: str
+    kind: Kind
     target: str
     unit: Unit
     measure: str

@@ -14,7 +14,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from sweeps.dispatch.dispatcher import Dispatcher
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job
-from sweeps.machines.machine import Machines
+from sweeps.machines.machine import Machines, processors
 from sweeps.machines.supervisor import BeginAgainError
 from sweeps.study.scheduler import RungScheduler
 from sweeps.worker.trial import run_job
@@ -33,7 +33,7 @@ def run_jobs(dispatcher: Dispatcher, machines: Machines, exchange: Exchange, sig
     trainable = tune.with_parameters(run_job, gpu_fraction=gpus, shipment=machines.shipment, exchange=exchange)
     with tempfile.TemporaryDirectory(prefix="ltsd-tune-", dir=machines.scratch) as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1, "gpu": gpus}),
+            tune.with_resources(trainable, {"cpu": processors(gpus), "gpu": gpus}),
             tune_config=tune.TuneConfig(
                 search_alg=dispatcher,
                 scheduler=RungScheduler(dispatcher.reported, dispatcher.died, machines.workers_kept),

@@ -27,10 +27,10 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITIC
 
 
 class Machines(Protocol):
-    """Where jobs run, each on one processor."""
+    """Where jobs run, each on one processor, or on one a GPU."""
 
     gpus_per_trial: float
-    """The share of a GPU that each job gets."""
+    """The share of a GPU that each job gets, or how many GPUs."""
 
     @property
     def shipment(self) -> Shipment | None:
@@ -79,7 +79,7 @@ class OwnMachine:
         gpus = torch.cuda.device_count()
         share = share_asked(settings, gpus)
         has = f"this machine has {cpus} processor(s) and {gpus} GPU(s)"
-        if share > gpus or (share > 1 and share % 1):
+        if share > gpus or processors(share) > cpus or (share > 1 and share % 1):
             remedy = "leave the flag out, or give 0 to train on the processors" if not gpus else "give a share up to 1"
             raise UserError(f"--gpus-per-trial {share:g} cannot be met: {has}; {remedy}")
         fits = cpus if settings.gpus_per_trial == AUTO else carried(cpus, gpus, share)
@@ -94,8 +94,14 @@ class OwnMachine:
         self.scratch = environment.make_scratch()
         environment.hide(joins=False)
         with starting_ray("Ray does not start on this machine", environment.remedy()):
-            place = str(self.scratch)
-            ray.init("local", num_cpus=self._concurrency, include_dashboard=False, _temp_dir=place, **QUIET)
+            place, cpus = str(self.scratch), self._concurrency * processors(self.gpus_per_trial)
+            ray.init(
+                "local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                _temp_dir=place,
+                **QUIET,
+            )
 
     def stop(self) -> None:
         """End Ray's processes and workers, and remove its files."""
@@ -104,7 +110,8 @@ class OwnMachine:
 
     def carries(self) -> int:
         """See `Machines`."""
-        return carried(self._concurrency, self._gpus, self.gpus_per_trial)
+        processes = self._concurrency * processors(self.gpus_per_trial)
+        return carried(processes, self._gpus, self.gpus_per_trial)
 
     @property
     def workers_kept(self) -> int:
@@ -144,10 +151,15 @@ def share_asked(settings: Settings, most: float) -> float:
     return (1.0 if most else 0.0) if share is None or isinstance(share, str) else share
 
 
+def processors(share: float) -> int:
+    """Return how many processors a job with a share of a GPU, or with whole GPUs, computes on: one a GPU."""
+    return max(1, int(share))
+
+
 def carried(cpus: float, gpus: float, share: float) -> int:
-    """Return how many jobs of one processor and a share of a GPU, or of whole GPUs, a machine carries. A share is of
-    one GPU: the rests of two make no third.
+    """Return how many jobs with a share of a GPU, or with whole GPUs, a machine carries. A share is of one GPU: the
+    rests of two make no third.
     """
     if not share:
         return int(cpus)
-    return min(int(cpus), int(gpus) * int(1 / share + 1e-9) if share < 1 else int(gpus / share))
+    return min(int(cpus / processors(share)), int(gpus) * int(1 / share + 1e-9) if share < 1 else int(gpus / share))

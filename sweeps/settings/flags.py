@@ -58,8 +58,8 @@ class Settings:
     )
     gpus_per_trial: float | str | None = knob(
         None,
-        "share of a GPU for each trial; 0: none; auto: measure 1, 2, 4 and 8 trials before the sweep starts and take "
-        "the share that trains most",
+        "share of a GPU for each trial; 2 and more: so many GPUs of a machine train each trial together; 0: none; "
+        "auto: measure 1, 2, 4 and 8 trials before the sweep starts and take the share that trains most",
         at_least=0,
         unset="1 where there is a GPU, else 0",
         word=AUTO,

@@ -17,14 +17,15 @@ from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.precision import device_of
-from ltsd.runs import Run, load_model, open_run
+from ltsd.runs import Run
 from ltsd.state import EpochMetrics
-from ltsd.teacher import teacher_gamma, teacher_split
 from ltsd.train import REMEDY, DivergedError, validate
 from sweeps.journal.bucket import UnreachableError
 from sweeps.journal.exchange import Exchange
-from sweeps.journal.jobs import BEGINS, Job, Report, keep_checkpoint, newest_checkpoint
+from sweeps.journal.jobs import BEGINS, Job, Report, keep_checkpoint
 from sweeps.worker.figures import keep_pictures
+from sweeps.worker.followers import followed
+from sweeps.worker.job_runs import run_of
 from sweeps.worker.node_setup import NodeUnfitError, Shipment, received
 from sweeps.worker.teachers import is_trained, training_lock
 
@@ -41,15 +42,15 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment |
     started again by Ray, from its last checkpoint.
     """
     try:
-        device = claim_device(gpu_fraction)
+        device, ranks = claim_device(gpu_fraction), max(1, int(gpu_fraction))
         with exchange.at_hand(Job.of(params)) as (job, own):
             splits = splits_of(job.config.data, shipment)
             if job.kind == "teacher":
-                _make_teacher(job, splits, device, own)
+                _make_teacher(job, splits, device, own, ranks)
             elif job.kind == "shard":
                 _attack_shard(job, splits, device, own)
             else:
-                _make(job, splits, device, own)
+                _make(job, splits, device, own, ranks)
     except Exception as error:  # whatever it is, the sweep goes on and its record says why this job did not
         told = str(error) if isinstance(error, UserError | UnreachableError) else f"{type(error).__name__}: {error}"
         gone = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
@@ -57,9 +58,8 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment |
         tune.report(Report(0, failure=told.strip(), halts=halts).message())
 
 
-def _make(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -> None:
-    run = _begin(job, splits, device, exchange)
-    _train(job, run, exchange)
+def _make(job: Job, splits: Splits, device: torch.device, exchange: Exchange, ranks: int) -> None:
+    run = _trained(job, splits, device, exchange, ranks)
     measured = run.state.history[-1].per_class
     if job.kind == "confirm":
         measured = _confirm(job, run, splits)
@@ -89,19 +89,20 @@ def _splits(data: DataConfig, folder: Path | None) -> Splits:
     return load_splits(data, folder=folder)
 
 
-def _begin(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -> Run:
-    """Open the run, from its last checkpoint if there is one, and report what that checkpoint knows."""
-    data = splits.train if job.part == "train" else splits.complete
-    val = splits.val if job.part == "train" else None
-    teacher = None
-    if job.kind == "teacher":
-        data = teacher_split(job.config, data, teacher_gamma(job.config, splits.imbalance_ratio))
-    elif job.teacher:
+def _trained(job: Job, splits: Splits, device: torch.device, exchange: Exchange, ranks: int) -> Run:
+    """Train the run of a job, from its last checkpoint if there is one; report what that checkpoint knows, and every
+    epoch.
+    """
+    if job.teacher and job.kind != "teacher":
         exchange.bring(Path(job.teacher))
-        teacher, _ = load_model(Path(job.teacher), device)
-    run = open_run(job.config, splits, data, val, device, teacher=teacher, resume=newest_checkpoint(job))
-    past = tuple(_report(metrics) for metrics in run.state.history)
-    tune.report(Report(len(past), BEGINS, past=past, host=host()).message())
+    with followed(job, splits.folder, size=ranks, gpu=device.type == "cuda"):
+        run = run_of(job, splits, device)
+        past = tuple(_report(metrics) for metrics in run.state.history)
+        tune.report(Report(len(past), BEGINS, past=past, host=host()).message())
+        for metrics in run.epochs():
+            keep_checkpoint(job, run.save)
+            exchange.publish(job.checkpoint, metrics.epoch)
+            tune.report(_report(metrics).message())
     return run
 
 
@@ -110,18 +111,11 @@ def host() -> str:
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
-def _train(job: Job, run: Run, exchange: Exchange) -> None:
-    for metrics in run.epochs():
-        keep_checkpoint(job, run.save)
-        exchange.publish(job.checkpoint, metrics.epoch)
-        tune.report(_report(metrics).message())
-
-
 def _report(metrics: EpochMetrics) -> Report:
     return Report(metrics.epoch, values=metrics.values, per_class=metrics.per_class)
 
 
-def _make_teacher(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -> None:
+def _make_teacher(job: Job, splits: Splits, device: torch.device, exchange: Exchange, ranks: int) -> None:
     """Train the teacher unless another process has, or does so now; it appears in the store whole."""
     path = Path(job.teacher)
     with training_lock(path):
@@ -129,8 +123,7 @@ def _make_teacher(job: Job, splits: Splits, device: torch.device, exchange: Exch
         if is_trained(path):
             tune.report(Report(job.config.epochs, "reused").message())
             return
-        run = _begin(job, splits, device, exchange)
-        _train(job, run, exchange)
+        run = _trained(job, splits, device, exchange, ranks)
         _draw(job, run, splits, run.state.history[-1].per_class, exchange)
         run.save(path)
         exchange.publish(path, job.config.epochs)
