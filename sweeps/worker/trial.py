@@ -17,7 +17,7 @@ from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.precision import device_of
-from ltsd.runs import Run
+from ltsd.runs import Run, load_model
 from ltsd.state import EpochMetrics
 from ltsd.train import REMEDY, DivergedError, validate
 from sweeps.journal.bucket import UnreachableError
