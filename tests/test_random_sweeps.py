@@ -56,7 +56,6 @@ class Pool:
         self._process, self._draw, self._fate, self._mortality = process, draw, fate, mortality
         self._live: dict[str, Worker] = {}
         self.handed: list[Job] = []
-        self.helped = 0
 
     def is_over_after(self, steps: int) -> bool:
         """Go so many steps; return whether the sweep ended before."""
@@ -77,7 +76,6 @@ class Pool:
             else:
                 assert job.key in {one.key for one in live if one.kind == "final"}, f"{job.title} is of no exam"
                 assert len(live) < self._process.room.jobs, "a worker that is not idle helps"
-                self.helped += 1
         assert self._live or name == "over", "nothing runs, and nothing is next"
         assert not (self._live and name == "over"), "the sweep ends while jobs run"
         return name == "over"
