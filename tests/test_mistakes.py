@@ -19,6 +19,7 @@ from sweeps.search import main
         (("--distill.temperature", "0"), "distill.temperature = 0.0 is out of range"),
         (("--data.imbalance-ratio", "0.5"), "it is n_max / n_min"),
         (("--data", "no/such/place"), "no such file or folder"),
+        (("--data.image-size", "32"), "the images of digits have one size and are read as they are"),
         (("--resume", "--name", "never"), "there is no sweep in runs/never"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
