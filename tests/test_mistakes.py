@@ -19,7 +19,6 @@ from sweeps.search import main
         (("--distill.temperature", "0"), "distill.temperature = 0.0 is out of range"),
         (("--data.imbalance-ratio", "0.5"), "it is n_max / n_min"),
         (("--data", "no/such/place"), "no such file or folder"),
-        (("--data.image-size", "32"), "the images of digits have one size and are read as they are"),
         (("--resume", "--name", "never"), "there is no sweep in runs/never"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -43,6 +42,7 @@ def test_a_flag_that_cannot_be_is_told_before_anything_begins(
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
+        (("--data.image-size", "32"), "the images of digits have one size and are read as they are"),
         (("--tirals", "3"), "did you mean '--trials'"),
         (("--gpus-per-trial", "1"), "this machine has"),
         (("--data", "digits-scenes", "--final-attack", "standard"), "AutoAttack attacks one label an image"),

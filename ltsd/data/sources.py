@@ -77,7 +77,8 @@ def decoded(data: DataConfig, *, check: bool = False) -> Path:
 
     Raises:
         UserError: a path or URI that is missing, cannot be read or holds no images; a broken or huge image or mask (its
-            row is named), a label outside the classes, sizes that differ, an image without a mask; a size for images of a named source.
+            row is named), a label outside the classes, sizes that differ, an image without a mask; a size for the
+            images of a named source.
     """
     place = _place_of(data)
     folder = cache_folder() / _key(data, place)
