@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,43 @@ def test_ray_hears_that_a_job_is_given_up_and_runs_the_next(
     reasons = {key: known.reason for key, known in process.record.jobs.items()}
     died = "2 workers in a row died without a report in between"
     assert reasons == {"final-natural-s0": died, "final-at-s0": "it reports"}
+
+
+@pytest.mark.slow
+def test_ray_gives_the_shards_of_an_exam_to_a_worker_that_has_nothing_else(
+    storage: Path, small: Config, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker of the final run waits for them here, which it does not in sweeps."""
+
+    def attack_or_wait(params: dict[str, Any], **given: Any) -> None:
+        job = Job.of(params)
+        if job.kind == "shard":
+            job.shards.mkdir(parents=True, exist_ok=True)
+            (job.shards / job.shard).touch()
+            return
+        past = tuple(Report(number, values={"train/loss": 0.5}) for number in range(1, EPOCHS + 1))
+        tune.report(Report(EPOCHS, BEGINS, past=past, host=HOST).message())
+        tune.report(Report(EPOCHS, "AutoAttack a", left=("b", "c")).message())
+        begun = time.monotonic()
+        while not ((job.shards / "b").exists() and (job.shards / "c").exists()) and time.monotonic() < begun + 60:
+            time.sleep(0.1)
+        seconds = time.monotonic() - begun
+        tune.report(Report(EPOCHS, "examined", values={"test/seconds": seconds}, exam={}).message())
+
+    monkeypatch.setattr(tuner, "run_job", attack_or_wait)
+    sweep = sweep_in(storage, small, trials=0, references="at", concurrency=2)
+    machine = OwnMachine(sweep.settings)
+    machine.start(sweep.settings.folder, splits, SharedFolder())
+    try:
+        process = Process(sweep, splits, machine)
+        run_jobs(process.dispatcher, machine, SharedFolder(), [])
+    finally:
+        machine.stop()
+    (known,) = process.record.jobs.values()
+    assert (known.outcome, known.redone) == ("done", 0)
+    assert known.result is not None
+    assert known.result.values["test/seconds"] < 60
+    assert not known.job.shards.exists()
 
 
 def test_a_trial_in_the_worse_half_is_stopped_at_a_rung_and_nowhere_else(opened: Any) -> None:
