@@ -42,6 +42,7 @@ def test_a_flag_that_cannot_be_is_told_before_anything_begins(
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
+        (("--data.image-size", "32"), "the images of digits have one size and are read as they are"),
         (("--tirals", "3"), "did you mean '--trials'"),
         (("--gpus-per-trial", "1"), "this machine has"),
         (("--data", "digits-scenes", "--final-attack", "standard"), "AutoAttack attacks one label an image"),

@@ -77,7 +77,8 @@ def decoded(data: DataConfig, *, check: bool = False) -> Path:
 
     Raises:
         UserError: a path or URI that is missing, cannot be read or holds no images; a broken or huge image or mask (its
-            row is named), a label outside the classes, sizes that differ, an image without a mask.
+            row is named), a label outside the classes, sizes that differ, an image without a mask; a size for the
+            images of a named source.
     """
     place = _place_of(data)
     folder = cache_folder() / _key(data, place)
@@ -122,6 +123,7 @@ def _are_damaged(*paths: Path) -> bool:
 def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> None:
     if place is None:
         _refuse_groups(data)
+        _refuse_size(data)
         names, parts = NAMED[data.source](data)
         reading = Reading(data.source, parts={role: PartRead("", 0, "", len(p.labels)) for role, p in parts.items()})
     else:
@@ -215,6 +217,14 @@ def _refuse_groups(data: DataConfig) -> None:
         raise UserError(
             f"--data.group-by {data.group_by}: names a column of Parquet or Arrow files, and {data.source} has none; "
             f"leave the flag out"
+        )
+
+
+def _refuse_size(data: DataConfig) -> None:
+    if data.image_size is not None or data.image_height is not None:
+        raise UserError(
+            f"--data.image-size {data.image_size or data.image_height}: the images of {data.source} have one size and "
+            f"are read as they are; leave the flag out"
         )
 
 
