@@ -13,7 +13,7 @@ import hashlib
 import io
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 from machine import RESULTS, hardware
 from torch import Tensor, nn
 
-from ltsd.attacks.autoattack import MEMBERS, STANDARD, autoattack
+from ltsd.attacks.autoattack import MEMBERS, STANDARD, Round, autoattack
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.files import publishing
@@ -31,7 +31,7 @@ from ltsd.models.frozen import frozen
 from ltsd.runs import open_run
 
 IMAGES, BATCH_SIZE, SEED = 160, 64, 0
-WHOLE = {"apgd-ce+t, whole": MEMBERS["apgd-ce+t"], "standard, whole": STANDARD}
+WHOLE = {"apgd-ce+t, whole": MEMBERS["apgd-ce+t"], "standard, whole": MEMBERS["standard"]}
 
 
 def trained() -> tuple[nn.Module, Tensor, Tensor, float]:
@@ -44,16 +44,21 @@ def trained() -> tuple[nn.Module, Tensor, Tensor, float]:
     return run.state.model.eval().requires_grad_(False), inputs, labels, config.attack.eps
 
 
-def ours(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, members: tuple[str, ...]) -> Tensor:
-    """Who stands after some neighbouring members of the standard version; those before them are told to have failed."""
+def ours(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, members: Sequence[str]) -> Tensor:
+    """Who stands after a member alone, or after a version."""
     model = frozen(model)
-    right = model(inputs).argmax(1) == labels
-    known = dict.fromkeys(STANDARD[: STANDARD.index(members[0])], right)
-    run = autoattack(model, inputs, labels, eps=eps, version="standard", seed=SEED, batch_size=BATCH_SIZE, known=known)
-    return next(standing for member, standing in run if member == members[-1])
+    versions = [name for name, whole in MEMBERS.items() if whole == members]
+    if versions:
+        run = autoattack(model, inputs, labels, eps=eps, version=versions[0], seed=SEED, batch_size=BATCH_SIZE)
+    else:
+        logits = model(inputs)
+        right, classes = logits.argmax(1) == labels, logits.shape[1]
+        alone = Round(model, inputs, labels, classes, right, members, eps, SEED, BATCH_SIZE)
+        run = alone.joined({shard: alone.attacked(shard) for shard in alone.shards})
+    return [standing for _, standing in run][-1]
 
 
-def theirs(peer: Any, model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, members: tuple[str, ...]) -> Tensor:
+def theirs(peer: Any, model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, members: Sequence[str]) -> Tensor:
     """The same by the reference implementation."""
     with contextlib.redirect_stdout(io.StringIO()):
         runner = peer(model, norm="Linf", eps=eps, seed=SEED, version="standard", device="cpu", verbose=False)

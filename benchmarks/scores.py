@@ -96,7 +96,7 @@ def truth(model: torch.nn.Module, test: Split, config: Config) -> Correctness:
     """Which test images AutoAttack's first half leaves standing."""
     inputs, labels = test.take(torch.arange(len(test)))
     *_, (_, standing) = autoattack(
-        model, inputs, labels, eps=config.attack.eps, version="apgd-ce+t", seed=0, batch_size=CHUNK, known={}
+        model, inputs, labels, eps=config.attack.eps, version="apgd-ce+t", seed=0, batch_size=CHUNK
     )
     return Correctness(standing, labels, test.num_classes)
 

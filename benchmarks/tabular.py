@@ -102,7 +102,7 @@ def test_bits(model: torch.nn.Module, test: Split, config: Config) -> dict[str, 
     """Which test images are right, clean and under AutoAttack's first half."""
     inputs, labels = test.take(torch.arange(len(test)))
     *_, (_, standing) = autoattack(
-        model, inputs, labels, eps=config.attack.eps, version="apgd-ce+t", seed=0, batch_size=CHUNK, known={}
+        model, inputs, labels, eps=config.attack.eps, version="apgd-ce+t", seed=0, batch_size=CHUNK
     )
     hard = Correctness(standing, labels, test.num_classes)
     return {"test/clean": packed(clean_correctness(model, test)), f"test/{TRUTH}": packed(hard)}

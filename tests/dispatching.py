@@ -6,6 +6,7 @@ its job alone.
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ EPOCHS = 2
 FIXED = {"epochs": EPOCHS, "evaluate.every": 1, "teacher.epochs": 1}
 SCORES = {0: 0.5, 1: 0.8, 2: 0.7, 3: 0.6}
 """The accuracy of each trial, but for a little that its seed adds."""
+SHARDS = ("a", "b", "c", "d")
+"""The shards of every exam."""
 HOST = "10.0.0.1"
 ENDS = ("fails at once", "diverges", "has no number", "kills its workers", "lets no worker begin")
 """How a job ends that does not end well."""
@@ -112,7 +115,9 @@ def by_configuration(job: Job, epoch: int) -> dict[str, float]:
 
 def reports(job: Job, fate: str = "", measure: Measure = by_configuration) -> Iterator[Report]:
     """Run a job as a worker does, without training. What the worker does between two reports is done between them."""
-    if fate == "fails at once":
+    if job.kind == "shard":
+        _attacked(job)
+    elif fate == "fails at once":
         yield Report(0, failure="it failed")
     elif job.kind == "teacher" and is_trained(Path(job.teacher)):
         yield Report(job.config.epochs, "reused")
@@ -146,8 +151,17 @@ def _measured(job: Job, measure: Measure) -> Iterator[Report]:
         yield Report(job.config.epochs, "confirmed", values=_named("confirm", measure(job, 0)))
     else:
         yield from (Report(job.config.epochs, part) for part in PARTS)
+        for number, shard in enumerate(SHARDS):
+            _attacked(job.for_shard(shard))
+            yield Report(job.config.epochs, f"AutoAttack {shard}", left=SHARDS[number + 2 :])
+        shutil.rmtree(job.shards)
         values = _named("test", measure(job, 0))
         yield Report(job.config.epochs, "examined", values=values, exam={"metrics": values, "doubts": []})
+
+
+def _attacked(job: Job) -> None:
+    job.shards.mkdir(parents=True, exist_ok=True)
+    (job.shards / job.shard).touch()
 
 
 def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
@@ -167,12 +181,20 @@ class Driver(Process):
         name, job = self.ask()
         if job is None:
             return "over" if name == "over" else "none"
-        told = job.key
+        told = job.title
         if job.kind == "teacher":
             told = self._teachers.setdefault(job.key, f"teacher {len(self._teachers)}")
         assert told not in self.live, f"{told} is handed out while it runs"
         self.live[told] = (name, job)
         return told
+
+    def until(self, told: str, phase: str) -> None:
+        """Run a job until it reports a phase."""
+        name, job = self.live[told]
+        for report in reports(job, "", self._measure):
+            assert self.dispatcher.reported(name, report)
+            if report.phase == phase:
+                break
 
     def end(self, told: str, fate: str = "") -> None:
         """Run a job to its end."""

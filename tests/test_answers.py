@@ -11,7 +11,7 @@ from masking import Masked
 from torch import Tensor, nn
 
 from ltsd.answers import is_right
-from ltsd.attacks.autoattack import AAFEW_MEMBERS, MEMBERS, STANDARD, autoattack
+from ltsd.attacks.autoattack import AAFEW_MEMBERS, ROUNDS, STANDARD, autoattack
 from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.data import Splits
@@ -113,13 +113,13 @@ def test_an_example_falls_to_each_member_of_autoattack_whose_images_it_answers_n
     monkeypatch: pytest.MonkeyPatch, member: str, value: float
 ) -> None:
     """Of class 0, which the largest of such answers is said to be, as of any other."""
-    monkeypatch.setitem(MEMBERS, "one", (member,))
+    monkeypatch.setitem(ROUNDS, "one", ((member,),))
     labels = torch.tensor([0, 1, 0, 2, 3])
     inputs = Bands().images(labels)
     inputs[:, 0, 0, 0] = 1
     model = Faulty(Bands(), fragile, value)
     assert is_right(model(inputs), labels).all()
-    ((_, standing),) = autoattack(model, inputs, labels, eps=EPS, version="one", seed=0, batch_size=3, known={})
+    ((_, standing),) = autoattack(model, inputs, labels, eps=EPS, version="one", seed=0, batch_size=3)
     assert standing.tolist() == [False] * 5
 
 
@@ -130,12 +130,10 @@ def test_autoattack_leaves_standing_what_no_attack_makes_nan(
     labels = torch.tensor([0, 0, 1, 1, 2])
     inputs = Bands().images(labels)
     inputs[:, 0, 0, 0] = torch.tensor([1.0, 0, 1, 0, 0])
-    run = autoattack(
-        Faulty(Bands(), fragile), inputs, labels, eps=EPS, version="apgd-ce+t", seed=0, batch_size=5, known={}
-    )
+    run = autoattack(Faulty(Bands(), fragile), inputs, labels, eps=EPS, version="apgd-ce+t", seed=0, batch_size=5)
     assert [standing.tolist() for _, standing in run] == [[False, True, False, True, True]] * 2
 
-    monkeypatch.setitem(MEMBERS, "one", ("apgd-ce",))
+    monkeypatch.setitem(ROUNDS, "one", (("apgd-ce",),))
     teacher.eval()
     inputs, labels = splits.test.take(torch.arange(len(splits.test)))
     fails = labels % 2 == 0
@@ -145,7 +143,7 @@ def test_autoattack_leaves_standing_what_no_attack_makes_nan(
         return fails[torch.cdist(images.detach().flatten(1), originals, p=float("inf")).argmin(1)]
 
     faulty = Faulty(teacher, is_near_one_that_fails)
-    context = {"eps": 0.05, "version": "one", "seed": 0, "batch_size": 7, "known": {}}
+    context = {"eps": 0.05, "version": "one", "seed": 0, "batch_size": 7}
     found = list(autoattack(faulty, inputs, labels, **context))  # type: ignore[arg-type]
     alone = list(autoattack(teacher, inputs[~fails], labels[~fails], **context))  # type: ignore[arg-type]
     assert 0 < alone[-1][1].sum() < is_right(teacher(inputs), labels)[~fails].sum()
@@ -158,14 +156,14 @@ def test_a_network_that_says_the_same_of_every_image_is_attacked_to_the_end(
     monkeypatch: pytest.MonkeyPatch, splits: Splits, teacher: nn.Module
 ) -> None:
     """All its logits are 0, and the last member of AutoAttack asks it about no image at all."""
-    monkeypatch.setitem(MEMBERS, "one", ("square",))
+    monkeypatch.setitem(ROUNDS, "one", (("square",),))
     assert isinstance(teacher, Network)
     with torch.no_grad():
         for weight in teacher.head.parameters():
             weight.zero_()
     inputs, labels = splits.test.take(torch.arange(len(splits.test)))
     model = frozen(teacher.eval())
-    ((_, standing),) = autoattack(model, inputs, labels, eps=0.1, version="one", seed=0, batch_size=50, known={})
+    ((_, standing),) = autoattack(model, inputs, labels, eps=0.1, version="one", seed=0, batch_size=50)
     assert standing.tolist() == (labels == 0).tolist()
 
 

@@ -69,14 +69,16 @@ def verdict_of_the_reference(
 
 
 def test_the_whole_ensemble_is_the_reference_bit_by_bit(masked: Masked, examples: tuple[Tensor, Tensor]) -> None:
-    """The same verdict on every example by the same tries: no step, no restart, no target, no square is left out."""
+    """The same verdict on every example by the same tries: no step, no restart, no target, no square is left out.
+    Beyond them, FAB tries examples that fall to the member beside it.
+    """
     inputs, labels = examples
     with asked(masked) as ours:
-        run = autoattack(masked, inputs, labels, eps=0.25, version="standard", seed=SEED, batch_size=BATCH, known={})
+        run = autoattack(masked, inputs, labels, eps=0.25, version="standard", seed=SEED, batch_size=BATCH)
         members, standing = zip(*run, strict=True)
     with asked(masked) as theirs:
         assert standing[-1].tolist() == verdict_of_the_reference(masked, inputs, labels, eps=0.25)
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() >= theirs.keys()
     assert members == ("apgd-ce", "apgd-t", "fab-t", "square")
     stood = [masked(inputs).argmax(1) == labels, *standing]
     assert all(not (after & ~before).any() for before, after in itertools.pairwise(stood)), "one that fell stands"
@@ -89,7 +91,7 @@ def test_the_half_ensemble_is_the_first_half_of_the_reference_under_a_name_of_it
     model = masked.net
     inputs, labels = splits.test.take(torch.arange(0, len(splits.test), 2))
     with asked(model) as ours:
-        run = autoattack(model, inputs, labels, eps=0.1, version="apgd-ce+t", seed=SEED, batch_size=BATCH, known={})
+        run = autoattack(model, inputs, labels, eps=0.1, version="apgd-ce+t", seed=SEED, batch_size=BATCH)
         members, standing = zip(*run, strict=True)
     with asked(model) as theirs:
         assert standing[-1].tolist() == verdict_of_the_reference(model, inputs, labels, eps=0.1, members=2)

@@ -14,11 +14,16 @@ import pytest
 from pyarrow.fs import FileSelector, FileType, S3FileSystem
 from serving import LOGIN, require_login, s3_server, s3_uri
 from sweeping import SMALL, run_search
+from torch import Tensor, nn
 
 import sweeps.journal.bucket
+from ltsd.attacks.autoattack import Round, Shard
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
-from ltsd.config import Config
+from ltsd.config import AttackConfig, Config
+from ltsd.data import Splits
 from ltsd.errors import UserError
+from ltsd.evaluation import shards
+from ltsd.evaluation.exam import attack_shard, examine
 from sweeps.journal.bucket import Bucket, UnreachableError
 from sweeps.journal.exchange import SharedBucket
 from sweeps.journal.jobs import Job, Report, keep_checkpoint, newest_checkpoint
@@ -93,6 +98,40 @@ def test_a_job_goes_on_elsewhere_from_what_is_only_in_the_bucket(
     assert objects(s3) == {"night/checkpoints/trial-0000/000005.pt"}
     exchange.bring_checkpoint(job)
     assert len(load_checkpoint(job.checkpoint)["history"]) == 5
+
+
+def test_a_worker_on_another_machine_attacks_shards_of_an_exam_through_the_bucket(
+    bucket: Bucket,
+    s3: S3FileSystem,
+    tmp_path: Path,
+    splits: Splits,
+    teacher: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attacked, attack = list[str](), Round.attacked
+
+    def noted(one: Round, shard: Shard) -> Tensor:
+        attacked.append(str(shard))
+        return attack(one, shard)
+
+    monkeypatch.setattr(Round, "attacked", noted)
+    monkeypatch.setattr(shards, "CHUNK", 9)
+    exchange, test, budget = SharedBucket(bucket, tmp_path), splits.test, AttackConfig(eps=0.05)
+    final = Job("final", "final-at-s0", Config.preset("digits"), "complete", str(tmp_path / "night"), exam="apgd-ce+t")
+    helped = set[str]()
+    with exchange.at_hand(final) as (here, own), exchange.at_hand(final.for_shard("a")) as (there, other):
+        keep = here.correctness
+        for _, result in examine(teacher.eval(), test, [9] * 10, budget, final.exam, keep=keep, sharing=own):
+            own.publish(keep, result.measured)
+            for name in {*result.left} - helped:
+                attack_shard(teacher, test, budget, final.exam, name, keep=there.correctness, sharing=other)
+                helped.add(name)
+    assert len(helped) > 2
+    assert len(attacked) == len({*attacked}), "a shard that was attacked there is not attacked here"
+    assert any(name.startswith("night/correctness/final-at-s0.shards/") for name in objects(s3))
+    exchange.drop_shards(final)
+    exchange.drop_shards(final)
+    assert {name.rpartition("/")[0] for name in objects(s3)} == {"night/correctness/final-at-s0"}
 
 
 HOLDS = """
@@ -237,6 +276,10 @@ def test_a_sweep_whose_leaders_disk_is_lost_is_taken_from_the_bucket(
     before = (folder / "journal.jsonl").read_bytes()
     record.started(unknown, 0)
     train(exchange, unknown, 1)
+    for job in (known, unknown):
+        job.shards.mkdir(parents=True)
+        (job.shards / "a.parquet").write_bytes(b"shard")
+        exchange.publish(job.shards / "a.parquet", 1)
 
     settings = Settings(name="night", storage=str(other), shared=bucket.uri)
     with pytest.raises(UserError, match="has a sweep of that name already; add --resume"):
@@ -246,6 +289,7 @@ def test_a_sweep_whose_leaders_disk_is_lost_is_taken_from_the_bucket(
     assert (other / "night" / SETTINGS_FILE).read_text() == "{}"
     assert (other / "night" / "pictures" / "trial-0001" / "learning_curves.png").read_bytes() == b"picture"
     assert not any("trial-0002" in name for name in objects(s3))
+    assert "night/correctness/trial-0000.shards/a/000001.parquet" in objects(s3)
     assert [report.epoch for report in epochs_kept(trial(other, 0), SharedBucket(bucket, other))] == [1, 2]
     with pytest.raises(UserError, match="has no journal of a sweep named day"):
         restore(replace(settings, name="day"))

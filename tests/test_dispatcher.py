@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,43 @@ def test_ray_hears_that_a_job_is_given_up_and_runs_the_next(
     assert reasons == {"final-natural-s0": died, "final-at-s0": "it reports"}
 
 
+@pytest.mark.slow
+def test_ray_gives_the_shards_of_an_exam_to_a_worker_that_has_nothing_else(
+    storage: Path, small: Config, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker of the final run waits for them here, which it does not in sweeps."""
+
+    def attack_or_wait(params: dict[str, Any], **given: Any) -> None:
+        job = Job.of(params)
+        if job.kind == "shard":
+            job.shards.mkdir(parents=True, exist_ok=True)
+            (job.shards / job.shard).touch()
+            return
+        past = tuple(Report(number, values={"train/loss": 0.5}) for number in range(1, EPOCHS + 1))
+        tune.report(Report(EPOCHS, BEGINS, past=past, host=HOST).message())
+        tune.report(Report(EPOCHS, "AutoAttack a", left=("b", "c")).message())
+        begun = time.monotonic()
+        while not ((job.shards / "b").exists() and (job.shards / "c").exists()) and time.monotonic() < begun + 60:
+            time.sleep(0.1)
+        seconds = time.monotonic() - begun
+        tune.report(Report(EPOCHS, "examined", values={"test/seconds": seconds}, exam={}).message())
+
+    monkeypatch.setattr(tuner, "run_job", attack_or_wait)
+    sweep = sweep_in(storage, small, trials=0, references="at", concurrency=2)
+    machine = OwnMachine(sweep.settings)
+    machine.start(sweep.settings.folder, splits, SharedFolder())
+    try:
+        process = Process(sweep, splits, machine)
+        run_jobs(process.dispatcher, machine, SharedFolder(), [])
+    finally:
+        machine.stop()
+    (known,) = process.record.jobs.values()
+    assert (known.outcome, known.redone) == ("done", 0)
+    assert known.result is not None
+    assert known.result.values["test/seconds"] < 60
+    assert not known.job.shards.exists()
+
+
 def test_a_trial_in_the_worse_half_is_stopped_at_a_rung_and_nowhere_else(opened: Any) -> None:
     process = opened(jobs=9, rungs=[2], trials=6)
     names = [process.ask()[0] for _ in range(6)]
@@ -259,3 +297,27 @@ def test_a_job_that_ray_gives_up_while_it_waits_for_a_worker_is_next_again_and_g
     assert process.dispatcher.reported(name, begins(epoch(1)))
     assert process.record.jobs[job.key].hosts == ["10.0.0.2", HOST]
     assert process.record.jobs[job.key].last_epoch == 1
+
+
+@pytest.mark.parametrize("how", ["fails", "dies", "is given up", "comes too late"])
+def test_nothing_depends_on_a_worker_that_attacks_a_shard(opened: Any, how: str) -> None:
+    process = opened(jobs=2, trials=0, references="at")
+    name, job = process.ask()
+    for report in (begins(), *WHOLE, Report(EPOCHS, "AutoAttack a", left=("c", "d"))):
+        assert process.dispatcher.reported(name, report)
+    other, shard = process.ask()
+    assert (shard.kind, shard.shard, shard.checkpoint) == ("shard", "d", job.checkpoint)
+    if how == "fails":
+        assert not process.dispatcher.reported(other, Report(0, failure="no memory"))
+    elif how == "dies":
+        assert [process.dispatcher.died(other) for _ in range(DEATHS + 1)] == [True] * DEATHS + [False]
+    if how != "comes too late":
+        process.dispatcher.on_trial_complete(other, error=how == "is given up")
+        assert process.ask()[1] == job.for_shard("c"), "none is given twice"
+    assert process.dispatcher.reported(name, EXAMINED)
+    process.dispatcher.on_trial_complete(name)
+    shard.shards.mkdir(parents=True)
+    process.dispatcher.on_trial_complete(other if how == "comes too late" else "ray-3")
+    assert not shard.shards.exists()
+    assert process.ask() == ("over", None)
+    assert [known.outcome for known in process.record.jobs.values()] == ["done"]

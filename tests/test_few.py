@@ -41,7 +41,7 @@ def test_of_a_linear_model_every_image_falls_that_can_and_no_other(classes: int,
         own = logits.gather(1, labels[:, None])
         bound = eps * (model.weight[labels][:, None] - model.weight).abs().sum(2)
         assert torch.equal(robust, ((own - logits) > bound).sum(1) == classes - 1)
-    run = autoattack(model, inputs, labels, eps=eps, version=AAFEW, seed=0, batch_size=50, known={})
+    run = autoattack(model, inputs, labels, eps=eps, version=AAFEW, seed=0, batch_size=50)
     members, standing = zip(*run, strict=True)
     assert members == ("aafew-apgd-ce", "aafew-apgd-margin", "aafew-fab", "aafew-square")
     assert 5 < robust.sum() < 50

@@ -212,3 +212,36 @@ def test_a_sweep_that_is_resumed_with_more_runs_what_it_lacks(opened: Any) -> No
         *("final-mart-s0", "final-at-s1", "final-mart-s1"),
     ]
     assert not set(first) & set(more)
+
+
+def test_workers_that_nothing_else_is_left_for_attack_shards_of_exams_from_the_last_on(opened: Any) -> None:
+    driver = opened(NO_TEACHER, jobs=3, trials=0, references="at,mart,natural,trades")
+    assert [driver.next() for _ in range(3)] == ["final-at-s0", "final-mart-s0", "final-natural-s0"]
+    driver.until("final-at-s0", "AutoAttack a")
+    driver.end("final-natural-s0")
+    assert [driver.next(), driver.next()] == ["final-trades-s0", "none"]
+    driver.end("final-trades-s0")
+    assert [driver.next(), driver.next()] == ["final-at-s0-d", "none"]
+    driver.until("final-mart-s0", "AutoAttack a")
+    driver.end("final-at-s0-d")
+    assert driver.next() == "final-mart-s0-d", "that exam lacks most"
+    driver.end("final-mart-s0-d")
+    assert [driver.next(), driver.next()] == ["final-at-s0-c", "none"]
+    driver.until("final-at-s0", "AutoAttack b")
+    driver.end("final-at-s0-c")
+    driver.end("final-mart-s0")
+    assert driver.next() == "none", "what is left of the exam is attacked or done"
+    driver.end("final-at-s0")
+    assert driver.next() == "over"
+    kinds = {known.job.kind for known in driver.record.jobs.values()}
+    assert kinds == {"final"}, "shards are not on record"
+
+
+def test_a_shard_holds_up_no_stage_of_a_search_and_follows_all_that_can_start(opened: Any) -> None:
+    driver = opened(NO_TEACHER, jobs=3, trials=2, references="at")
+    assert [driver.next() for _ in range(3)] == ["trial-0000", "trial-0001", "final-at-s0"]
+    driver.until("final-at-s0", "AutoAttack a")
+    driver.end("trial-0001")
+    assert driver.next() == "final-at-s0-d"
+    driver.end("trial-0000")
+    assert [driver.next(), driver.next()] == ["confirm-0001-s0", "confirm-0000-s0"]

@@ -68,9 +68,14 @@ class Pool:
             return False
         name, job = self._process.ask()
         if job is not None:
-            assert job.key not in {worker.job.key for worker in self._live.values()}, f"{job.key} is handed out twice"
+            live = [worker.job for worker in self._live.values()]
+            assert job.title not in {one.title for one in live}, f"{job.title} is handed out twice"
             self._live[name] = Worker(job, self._fate(job))
-            self.handed.append(job)
+            if job.kind != "shard":
+                self.handed.append(job)
+            else:
+                assert job.key in {one.key for one in live if one.kind == "final"}, f"{job.title} is of no exam"
+                assert len(live) < self._process.room.jobs, "a worker that is not idle helps"
         assert self._live or name == "over", "nothing runs, and nothing is next"
         assert not (self._live and name == "over"), "the sweep ends while jobs run"
         return name == "over"
@@ -110,6 +115,7 @@ def run(
         assert not process.done_before & {job.key for job in pool.handed}, "what is done is handed out again"
         if is_over:
             hold_to_the_plan(process, pool.handed)
+            assert not list(sweep.settings.folder.glob("correctness/*.shards")), "shards are left"
             break
     assert is_over, "the sweep does not end"
     return Record.read(sweep.settings.folder)

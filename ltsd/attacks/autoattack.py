@@ -1,17 +1,21 @@
-"""AutoAttack (Croce & Hein 2020), member by member, L-infinity; the same answer as pyautoattack's on every image.
+"""AutoAttack (Croce & Hein 2020) in L-infinity, in rounds of shards; the same answer as pyautoattack's on every image.
 
 Its targeted members need four classes. AA-few is the ensemble for two and three.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from ltsd.answers import is_finite, is_right
+from ltsd.attacks.fab import fab_targeted
 from ltsd.attacks.few import apgd_margin
 from ltsd.attacks.pgd import steady
 from ltsd.attacks.square import square
@@ -20,8 +24,22 @@ STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 AAFEW = "aafew"
 AAFEW_MEMBERS = tuple(f"{AAFEW}-{attack}" for attack in ("apgd-ce", "apgd-margin", "fab", "square"))
 """Named otherwise than those of AutoAttack: what stands after one is never taken for what stands after the other."""
-MEMBERS = {"standard": STANDARD, "apgd-ce+t": STANDARD[:2], AAFEW: AAFEW_MEMBERS}
-"""The ensembles by name: only `standard`, complete and with its published steps, is called AutoAttack."""
+ROUNDS: dict[str, Sequence[Sequence[str]]] = {
+    "standard": (STANDARD[:1], STANDARD[1:3], STANDARD[3:]),
+    "apgd-ce+t": (STANDARD[:1], STANDARD[1:2]),
+    AAFEW: tuple((member,) for member in AAFEW_MEMBERS),
+}
+"""The ensembles by name, with their members in rounds: only `standard`, complete and with its published steps, is
+called AutoAttack.
+
+The members of a round attack the same images, so none waits for another. Of FAB-T the verdict on an image depends on
+neither the images nor the targets beside it, since it draws nothing at random. So it shares a round with the member
+before it, and its targets are divided, and the verdicts are those of one member after another. The other members draw
+the random numbers of a batch at once, and each has its round.
+"""
+MEMBERS: Mapping[str, Sequence[str]] = {name: tuple(chain(*rounds)) for name, rounds in ROUNDS.items()}
+TARGETS = 3
+"""Targets of FAB-T that a shard attacks."""
 
 Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Attack = Callable[..., Tensor]
@@ -67,55 +85,123 @@ class Replaced(nn.Module):
         return torch.where(is_finite(logits)[:, None], logits, said)
 
 
-def autoattack(
-    model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    eps: float,
-    version: str,
-    seed: int,
-    batch_size: int,
-    known: Mapping[str, Tensor],
-) -> Iterator[tuple[str, Tensor]]:
-    """Run the members in order, each on the examples that the ones before left right.
+class Shard(NamedTuple):
+    """What is attacked at once: a batch of a round's images by a member, or by a part of its targets."""
+
+    member: str
+    part: int
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.member}-{self.part}-{self.batch}"
+
+
+@dataclass(frozen=True)
+class Round:
+    """Members of an ensemble that attack the same images. Shards may be attacked in any order, by any process.
 
     An example with NaN or infinity in its answer under an attack counts as fallen.
 
-    Args:
+    Attributes:
         model: [B, C, H, W] in [0, 1] -> logits, in eval mode; at least 4 classes, for `aafew` 2 or 3.
         inputs: [N, C, H, W] float32 in [0, 1].
         labels: [N] int64.
+        num_classes: how many logits the model gives.
+        standing: bool [N], the examples that are right before this round.
+        members: those that attack, in order.
         eps: radius in units of the image range.
-        version: one of MEMBERS.
+        seed: of the random starts; every shard draws from it anew.
+        batch_size: examples of a shard; it changes the random starts, so fix it where you compare.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    num_classes: int
+    standing: Tensor
+    members: Sequence[str]
+    eps: float
+    seed: int
+    batch_size: int
+
+    @property
+    def shards(self) -> list[Shard]:
+        """All shards, the longest first."""
+        batches = range(len(self._batches()))
+        return [
+            Shard(member, part, batch) for member in self.members for part in self._parts(member) for batch in batches
+        ]
+
+    def rows(self, shard: Shard) -> Tensor:
+        """Return the examples of a shard, int64 [B]."""
+        return self._batches()[shard.batch]
+
+    def attacked(self, shard: Shard) -> Tensor:
+        """Attack a shard; return which of its examples are right afterwards, bool [B]."""
+        rows = self.rows(shard)
+        run = partial(self._attack(shard), eps=self.eps, seed=self.seed, batch_size=self.batch_size)
+        return _withstood(run, self.model, self.inputs[rows], self.labels[rows])
+
+    def joined(self, found: Mapping[Shard, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """Join what `attacked` found of every shard.
+
+        Yields:
+            (member, bool [N]: examples still right after it and all before it).
+        """
+        standing, batches = self.standing, self._batches()
+        for member in self.members:
+            standing = standing.clone()
+            for shard, right in found.items():
+                if shard.member == member:
+                    standing[batches[shard.batch]] &= right.to(standing.device)
+            yield member, standing
+
+    def _batches(self) -> Sequence[Tensor]:
+        rows = self.standing.nonzero().flatten()
+        return rows.split(self.batch_size) if len(rows) else ()  # type: ignore[no-untyped-call]
+
+    @property
+    def _targets(self) -> range:
+        """The ranks of the logits that targeted members aim at, from the second highest."""
+        return range(2, 2 + min(9, self.num_classes - 1))
+
+    def _parts(self, member: str) -> range:
+        return range(-(-len(self._targets) // TARGETS) if member == "fab-t" else 1)
+
+    def _attack(self, shard: Shard) -> Attack:
+        own: dict[str, Attack] = {
+            "square": _square,
+            "apgd-margin": apgd_margin,
+            "fab-t": partial(fab_targeted, targets=self._targets[TARGETS * shard.part :][:TARGETS]),
+        }
+        name = shard.member.removeprefix(f"{AAFEW}-")
+        return own.get(name) or partial(_by_library, name, targets=len(self._targets))
+
+
+def autoattack(
+    model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, version: str, seed: int, batch_size: int
+) -> Iterator[tuple[str, Tensor]]:
+    """Run the rounds of a version in order, each on the examples that the ones before left right.
+
+    Args:
+        model: see `Round`, as all that follows but `version`.
+        inputs: [N, C, H, W] float32 in [0, 1].
+        labels: [N] int64.
+        eps: radius in units of the image range.
+        version: one of ROUNDS.
         seed: of the random starts.
-        batch_size: examples attacked at a time; it changes the random starts, so fix it where you compare.
-        known: results of members in an earlier run of the same exam; these are not run again. Every member draws from
-        the seed anew, so the rest has the same bits.
+        batch_size: examples attacked at a time.
 
     Yields:
-        (member, bool [N]: examples still right after it), when a member ends.
+        (member, bool [N]: examples still right after it), at the end of its round.
     """
-    logging.getLogger("auto-attack").setLevel(logging.ERROR)
     with torch.no_grad():
         logits = torch.cat([model(chunk) for chunk in torch.split(inputs, batch_size)])
-    targets = min(9, logits.shape[1] - 1)
     standing = is_right(logits, labels)
-    for member in MEMBERS[version]:
-        rows = standing.nonzero().flatten()
-        if member in known:
-            standing = known[member].to(inputs.device)
-        elif len(rows):
-            run = partial(_attack(member, targets), eps=eps, seed=seed, batch_size=batch_size)
-            standing = standing.clone()
-            standing[rows] = _withstood(run, model, inputs[rows], labels[rows])
-        yield member, standing
-
-
-def _attack(member: str, targets: int) -> Attack:
-    own: dict[str, Attack] = {"square": _square, "apgd-margin": apgd_margin}
-    name = member.removeprefix(f"{AAFEW}-")
-    return own.get(name) or partial(_by_library, name, targets=targets)
+    for members in ROUNDS[version]:
+        one = Round(model, inputs, labels, logits.shape[1], standing, members, eps, seed, batch_size)
+        for member, standing in one.joined({shard: one.attacked(shard) for shard in one.shards}):
+            yield member, standing
 
 
 def _withstood(run: Run, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -146,12 +232,13 @@ def _by_library(
     batch_size: int,
 ) -> Tensor:
     """Return which examples are right after a member, bool [N], by pyautoattack."""
+    logging.getLogger("auto-attack").setLevel(logging.ERROR)
     runner = AutoAttack(
         model, eps=eps, norm="Linf", version="custom", attacks=[member], seed=seed, device=inputs.device
     )
     runner.verbose = False
     runner.apgd.n_restarts = 1
-    runner.fab.n_target_classes = runner.apgd_targeted.n_target_classes = targets
+    runner.apgd_targeted.n_target_classes = targets
     _, predicted = runner.run_standard_evaluation(inputs, labels, batch_size=batch_size)
     right: Tensor = predicted == labels
     return right

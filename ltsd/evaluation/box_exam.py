@@ -85,6 +85,11 @@ class BoxExamResult:
         return len(self.detections)
 
     @property
+    def left(self) -> tuple[str, ...]:
+        """None: an exam of boxes has no shards."""
+        return ()
+
+    @property
     def diverged(self) -> str:
         """A description of images whose answer is not finite; "" for none."""
         finite = reduce(torch.logical_and, (one.finite for one in self.detections.values()))

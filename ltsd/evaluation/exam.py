@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ltsd.answers import first_not_finite
-from ltsd.attacks.autoattack import AAFEW, MEMBERS, autoattack
+from ltsd.attacks.autoattack import MEMBERS, Shard
 from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
@@ -33,6 +33,7 @@ from ltsd.evaluation.evaluate import (
 )
 from ltsd.evaluation.gradient_masking import Signs, doubts, signs_of
 from ltsd.evaluation.kept import kept
+from ltsd.evaluation.shards import Ensemble, OwnDisk, Part, Sharing
 from ltsd.models.frozen import frozen
 
 PGD_STEPS = 20
@@ -56,12 +57,14 @@ class ExamResult:
 
     `correctness` is what they are computed from: by attack, by corruption and severity, and by member of the ensemble
     so far, where an image is right if it survived this member and all before it. `doubts` name answers that are not
-    finite and signs of false robustness, a sentence each.
+    finite and signs of false robustness, a sentence each. `left` names the shards of the ensemble that other processes
+    can attack meanwhile: those of the same round behind the one that is attacked next here.
     """
 
     accuracies: dict[str, Accuracy]
     correctness: Mapping[str, Correctness]
     doubts: tuple[str, ...]
+    left: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -71,11 +74,13 @@ class ExamResult:
         class_counts: Sequence[int],
         ensemble: str,
         broken: str,
+        left: Sequence[Shard],
     ) -> "ExamResult":
         """Return the result of an exam with `ensemble` from the correctness so far.
 
         Args:
             broken: the first weight or statistic of the network that is not finite; "" for none.
+            left: see `ExamResult`.
         """
         found = {name: Accuracy.of(one, class_counts) for name, one in correctness.items()}
         accuracies = {name: found[name] for name in TITLES if name in found}
@@ -90,7 +95,7 @@ class ExamResult:
         told = unanswered(correctness.values(), "test images")
         first = [f"{told}: these count as wrong"] if told else []
         first += [f"{broken} of the network is not finite"] if broken else []
-        return cls(accuracies, correctness, (*first, *doubts(titled, signs)))
+        return cls(accuracies, correctness, (*first, *doubts(titled, signs)), tuple(map(str, left)))
 
     @property
     def images(self) -> int:
@@ -154,8 +159,12 @@ def examine(
     *,
     keep: Path | None = None,
     blocks: NDArray[np.int64] | None = None,
+    sharing: Sharing | None = None,
 ) -> Iterator[tuple[str, ExamResult]]:
     """Examine a model in eval mode; the seeds and batches are fixed, so that two exams can be compared.
+
+    While the ensemble attacks, other processes may attack shards of it (`attack_shard`). The result is the same to the
+    bit.
 
     Args:
         model: [B, C, H, W] in [0, 1] -> logits.
@@ -164,12 +173,14 @@ def examine(
         attack: eps and step size; the steps are those of the attacks here.
         ensemble: `standard` for AutoAttack, `apgd-ce+t` for its first half, `aafew` for AA-few, `none`.
         keep: Parquet file of the correctness, written after every part. Where it has some of this very exam already,
-            they are taken from it, and the exam goes on with what is missing; the result is the same to the bit.
+            they are taken from it, and the exam goes on with what is missing; the result is the same to the bit. The
+            shards of the ensemble are files beside it until they are joined.
         blocks: [N], equal for test images that a bootstrap draws together; kept with the correctness.
+        sharing: with the processes that attack shards; None if they see the same files.
 
     Yields:
-        (what was just done, the results so far), the parts in the order of PARTS and then the members of the ensemble;
-        the last result is complete.
+        (what was just done, the results so far), the parts in the order of PARTS and then the members of the ensemble,
+        between them its shards; the last result is complete.
 
     Raises:
         UserError: AutoAttack of fewer than 4 classes, or AA-few of more than 3.
@@ -181,11 +192,41 @@ def examine(
     broken = first_not_finite(model.state_dict())
     model = frozen(model)
     signs, answers = signs_of(model, test), dict[str, Correctness]()
-    for title, correctness in _parts(model, test, attack, ensemble, known):
+    attacks = Ensemble(ensemble, model, test, attack.eps, SEED, keep, fingerprint, sharing or OwnDisk())
+
+    def parts() -> Iterator[Part]:
+        yield from _parts(model, test, attack, known)
+        yield from attacks.parts(answers["clean"].right, known)
+
+    for title, correctness, left in parts():
         answers |= {name: replace(one, blocks=together) for name, one in correctness.items()}
         if keep is not None and not correctness.keys() <= known.keys():
             write_correctness(keep, known | answers, fingerprint)
-        yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble, broken)
+        yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble, broken, left)
+    attacks.drop_shards()
+
+
+def attack_shard(
+    model: nn.Module, test: Split, attack: AttackConfig, ensemble: str, name: str, *, keep: Path, sharing: Sharing
+) -> None:
+    """Attack a shard of an exam that another process makes; its file, beside the correctness, appears whole.
+
+    Nothing is done if the exam has not come that far.
+
+    Args:
+        model: as for `examine`, as all that follows but `name`.
+        test: on the model's device.
+        attack: eps and step size.
+        ensemble: of the exam.
+        name: of the shard, one of those that `ExamResult.left` names.
+        keep: file of the correctness so far.
+        sharing: with the process that makes the exam.
+    """
+    fingerprint = fingerprint_of(model, test, _conditions(test, attack))
+    sharing.bring(keep)
+    known, of_file = read_correctness(keep)
+    if of_file == fingerprint:
+        Ensemble(ensemble, frozen(model), test, attack.eps, SEED, keep, fingerprint, sharing).attack(name, known)
 
 
 def _conditions(test: Split, attack: AttackConfig) -> list[object]:
@@ -193,9 +234,7 @@ def _conditions(test: Split, attack: AttackConfig) -> list[object]:
     return [attack.eps, attack.resolved_step_size, PGD_STEPS, SEED, CHUNK, test.rows.device.type, NOT_FINITE, *versions]
 
 
-def _parts(
-    model: nn.Module, test: Split, attack: AttackConfig, ensemble: str, known: Mapping[str, Correctness]
-) -> Iterator[tuple[str, dict[str, Correctness]]]:
+def _parts(model: nn.Module, test: Split, attack: AttackConfig, known: Mapping[str, Correctness]) -> Iterator[Part]:
     """Yield the correctness of every part in order; parts that are known are not measured again."""
     eps = attack.eps
     measures: dict[str, Callable[[], Correctness]] = {
@@ -217,16 +256,4 @@ def _parts(
     for variant in VARIANTS:
         measures[variant] = partial(corruption_correctness, model, test, variant, seed=SEED)
     for title, names in PARTS.items():
-        yield title, {name: known[name] if name in known else measures[name]() for name in names}
-    if ensemble == "none":
-        return
-    labels = test.labels[test.rows]
-    inputs = torch.cat([inputs for inputs, _ in test.chunks(CHUNK)])
-    done = {member: known[member].right for member in MEMBERS[ensemble] if member in known}
-    for member, standing in autoattack(
-        model, inputs, labels, eps=eps, version=ensemble, seed=SEED, batch_size=CHUNK, known=done
-    ):
-        yield (
-            f"{ENSEMBLE_TITLE[ensemble]} {member.removeprefix(f'{AAFEW}-')}",
-            {member: Correctness(standing.cpu(), labels.cpu(), test.num_classes)},
-        )
+        yield title, {name: known[name] if name in known else measures[name]() for name in names}, ()

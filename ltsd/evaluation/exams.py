@@ -11,6 +11,7 @@ from ltsd.evaluation import box_exam, ensembles, exam, map_exam
 from ltsd.evaluation.comparison import Difference, paired_difference, paired_overlap
 from ltsd.evaluation.correctness import read_correctness
 from ltsd.evaluation.hits import paired_precision
+from ltsd.evaluation.shards import Sharing
 
 
 class Measured(Protocol):
@@ -52,6 +53,10 @@ class Examined(Protocol):
         """How often the whole test set was measured so far."""
 
     @property
+    def left(self) -> Sequence[str]:
+        """The names of shards that other processes can attack meanwhile."""
+
+    @property
     def diverged(self) -> str:
         """A description of images whose answer is not finite; "" for none."""
 
@@ -79,7 +84,8 @@ class Exam:
     """The exam of a task, and how its numbers are told.
 
     Attributes:
-        examine: called as `ltsd.evaluation.exam.examine`.
+        examine: called as `ltsd.evaluation.exam.examine`; where there are no shards, without `sharing`.
+        attack_shard: called as `ltsd.evaluation.exam.attack_shard`; None if the exam has no shards.
         check: (ensemble, number of classes) -> None; raises a UserError if the ensemble cannot attack such a model.
         ensembles: (number of classes) -> those of a sweep's finalist and of its references, if the user names none.
         read: (file that it kept) -> what was measured by attack, and a fingerprint; raises a UserError.
@@ -95,6 +101,7 @@ class Exam:
     """
 
     examine: Callable[..., Iterator[tuple[str, Examined]]]
+    attack_shard: Callable[..., None] | None
     check: Callable[[str, int], None]
     ensembles: Callable[[int | None], tuple[str, str]]
     read: Callable[[Path], tuple[Mapping[str, Any], str]]
@@ -108,13 +115,15 @@ class Exam:
     robust: Sequence[tuple[str, str]]
     leads: Mapping[str, tuple[str, str]]
 
-    def on(self, splits: Splits) -> Callable[..., Iterator[tuple[str, Examined]]]:
-        """Return `examine` for the test images of splits."""
-        return partial(self.examine, blocks=splits.test_blocks)
+    def on(self, splits: Splits, sharing: Sharing | None = None) -> Callable[..., Iterator[tuple[str, Examined]]]:
+        """Return `examine` for the test images of splits; `sharing` with processes that attack shards, if any."""
+        shared = {} if self.attack_shard is None else {"sharing": sharing}
+        return partial(self.examine, blocks=splits.test_blocks, **shared)
 
 
 CLASSIFICATION = Exam(
     examine=exam.examine,
+    attack_shard=exam.attack_shard,
     check=ensembles.check_classes,
     ensembles=ensembles.usual_ensembles,
     read=read_correctness,
@@ -161,6 +170,7 @@ CLASSIFICATION = Exam(
 WORST = map_exam.TITLES[map_exam.WORST]
 SEGMENTATION = Exam(
     examine=map_exam.examine_maps,
+    attack_shard=None,
     check=map_exam.check_ensemble,
     ensembles=lambda _: ("none", "none"),
     read=map_exam.read_exam,
@@ -195,6 +205,7 @@ SEGMENTATION = Exam(
 LOWEST = box_exam.TITLES[box_exam.WORST]
 DETECTION = Exam(
     examine=box_exam.examine_boxes,
+    attack_shard=None,
     check=box_exam.check_ensemble,
     ensembles=lambda _: ("none", "none"),
     read=box_exam.read_exam,

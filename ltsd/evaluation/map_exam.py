@@ -98,6 +98,11 @@ class MapExamResult:
         return len(self.counts)
 
     @property
+    def left(self) -> tuple[str, ...]:
+        """None: an exam of label maps has no shards."""
+        return ()
+
+    @property
     def diverged(self) -> str:
         """A description of images whose answer is not finite; "" for none."""
         finite = reduce(torch.logical_and, (one.finite for one in self.counts.values()))

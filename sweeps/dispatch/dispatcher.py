@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from sweeps.dispatch.helping import helping_job
 from sweeps.dispatch.plan import Plan
 from sweeps.dispatch.running import DEATHS, Running
 from sweeps.journal.exchange import Exchange
@@ -61,6 +62,8 @@ class Dispatcher(Searcher):
             return None
         with self._halting():
             job = self._plan.next([running.job for running in self._running.values()])
+            if job is None and len(self._running) < self._machines.carries():
+                job = helping_job(list(self._running.values()))
             if job is None:
                 return None if self._running else str(Searcher.FINISHED)
             self._running[trial_id] = Running(job)
@@ -76,6 +79,8 @@ class Dispatcher(Searcher):
         running.silent = 0
         if report.halts:
             self.halted = self.halted or report.failure
+        if running.job.kind == "shard":
+            return False
         with self._halting():
             return not self.halted and self._take(running, report)
         return False
@@ -93,6 +98,9 @@ class Dispatcher(Searcher):
         that is lost at this moment makes the trial an error, though the job has not failed.
         """
         running = self._running.pop(trial_id)
+        if running.job.kind == "shard":
+            self._end_helping(running.job)
+            return
         if error:
             self._plan.put_back(running.job)
             return
@@ -128,6 +136,8 @@ class Dispatcher(Searcher):
         self._record.ended(job, outcome, reason)
         drop_previous_checkpoint(job)
         self._exchange.settle(job)
+        if job.kind == "final" and outcome == "done":
+            self._exchange.drop_shards(job)
         if job.kind == "teacher" and outcome == "failed":
             for student in self._plan.strike(job.teacher):
                 self._give_up(student, f"its teacher failed ({reason})")
@@ -135,6 +145,12 @@ class Dispatcher(Searcher):
             self._studies[job.row].finish(trial_number(job), STATES[outcome])
         for listener in self._listeners:
             listener.ended(self._record.jobs[job.key])
+
+    def _end_helping(self, job: Job) -> None:
+        """Remove a shard that came too late."""
+        with self._halting():
+            if not self.halted and self._record.jobs[job.key].outcome is not None:
+                self._exchange.drop_shards(job)
 
     def _take(self, running: Running, report: Report) -> bool:
         self._take_up(running, report)

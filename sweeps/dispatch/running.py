@@ -22,7 +22,8 @@ class Running:
     """A job that Ray runs, and what its workers reported.
 
     `deaths` counts consecutive workers that died in it without a new epoch; `begun_after` is the epoch from which the
-    last one continued, `host` its machine. `silent` counts consecutive workers that died since the last report.
+    last one continued, `host` its machine. `silent` counts consecutive workers that died since the last report. `given`
+    are the shards of its exam that other workers were given.
     """
 
     job: Job
@@ -33,6 +34,7 @@ class Running:
     silent: int = 0
     begun_after: int = -1
     host: str = ""
+    given: set[str] = field(default_factory=set)
 
     def outcome(self) -> tuple[Outcome, str]:
         """Return how the job ended, and the reason if it failed."""

@@ -74,7 +74,7 @@ class Stages:
 
     def _stage_is_over(self, running: Collection[Job]) -> bool:
         own = (job for job in running if job.row == self._search.row)
-        return not self.waiting and all(job.kind in ("teacher", "final") for job in own)
+        return not self.waiting and all(job.kind in ("teacher", "final", "shard") for job in own)
 
     def _confirmations(self, turn: int) -> list[Job]:
         search = self._search

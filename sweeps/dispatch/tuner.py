@@ -13,6 +13,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 
 from sweeps.dispatch.dispatcher import Dispatcher
 from sweeps.journal.exchange import Exchange
+from sweeps.journal.jobs import Job
 from sweeps.machines.machine import Machines, processors
 from sweeps.machines.supervisor import BeginAgainError
 from sweeps.study.scheduler import RungScheduler
@@ -38,7 +39,7 @@ def run_jobs(dispatcher: Dispatcher, machines: Machines, exchange: Exchange, sig
                 scheduler=RungScheduler(dispatcher.reported, dispatcher.died, machines.workers_kept),
                 num_samples=-1,
                 reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.config["job.key"]),
+                trial_dirname_creator=lambda trial: Job.of(trial.config).title,
             ),
             run_config=tune.RunConfig(
                 name="jobs",

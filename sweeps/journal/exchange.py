@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 from filelock import FileLock, Timeout
@@ -55,6 +55,9 @@ class Exchange(Protocol):
     def settle(self, job: Job) -> None:
         """Withdraw the spare checkpoint of a finished job."""
 
+    def drop_shards(self, job: Job) -> None:
+        """Remove what is left of the shards of a finished exam."""
+
 
 @dataclass(frozen=True)
 class SharedFolder:
@@ -92,6 +95,10 @@ class SharedFolder:
 
     def settle(self, job: Job) -> None:
         """Do nothing."""
+
+    def drop_shards(self, job: Job) -> None:
+        """See `Exchange`."""
+        shutil.rmtree(job.shards, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -157,12 +164,18 @@ class SharedBucket:
         """See `Exchange`."""
         self.bucket.trim(self._name(job.checkpoint), 1)
 
+    def drop_shards(self, job: Job) -> None:
+        """See `Exchange`."""
+        shards = self._name(job.shards)
+        if self.bucket.folders(shards):
+            self.bucket.remove(shards)
+
     def forget_others(self, sweep: str, jobs: Collection[str]) -> None:
         """Remove what the bucket has of a sweep's jobs other than these."""
         for kind in self.bucket.folders(sweep):
             if kind in FOLDERS:
                 for job in self.bucket.folders(f"{sweep}/{kind}"):
-                    if job not in jobs:
+                    if PurePath(job).stem not in jobs:  # or the shards of one
                         self.bucket.remove(f"{sweep}/{kind}/{job}")
 
     def _bring(self, path: Path, states: list[Path]) -> bool:

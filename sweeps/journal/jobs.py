@@ -1,16 +1,19 @@
-"""One piece of work for Ray (a teacher, a trial, a confirmation or a final run), and a worker's reports of it."""
+"""One piece of work for Ray (a teacher, a trial, a confirmation, a final run, a shard of its exam), and a worker's
+reports of it.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from ltsd.checkpoint import CheckpointError, load_checkpoint
 from ltsd.config import Config
+from ltsd.evaluation.shards import folder_of_shards
 from ltsd.knobs import Value
 
-Kind = Literal["teacher", "trial", "confirm", "final"]
+Kind = Literal["teacher", "trial", "confirm", "final", "shard"]
 Part = Literal["train", "complete"]
 BEGINS = "begins"
 FOLDERS = ("checkpoints", "pictures", "correctness")
@@ -24,7 +27,8 @@ class Job:
     `key` names the job in its sweep and stays the same when it runs again. `part` is the split to train on, `exam` the
     AutoAttack of a final run. `teacher` is the checkpoint to learn from or, for a teacher job, the one to make.
     `resume` is a checkpoint of another job to start from if its own leaves none. `row` is the row whose search it
-    belongs to; "" is the sweep's own method, or none.
+    belongs to; "" is the sweep's own method, or none. `shard` is the shard of an exam that a worker attacks for that of
+    the final run, whose key the job has.
     """
 
     kind: Kind
@@ -36,6 +40,7 @@ class Job:
     teacher: str = ""
     resume: str = ""
     row: str = ""
+    shard: str = ""
 
     def params(self) -> dict[str, Any]:
         """Return the job as one flat dict, Ray's configuration: dotted config names beside `job.*`."""
@@ -48,6 +53,15 @@ class Job:
         own = {name: params.get(f"job.{name}", "") for name in _FIELDS}
         values: dict[str, Value] = {name: v for name, v in params.items() if not name.startswith("job.")}
         return cls(config=_DEFAULTS.override(values), **own)
+
+    def for_shard(self, name: str) -> Self:
+        """Return the job that attacks a shard of this final run's exam."""
+        return replace(self, kind="shard", shard=name)
+
+    @property
+    def title(self) -> str:
+        """Its key, with its shard."""
+        return "-".join(filter(None, (self.key, self.shard)))
 
     @property
     def checkpoint(self) -> Path:
@@ -74,6 +88,11 @@ class Job:
         """Path of the correctness file of its exam."""
         return Path(self.folder) / "correctness" / f"{self.key}.parquet"
 
+    @property
+    def shards(self) -> Path:
+        """Folder of the shards of its exam, while it lasts."""
+        return folder_of_shards(self.correctness)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -83,7 +102,7 @@ class Report:
     final run, `failure` with the last one of a job that cannot continue, and `halts` if no other job could either: the
     disk is full or gone, the machine unfit. The first report of a worker has the phase BEGINS, its `host`, and in
     `past` the epochs of the checkpoint that it continues from: a worker may have been killed before the driver heard of
-    the last of them.
+    the last of them. `left` names shards of an exam that other workers can attack meanwhile.
     """
 
     epoch: int
@@ -95,6 +114,7 @@ class Report:
     halts: bool = False
     host: str = ""
     past: tuple["Report", ...] = ()
+    left: tuple[str, ...] = ()
 
     def message(self) -> dict[str, "Report"]:
         """Return the report as `tune.report` takes it: under one key, which Ray leaves alone."""
@@ -103,7 +123,7 @@ class Report:
 
 REPORT = "report"
 _DEFAULTS = Config()
-_FIELDS = ("kind", "key", "part", "folder", "exam", "teacher", "resume", "row")
+_FIELDS = ("kind", "key", "part", "folder", "exam", "teacher", "resume", "row", "shard")
 
 
 def trial_key(row: str, number: int) -> str:

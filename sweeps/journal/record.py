@@ -174,7 +174,7 @@ class Record:
         if event["what"] == "ended":
             known.outcome, known.reason, known.ended = event["outcome"], event["reason"], at
             return
-        report = Report(**event["report"] | {"past": ()})
+        report = Report(**event["report"] | {"past": (), "left": ()})
         if report.phase == "train":
             known.epochs[report.epoch], known.reported[report.epoch] = report, at
         else:

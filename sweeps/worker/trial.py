@@ -17,7 +17,7 @@ from ltsd.data import Splits, load_splits
 from ltsd.errors import UserError
 from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.precision import device_of
-from ltsd.runs import Run
+from ltsd.runs import Run, load_model
 from ltsd.state import EpochMetrics
 from ltsd.train import REMEDY, DivergedError, validate
 from sweeps.journal.bucket import UnreachableError
@@ -47,6 +47,8 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment |
             splits = splits_of(job.config.data, shipment)
             if job.kind == "teacher":
                 _make_teacher(job, splits, device, own, ranks)
+            elif job.kind == "shard":
+                _attack_shard(job, splits, device, own)
             else:
                 _make(job, splits, device, own, ranks)
     except Exception as error:  # whatever it is, the sweep goes on and its record says why this job did not
@@ -143,7 +145,8 @@ def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
 
 
 def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str, list[float]]:
-    """Read the test set once, with the finished model; parts that an earlier worker finished are not done again.
+    """Read the test set once, with the finished model; parts that an earlier worker finished are not done again, nor
+    shards that others attack meanwhile.
 
     Returns:
         The scores of classes by attack.
@@ -154,13 +157,13 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
     model = run.state.model.eval().requires_grad_(False)
     test = splits.test.to(run.data.rows.device)
     results: list[Examined] = []
-    counts, examine = run.data.class_counts(), EXAMS[job.config.task].on(splits)
+    counts, examine = run.data.class_counts(), EXAMS[job.config.task].on(splits, exchange)
     exchange.bring(job.correctness)
     for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.correctness):
         exchange.publish(job.correctness, result.measured)
         if result.diverged:
             raise DivergedError(f"{result.diverged}; {REMEDY}")
-        tune.report(Report(job.config.epochs, done).message())
+        tune.report(Report(job.config.epochs, done, left=tuple(result.left)).message())
         results.append(result)
     result = results[-1]
     report = Report(
@@ -172,3 +175,12 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
     )
     tune.report(report.message())
     return result.per_class()
+
+
+def _attack_shard(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -> None:
+    """Attack a shard of the exam that the worker of a final run makes meanwhile."""
+    attack = EXAMS[job.config.task].attack_shard
+    assert attack is not None, f"an exam of {job.config.task} has no shards"
+    model, _ = load_model(job.checkpoint, device)
+    test = splits.test.to(device)
+    attack(model, test, job.config.attack, job.exam, job.shard, keep=job.correctness, sharing=exchange)
