@@ -168,7 +168,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
         results.append(result)
     for doubt in results[-1].doubts:
         print(f"warning: {doubt}")
-    print(class_table(results[-1], counts, names, exam.score))
+    print(class_table(results[-1], counts, names, exam.score, TASKS[config.task].items))
     if parsed.json is not None:
         with publishing(parsed.json) as temporary:
             content = {"class_names": names, "class_counts": counts} | results[-1].as_json()

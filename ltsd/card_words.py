@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ltsd.evaluation.box_exam import TITLES as BOX_TITLES
 from ltsd.evaluation.ensembles import ENSEMBLE_METRIC, ENSEMBLE_TITLE
 from ltsd.evaluation.evaluate import Accuracy
-from ltsd.evaluation.exam import PGD_STEPS, TITLES
+from ltsd.evaluation.exam import TITLES
 from ltsd.evaluation.map_exam import SEA_STEPS, STEPS, WORST
 from ltsd.evaluation.map_exam import TITLES as MAP_TITLES
+from ltsd.evaluation.medium import PGD_STEPS, SOUND
 from ltsd.evaluation.pixels import Overlap
 from ltsd.markdown import percent
 
@@ -38,6 +40,10 @@ class CardWords:
         output: the shape of the logits, with a place for classes.
         tells_masking: whether the exam looks for signs of gradient masking.
         held_out: what is held out for the test, if the source has no test set, with a place for the share.
+        items: what inputs are called.
+        domain: what an attacker may change of one, with a place for eps.
+        corruptions: what corruptions are.
+        inputs: the range of inputs.
     """
 
     scores: type[Accuracy] | type[Overlap]
@@ -53,6 +59,10 @@ class CardWords:
     output: str
     tells_masking: bool
     held_out: str
+    items: str = "images"
+    domain: str = "every value of an image by at most eps = {eps}, within the range [0, 1] of images"
+    corruptions: str = "noise, blur, contrast, brightness, JPEG and pixelation"
+    inputs: str = "[0, 1]"
 
 
 def between(counts: Sequence[int]) -> str:
@@ -69,10 +79,10 @@ def _decisive(measured: Scores) -> str:
     return min(attacks, key=lambda name: measured[name].balanced)
 
 
-def _limits(test_counts: Sequence[int], measured: Scores) -> list[str]:
+def _limits(test_counts: Sequence[int], measured: Scores, items: str = "images") -> list[str]:
     fewest = min(test_counts)
     limits = [
-        f"A class has {between(test_counts)} test images. Of {fewest}, one is {percent(1 / fewest)} points "
+        f"A class has {between(test_counts)} test {items}. Of {fewest}, one is {percent(1 / fewest)} points "
         f"of the recall of its class, whose standard error is up to {percent(0.5 / math.sqrt(fewest))} points.",
         "Attacks find some of the changes that mislead the model, not all: each robust accuracy is an upper bound.",
     ]
@@ -182,5 +192,25 @@ DETECTOR = CardWords(
     tells_masking=False,
     held_out="{share:.3g} of the images",
 )
-WORDS: Mapping[str, CardWords] = {"classification": CLASSIFIER, "segmentation": SEGMENTER, "detection": DETECTOR}
+LISTENER = replace(
+    CLASSIFIER,
+    rows={**TITLES, **SOUND.titles, "corruption": "corruptions", **ENSEMBLES},
+    summary=CLASSIFIER.summary.replace("images", "clips"),
+    results=CLASSIFIER.results.replace("test images:", "test clips:"),
+    counted="clips",
+    limits=partial(_limits, items="clips"),
+    attacks=CLASSIFIER.attacks
+    + "These attacks leave the silence after a clip as it is; AutoAttack does not. PGD at a ratio in decibels has a "
+    "radius of its own for each clip. ",
+    items="clips",
+    domain="every sample of a clip by at most eps = {eps}, within the range [-1, 1] of sound",
+    corruptions="white noise, echo, band limits, clipping and µ-law",
+    inputs="[-1, 1]",
+)
+WORDS: Mapping[str, CardWords] = {
+    "classification": CLASSIFIER,
+    "segmentation": SEGMENTER,
+    "detection": DETECTOR,
+    "speech": LISTENER,
+}
 """By task."""

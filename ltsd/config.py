@@ -11,9 +11,9 @@ from typing import Any, Self
 from ltsd.errors import UserError
 from ltsd.knobs import Choices, Range, Value, admits, knob, nearest, override, walk
 from ltsd.methods import METHODS
-from ltsd.presets import BOXES, CIFAR, EMBEDDED, MAPS
+from ltsd.presets import BOXES, CIFAR, EMBEDDED, MAPS, SOUND
 
-OTHERS = {"label maps": "segmentation", "boxes": "detection", "data": "classification"}
+OTHERS = {"label maps": "segmentation", "boxes": "detection", "sound": "speech", "data": "classification"}
 """The tasks of paths and URIs, by what they hold."""
 PUBLISHED_WIDTHS = {
     "small-cnn": 32,
@@ -28,6 +28,7 @@ PUBLISHED_WIDTHS = {
     "smp-upernet": 256,
     "smp-segformer": 256,
     "small-fcos": 16,
+    "mel-resnet": 8,
 }
 RENAMED = {"model.encoder_weights": "model.weights"}
 """Knobs by the names that checkpoints of earlier versions have for them."""
@@ -129,11 +130,16 @@ class DataConfig:
     image_height: int | None = knob(
         None, "resize them to this height, with --data.image-size as their width", at_least=4, unset="square"
     )
+    sampling_rate: int = knob(8000, "samples a second that clips of sound are resampled to", at_least=1000)
+    clip_seconds: float = knob(
+        1.0, "length of clips of sound; longer ones are cut, shorter ones padded with zeros", above=0, at_most=60
+    )
     augmentation: str = knob(
         "none",
         "applied to training batches: crop-flip (padded by 4), and after it torchvision's RandAugment (2 operations, "
-        "magnitude 9) or its AutoAugment policy for CIFAR-10; for segmentation also crop-flip-scale, by 0.5 to 2",
-        choices=("none", "crop-flip", "randaugment", "autoaugment", "crop-flip-scale"),
+        "magnitude 9) or its AutoAugment policy for CIFAR-10; for segmentation also crop-flip-scale, by 0.5 to 2; "
+        "for sound shift-gain-noise: by a tenth of its length, 6 dB, and noise at 10 to 40 dB below",
+        choices=("none", "crop-flip", "randaugment", "autoaugment", "crop-flip-scale", "shift-gain-noise"),
     )
 
 
@@ -146,7 +152,7 @@ class ModelConfig:
         "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
         "stem; wrn-34-10; any classifier of timm, the extra timm, as timm/convnext_atto, or of torchvision, as "
         "torchvision/resnet18; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp; "
-        "for detection small-fcos",
+        "for detection small-fcos; for speech mel-resnet",
         choices=(*PUBLISHED_WIDTHS, *LIBRARIES),
     )
     width: int | None = knob(
@@ -155,7 +161,7 @@ class ModelConfig:
         at_least=8,
         multiple_of=8,
         unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160; small-unet, small-fcos and smp-unet "
-        "16, smp-fpn 128, the other smp-... 256",
+        "16, smp-fpn 128, the other smp-... 256, mel-resnet 8",
         remedy="other widths take the slow paths of the convolutions, and crash some versions of them",
     )
 
@@ -348,8 +354,9 @@ class Config:
 
     task: str = knob(
         "classification",
-        "what is learnt: classification, one class an image; segmentation, one class a pixel; detection, boxes",
-        choices=("classification", "segmentation", "detection"),
+        "what is learnt: classification, one class an image; segmentation, one class a pixel; detection, boxes; "
+        "speech, one class a clip of sound",
+        choices=("classification", "segmentation", "detection", "speech"),
     )
     method: str = knob("ltsd", "training method", choices=tuple(METHODS))
     epochs: int = knob(100, "epochs of the student", at_least=1)
@@ -379,7 +386,7 @@ class Config:
             source: a name, path or URI.
             task: what the labels are for; a name has the defaults of a task of its own, unless it serves for others.
         """
-        of_task = {"classification": CIFAR, "segmentation": MAPS, "detection": BOXES}[task]
+        of_task = {"classification": CIFAR, "segmentation": MAPS, "detection": BOXES, "speech": SOUND}[task]
         named = EMBEDDED.get(source, {})
         return cls().override({"data.source": source, **named.get(task, named.get("", of_task))})
 

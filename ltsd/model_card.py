@@ -147,6 +147,7 @@ def _accuracies(facts: ModelFacts, exams: Sequence[Exam]) -> str:
 
 
 def _limits(facts: ModelFacts) -> Iterator[str]:
+    items = facts.words.items
     limits = facts.words.limits(facts.test_counts, facts.scores(facts.exam))
     if not facts.exam.get("doubts"):
         looked = facts.words.tells_masking and "doubts" in facts.exam
@@ -156,7 +157,7 @@ def _limits(facts: ModelFacts) -> Iterator[str]:
         limits.append("One training run was measured. Other seeds give other numbers.")
     limits += [
         "No other threat model was measured: no other norm, larger eps, patch, rotation or poisoned training data.",
-        "The test images are of the same source as the training images. Nothing is claimed of other data.",
+        f"The test {items} are of the same source as the training {items}. Nothing is claimed of other data.",
         *(f"Copies: {count:,} {what}." for what, count in facts.copies.items()),
     ]
     yield listed(limits)
@@ -165,13 +166,12 @@ def _limits(facts: ModelFacts) -> Iterator[str]:
 def _threat_model(facts: ModelFacts) -> Iterator[str]:
     attack = facts.config.attack
     yield (
-        "L-infinity, white box: the attacker knows the network, its weights and the right class, and may change every "
-        f"value of an image by at most eps = {_radius(attack.eps)}, within the range [0, 1] of images. The weights and "
-        "the training data are out of reach. Any wrong class is a success.\n"
+        "L-infinity, white box: the attacker knows the network, its weights and the right class, and may change "
+        f"{facts.words.domain.format(eps=_radius(attack.eps))}. The weights and the training data are out of reach. "
+        "Any wrong class is a success.\n"
     )
     yield facts.words.attacks.format(step_size=attack.resolved_step_size) + (
-        "Corruptions are no attack: they are noise, blur, contrast, brightness, JPEG and pixelation, averaged over "
-        "five severities.\n"
+        f"Corruptions are no attack: they are {facts.words.corruptions}, averaged over five severities.\n"
     )
 
 
@@ -182,7 +182,7 @@ def _model(facts: ModelFacts) -> Iterator[str]:
         (
             f"Method: {METHODS[config.method].title}, {config.epochs} epochs, seed {config.seed}",
             f"Network: {_network(config.model)}, {facts.parameters:,} parameters",
-            f"Input: float32 [N, {shape}] in [0, 1]; output: logits {output}",
+            f"Input: float32 [N, {shape}] in {facts.words.inputs}; output: logits {output}",
         )
     )
 
@@ -204,7 +204,7 @@ def _data(facts: ModelFacts) -> Iterator[str]:
             f"Training: {sum(counts):,} {counted}, {between(counts)} a class; imbalance ratio "
             f"{max(counts) / min(counts):.4g}; long tail: {tail}",
             *(f"{name}: {len(group)} classes, {between(group)} {counted}" for name, group in groups.items()),
-            f"Test: {facts.exam['images']:,} images, {test}",
+            f"Test: {facts.exam['images']:,} {facts.words.items}, {test}",
         ]
     )
 

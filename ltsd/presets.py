@@ -53,6 +53,22 @@ MAPS: Mapping[str, Value] = {
     # A validation of boxes costs as much as five epochs and more: every fifth epoch, it took more than half of a trial.
     "evaluate.every": 15,
 }
+SOUND: Mapping[str, Value] = {
+    "task": "speech",
+    "epochs": 30,
+    "data.augmentation": "shift-gain-noise",
+    "model.name": "mel-resnet",
+    "attack.eps": 0.002,
+    "attack.steps": 3,
+    "attack.step_size": 0.001,
+    "optim.batch_size": 64,
+    "optim.ema_decay": 0.98,
+    "teacher.epochs": 15,
+    "teacher.batch_size": 64,
+    "teacher.ema_decay": 0.98,
+    "evaluate.every": 15,
+    "evaluate.steps": 10,
+}
 SCENE_BOXES: Mapping[str, Value] = {
     **SCENES,
     "task": "detection",

@@ -14,7 +14,8 @@ from typing import Any
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
-from ltsd.evaluation.exam import PARTS
+from ltsd.evaluation.exam import parts_of
+from ltsd.evaluation.medium import IMAGES
 from ltsd.knobs import Value
 from sweeps.dispatch.dispatcher import Dispatcher, Listener
 from sweeps.dispatch.plan import Plan
@@ -150,7 +151,7 @@ def _measured(job: Job, measure: Measure) -> Iterator[Report]:
     if job.kind == "confirm":
         yield Report(job.config.epochs, "confirmed", values=_named("confirm", measure(job, 0)))
     else:
-        yield from (Report(job.config.epochs, part) for part in PARTS)
+        yield from (Report(job.config.epochs, part) for part in parts_of(IMAGES))
         for number, shard in enumerate(SHARDS):
             _attacked(job.for_shard(shard))
             yield Report(job.config.epochs, f"AutoAttack {shard}", left=SHARDS[number + 2 :])

@@ -163,7 +163,7 @@ def test_a_model_that_hides_its_gradients_is_doubted(splits: Splits) -> None:
     *_, (_, result) = examine(model, splits.test, counts, AttackConfig(eps=0.25), "apgd-ce+t")
     gap, unbounded, still = result.doubts
     assert "and APGD-CE+T " in gap
-    assert unbounded.startswith("PGD-20 with a radius of 0.5, which reaches plain grey, leaves")
+    assert unbounded.startswith("PGD-20 with a radius of half the range, which reaches plain grey, leaves")
     inputs, labels = splits.test.take(torch.arange(len(splits.test)))
     inputs.requires_grad_()
     (gradient,) = torch.autograd.grad(cross_entropy(model(inputs), labels), inputs)

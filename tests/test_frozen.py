@@ -15,8 +15,9 @@ from ltsd.models.frozen import Frozen, Pooled, folded, frozen
 from ltsd.models.network import Head, Network
 from ltsd.models.smp import DECODERS
 from ltsd.precision import compute_dtype
+from ltsd.tasks import TASKS
 
-OWN = [name for name in FEATURES if name not in DECODERS]
+OWN = [name for name in FEATURES if name not in (*DECODERS, *TASKS["speech"].networks)]
 ALL = pytest.mark.parametrize("name", OWN)
 
 

@@ -127,7 +127,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: write_parquet(root, [PNG] * 3, [0, None, 1], ["a", "b"]),
         "row 1: label None is outside the 2 classes",
     ),
-    "no bytes": (lambda root: write_parquet(root, [PNG, b"", PNG], [0, 1, 0]), "row 1: has no image bytes"),
+    "no bytes": (
+        lambda root: write_parquet(root, [PNG, b"", PNG], [0, 1, 0]),
+        "row 1: has no bytes in the column image",
+    ),
     "broken image": (
         lambda root: write_parquet(root, [PNG, PNG, PNG[: len(PNG) // 2]], [0, 1, 0]),
         "row 2: a broken image",

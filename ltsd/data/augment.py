@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ltsd.answers import VOID
 from ltsd.data.boxes import moved_boxes
+from ltsd.data.sound_augment import shift_gain_noise
 from ltsd.data.units import unit_of
 
 PAD = 4
@@ -24,13 +25,15 @@ def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torc
     """Augment a batch and its labels.
 
     Args:
-        images: uint8 [B, C, H, W].
+        images: uint8 [B, C, H, W], or clips of sound int16 [B, C, T].
         labels: see `ltsd.data.units`; those of pixels and boxes move with the image. What comes into view from outside
             it is VOID.
         augmentation: see `augment`; of images with a label a pixel `none`, `crop-flip` or `crop-flip-scale`; with a box
             `none` or `crop-flip`.
         generator: source of every draw.
     """
+    if augmentation == "shift-gain-noise":
+        return shift_gain_noise(images, generator), labels
     if augmentation == "crop-flip-scale":
         return crop_flip_scale(images, labels, generator)
     if unit_of(labels) == "image":

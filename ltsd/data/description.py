@@ -6,7 +6,7 @@ from ltsd.config import DataConfig
 from ltsd.data import Splits
 from ltsd.data.longtail import class_groups
 from ltsd.data.names import padded, shortened, told_apart
-from ltsd.data.units import unit_of
+from ltsd.data.units import ITEMS, kind_of, unit_of
 
 NAMED_A_GROUP = 5
 NAME_WIDTH = 20
@@ -20,12 +20,13 @@ def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
     counts = splits.complete.class_counts()
     how = f"drawn with {data.tail} tail at" if splits.simulated else "naturally at"
     unit = unit_of(splits.complete.labels)
+    items = ITEMS[kind_of(splits.complete.images)]
     share = f"{data.test_fraction:.3g} of {'every class' if unit == 'image' else 'the images'}"
     test_from = share if splits.reading.is_test_held_out else "the data's own"
-    yield from splits.reading.lines()
+    yield from splits.reading.lines(items)
     of = f" with {sum(counts):,} {COUNTED[unit]}" if unit in COUNTED else ""
     yield (
-        f"data: {len(splits.complete):,} training images{of}, {max(counts)}…{min(counts)} a class, {how} imbalance "
+        f"data: {len(splits.complete):,} training {items}{of}, {max(counts)}…{min(counts)} a class, {how} imbalance "
         f"ratio {splits.imbalance_ratio:.4g}"
     )
     yield f"data: {len(splits.val):,} for validation, {splits.val_from}; {len(splits.test):,} for the test, {test_from}"
@@ -33,7 +34,7 @@ def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
         yield f"data: final runs train on {splits.finalists} (--data.finalists)"
     rarest = min(splits.val.class_counts())
     if not splits.simulated and rarest < COARSE:
-        yield f"data: validation has {rarest} image(s) of its rarest class; its score is that coarse"
+        yield f"data: validation has {rarest} of its rarest class; its score is that coarse"
     yield "data: " + "; ".join(
         f"{group}: {_with_counts(members, splits.class_names, counts)}"
         for group, members in class_groups(counts).items()

@@ -1,7 +1,7 @@
 """Images in folders: one folder per class, as torchvision's `ImageFolder` reads them, and Tiny-ImageNet as it is."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -10,6 +10,7 @@ from PIL import Image
 
 from ltsd.config import DataConfig
 from ltsd.data.cards import read_card
+from ltsd.data.clips import SUFFIXES
 from ltsd.data.decode import Encoded
 from ltsd.data.filesystems import Place
 from ltsd.data.layout import OUTSIDE, ROOT, WHOLE, Layout, find_layout
@@ -115,11 +116,12 @@ def open_folder(place: Place, paths: Sequence[str], data: DataConfig) -> Opened:
         roles=roles,
         unlabelled=unlabelled,
         passed_over={**tree.layout.passed_over, WITHOUT_CLASS: stray},
+        kind="image" if _of_suffixes(paths, readable_suffixes()) else "clip",
     )
 
 
 def _tree(place: Place, paths: Sequence[str], data: DataConfig, choices: Choices) -> _ImageTree:
-    images = [path for path in paths if PurePosixPath(path).suffix.casefold() in readable_suffixes()]
+    images = _of_suffixes(paths, readable_suffixes()) or _of_suffixes(paths, SUFFIXES)
     if not images:
         raise UserError(
             f"--data.source {place.source}: not an image set; it needs Parquet or Arrow files, or one folder of images "
@@ -143,6 +145,10 @@ def _tree(place: Place, paths: Sequence[str], data: DataConfig, choices: Choices
     whole = {WHOLE: {path: path for path in images}}
     rest = {reason: found for reason, found in layout.passed_over.items() if reason != OUTSIDE}
     return replace(tree, layout=replace(layout, splits=whole, passed_over=rest))
+
+
+def _of_suffixes(paths: Sequence[str], suffixes: Collection[str]) -> list[str]:
+    return [path for path in paths if PurePosixPath(path).suffix.casefold() in suffixes]
 
 
 def _without_wrapper(below: Below) -> Below:

@@ -10,6 +10,7 @@ from ltsd.data.decode import Encoded
 from ltsd.data.groups import Member
 from ltsd.data.names import shortened
 from ltsd.data.roles import ROLES, Choices
+from ltsd.data.units import Kind
 from ltsd.errors import UserError
 
 EXAMPLE_WIDTH = 60
@@ -24,11 +25,12 @@ class PartRead:
     first_file: str
     images: int = 0
 
-    def __str__(self) -> str:
+    def described(self, items: str) -> str:
+        """Return the part in words, its inputs called `items`."""
         where = f"split {self.splits!r}, " if self.splits else ""
         first = shortened(self.first_file, EXAMPLE_WIDTH) + (", …" if self.files > 1 else "")
         of = f" of {self.files:,} file{'s' if self.files > 1 else ''} ({where}{first})" if self.files else ""
-        return f"{self.images:,} images{of}"
+        return f"{self.images:,} {items}{of}"
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,12 @@ class Reading:
         passed_over = {reason: tuple(found) for reason, found in content.pop("passed_over").items()}
         return cls(parts=parts, passed_over=passed_over, **content)
 
-    def lines(self) -> Iterator[str]:
-        """Yield the report in words, line by line."""
+    def lines(self, items: str = "images") -> Iterator[str]:
+        """Yield the report in words, line by line, the inputs called `items`."""
         config = f", data set {self.config!r}" if self.config else ""
-        yield f"read: {self.source}{config}; " + "; ".join(f"{role}: {part}" for role, part in self.parts.items())
+        yield f"read: {self.source}{config}; " + "; ".join(
+            f"{role}: {part.described(items)}" for role, part in self.parts.items()
+        )
         yield from (f"read: {note}" for note in self.notes)
         if self.oriented:
             yield f"read: {self.oriented:,} images were turned upright, as their orientation tags say"
@@ -76,7 +80,8 @@ class Opened:
 
     It has the rows and relative file paths of each split, the splits by role, the splits without published labels,
     and the paths of skipped files by reason. `class_names` is empty if labels are maps and nothing names their classes.
-    `groups` has the members by split, in the order of its rows, if a column names groups.
+    `groups` has the members by split, in the order of its rows, if a column names groups. `kind` is what is to be
+    decoded.
     """
 
     class_names: Sequence[str]
@@ -87,6 +92,7 @@ class Opened:
     unlabelled: Collection[str]
     passed_over: Mapping[str, Sequence[str]]
     groups: Mapping[str, Sequence[Member]] = dataclasses.field(default_factory=dict)
+    kind: Kind = "image"
 
     def settled(self, choices: Choices) -> tuple[dict[str, Sequence[str]], list[str]]:
         """Return the splits to read by role, and remarks on that choice.

@@ -14,6 +14,7 @@ from ltsd.config import DataConfig
 from ltsd.data import coco, lists
 from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
 from ltsd.data.box_layouts import open_box_layout
+from ltsd.data.clips import decode_clips
 from ltsd.data.decode import Encoded, decode_all
 from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
@@ -150,9 +151,14 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
     roles, notes = opened.settled(choices_of(data.split_map))
     num_classes = len(opened.class_names) or VOID
     size = _resized_to(data)
-    parts = {
-        role: decode_all(_chained(opened, splits), data.source, size, num_classes) for role, splits in roles.items()
-    }
+    parts = Parts()
+    for role, splits in roles.items():
+        rows = _chained(opened, splits)
+        if opened.kind == "clip":
+            parts[role], changed = decode_clips(rows, data.source, rate=data.sampling_rate, seconds=data.clip_seconds)
+            notes += [f"{role}: {what}" for what in changed]
+        else:
+            parts[role] = decode_all(rows, data.source, size, num_classes)
     if opened.groups:
         found = {
             role: [member for split in splits for member in opened.groups[split]] for role, splits in roles.items()
@@ -246,6 +252,8 @@ def _key(data: DataConfig, place: Place | None) -> str:
         data.split_map,
         data.group_by,
         data.labels,
+        data.sampling_rate,
+        data.clip_seconds,
     ]
     found = json.dumps([DECODER_VERSION, data.source, *knobs, place and place.identity()])
     return hashlib.sha256(found.encode()).hexdigest()[:16]

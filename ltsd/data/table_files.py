@@ -14,6 +14,7 @@ from ltsd.errors import UserError
 MAX_UNPACKED, MAX_UNPACKED_RATIO = 256 * 2**20, 10
 ROWS_AT_ONCE = 1000
 IMAGE_COLUMNS = ("image", "img")
+AUDIO_COLUMN = "audio"
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 MASK_COLUMNS = ("annotation", "label", "mask")
 """Columns of images whose pixels are class indices."""
@@ -73,7 +74,7 @@ class Table:
             UserError: it lacks one, or a column is of another type.
         """
         types = {field.name: field.type for field in self.schema()}
-        image = next((name for name in IMAGE_COLUMNS if name in types), "")
+        image = next((name for name in (*IMAGE_COLUMNS, AUDIO_COLUMN) if name in types), "")
         label = next((name for name in LABEL_COLUMNS if name in types), "")
         boxes = BOX_COLUMN if holds_boxes(types.get(BOX_COLUMN, pa.null())) else ""
         if self.of_boxes:
@@ -85,7 +86,8 @@ class Table:
                 f"{self.name} is not an image set: it needs the columns {' or '.join(IMAGE_COLUMNS)} (struct of bytes "
                 f"and path) and {' or '.join(LABEL_COLUMNS)} (int64), and has "
                 f"{', '.join(f'{name} ({kind})' for name, kind in types.items())}; label maps are images in a column "
-                f"{' or '.join(MASK_COLUMNS)}, boxes a struct {BOX_COLUMN} of the lists {BBOX} and {CATEGORY}"
+                f"{' or '.join(MASK_COLUMNS)}, boxes a struct {BOX_COLUMN} of the lists {BBOX} and {CATEGORY}; "
+                f"clips of sound are in a column {AUDIO_COLUMN} (struct of bytes and path)"
             )
         return image, label
 

@@ -19,7 +19,7 @@ from ltsd.data.layout import WHOLE, find_layout
 from ltsd.data.reading import Opened
 from ltsd.data.roles import by_role, choices_of
 from ltsd.data.saved import Rows, SavedFolders
-from ltsd.data.table_files import BBOX, BOX_COLUMN, CATEGORY, UNREADABLE, Table, holds_boxes, holds_masks
+from ltsd.data.table_files import AUDIO_COLUMN, BBOX, BOX_COLUMN, CATEGORY, UNREADABLE, Table, holds_boxes, holds_masks
 from ltsd.data.units import Unit
 from ltsd.errors import UserError
 
@@ -85,6 +85,7 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
         roles=roles,
         unlabelled=unlabelled,
         passed_over={**layout.passed_over, **saved.told(found)},
+        kind="clip" if train[0].columns()[0] == AUDIO_COLUMN else "image",
         groups={split: members(splits[split], data.group_by) for split in used} if data.group_by is not None else {},
     )
 
@@ -193,7 +194,7 @@ def _rows(tables: Sequence[Rows], num_classes: int, unit: Unit) -> Encoded:
                     place = f"{table.name} row {row}"
                     checked = _label(place, columns[1], label, unit, num_classes)
                     if not image or not image["bytes"]:
-                        raise UserError(f"{place}: has no image bytes")
+                        raise UserError(f"{place}: has no bytes in the column {columns[0]}")
                     yield place, image["bytes"], checked
                     row += 1
         except UNREADABLE as error:

@@ -8,6 +8,8 @@ from torch import Tensor
 Kind = Literal["image", "clip", "text"]
 Unit = Literal["image", "pixel", "box"]
 
+ITEMS: dict[Kind, str] = {"image": "images", "clip": "clips", "text": "texts"}
+"""What they are called."""
 _KINDS: dict[str, Kind] = {"uint8": "image", "int16": "clip", "int32": "text"}
 _UNITS: dict[str, Unit] = {"int64": "image", "uint8": "pixel", "float32": "box"}
 

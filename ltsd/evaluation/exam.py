@@ -14,12 +14,10 @@ from torch import nn
 
 from ltsd.answers import first_not_finite
 from ltsd.attacks.autoattack import MEMBERS, Shard
-from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
 from ltsd.evaluation.correctness import fingerprint_of, read_correctness, write_correctness
-from ltsd.evaluation.corruptions import VARIANTS, corruption_correctness
 from ltsd.evaluation.ensembles import ENSEMBLE_METRIC, ENSEMBLE_TITLE, check_classes
 from ltsd.evaluation.evaluate import (
     CHUNK,
@@ -33,21 +31,16 @@ from ltsd.evaluation.evaluate import (
 )
 from ltsd.evaluation.gradient_masking import Signs, doubts, signs_of
 from ltsd.evaluation.kept import kept
+from ltsd.evaluation.medium import IMAGES, PGD_STEPS, SEED, Medium
 from ltsd.evaluation.shards import Ensemble, OwnDisk, Part, Sharing
 from ltsd.models.frozen import frozen
 
-PGD_STEPS = 20
-SEED = 0
 NOT_FINITE = "wrong"
 """How answers with NaN or infinity count: part of the fingerprint, since older files counted otherwise."""
 PGD_LOSSES = {"pgd20": cross_entropy, "cw20": cw_margin, "ls20": scaled_cross_entropy}
 TITLES = {"clean": "clean", "fgsm": "FGSM", "pgd20": "PGD-20", "cw20": "CW-20", "ls20": "LSA-20"}
-PARTS: dict[str, Sequence[str]] = {
-    "PGD-20": ("clean", "fgsm", "pgd20"),
-    "CW-20": ("cw20",),
-    "LSA-20": ("ls20",),
-    "corruptions": tuple(VARIANTS),
-}
+PARTS: dict[str, Sequence[str]] = {"PGD-20": ("clean", "fgsm", "pgd20"), "CW-20": ("cw20",), "LSA-20": ("ls20",)}
+"""What is measured of all inputs, by the title of a part; see `parts_of`."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +58,7 @@ class ExamResult:
     correctness: Mapping[str, Correctness]
     doubts: tuple[str, ...]
     left: tuple[str, ...] = ()
+    medium: Medium = IMAGES
 
     @classmethod
     def of(
@@ -75,27 +69,30 @@ class ExamResult:
         ensemble: str,
         broken: str,
         left: Sequence[Shard],
+        medium: Medium,
     ) -> "ExamResult":
         """Return the result of an exam with `ensemble` from the correctness so far.
 
         Args:
             broken: the first weight or statistic of the network that is not finite; "" for none.
             left: see `ExamResult`.
+            medium: what the inputs are.
         """
         found = {name: Accuracy.of(one, class_counts) for name, one in correctness.items()}
         accuracies = {name: found[name] for name in TITLES if name in found}
         titled = {TITLES[name]: accuracy.balanced for name, accuracy in accuracies.items() if name != "clean"}
-        corrupted = [found[variant] for variant in VARIANTS if variant in found]
+        accuracies |= {name: found[name] for name in medium.more if name in found}
+        corrupted = [found[variant] for variant in medium.variants if variant in found]
         if corrupted:
             accuracies["corruption"] = Accuracy.mean_of(corrupted)
         for member in MEMBERS.get(ensemble, ()):
             if member in found:
                 accuracies[ENSEMBLE_METRIC[ensemble].removesuffix("_acc")] = found[member]
                 titled[ENSEMBLE_TITLE[ensemble]] = found[member].balanced
-        told = unanswered(correctness.values(), "test images")
+        told = unanswered(correctness.values(), f"test {medium.items}")
         first = [f"{told}: these count as wrong"] if told else []
         first += [f"{broken} of the network is not finite"] if broken else []
-        return cls(accuracies, correctness, (*first, *doubts(titled, signs)), tuple(map(str, left)))
+        return cls(accuracies, correctness, (*first, *doubts(titled, signs)), tuple(map(str, left)), medium)
 
     @property
     def images(self) -> int:
@@ -110,7 +107,7 @@ class ExamResult:
     @property
     def diverged(self) -> str:
         """A description of images whose answer is not finite; "" for none."""
-        return unanswered(self.correctness.values(), "test images")
+        return unanswered(self.correctness.values(), f"test {self.medium.items}")
 
     def values(self) -> dict[str, float]:
         """The metrics `test/*`; head, medium, tail and worst class are under PGD-20, as robust_acc is."""
@@ -132,7 +129,7 @@ class ExamResult:
     def corruptions(self) -> dict[str, list[float]]:
         """Class-balanced accuracy under every corruption, by severity from 1 to 5."""
         levels: dict[str, list[float]] = {}
-        for variant, (name, _) in VARIANTS.items():
+        for variant, (name, _) in self.medium.variants.items():
             if variant in self.correctness:
                 levels.setdefault(name, []).append(mean(self.correctness[variant].per_class()))
         return levels
@@ -160,6 +157,7 @@ def examine(
     keep: Path | None = None,
     blocks: NDArray[np.int64] | None = None,
     sharing: Sharing | None = None,
+    medium: Medium = IMAGES,
 ) -> Iterator[tuple[str, ExamResult]]:
     """Examine a model in eval mode; the seeds and batches are fixed, so that two exams can be compared.
 
@@ -167,7 +165,7 @@ def examine(
     bit.
 
     Args:
-        model: [B, C, H, W] in [0, 1] -> logits.
+        model: inputs [B, ...] -> logits.
         test: on the model's device.
         class_counts: the training images of each class, which make head, medium and tail.
         attack: eps and step size; the steps are those of the attacks here.
@@ -177,10 +175,11 @@ def examine(
             shards of the ensemble are files beside it until they are joined.
         blocks: [N], equal for test images that a bootstrap draws together; kept with the correctness.
         sharing: with the processes that attack shards; None if they see the same files.
+        medium: what the inputs are.
 
     Yields:
-        (what was just done, the results so far), the parts in the order of PARTS and then the members of the ensemble,
-        between them its shards; the last result is complete.
+        (what was just done, the results so far), the parts in the order of `parts_of` and then the members of the
+        ensemble, between them its shards; the last result is complete.
 
     Raises:
         UserError: AutoAttack of fewer than 4 classes, or AA-few of more than 3.
@@ -191,23 +190,31 @@ def examine(
     known = kept(keep, fingerprint, together, read_correctness, write_correctness)
     broken = first_not_finite(model.state_dict())
     model = frozen(model)
-    signs, answers = signs_of(model, test), dict[str, Correctness]()
-    attacks = Ensemble(ensemble, model, test, attack.eps, SEED, keep, fingerprint, sharing or OwnDisk())
+    signs, answers = signs_of(model, test, medium.domain), dict[str, Correctness]()
+    attacks = Ensemble(ensemble, model, test, medium.domain, attack.eps, SEED, keep, fingerprint, sharing or OwnDisk())
 
     def parts() -> Iterator[Part]:
-        yield from _parts(model, test, attack, known)
+        yield from _parts(model, test, attack, known, medium)
         yield from attacks.parts(answers["clean"].right, known)
 
     for title, correctness, left in parts():
         answers |= {name: replace(one, blocks=together) for name, one in correctness.items()}
         if keep is not None and not correctness.keys() <= known.keys():
             write_correctness(keep, known | answers, fingerprint)
-        yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble, broken, left)
+        yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble, broken, left, medium)
     attacks.drop_shards()
 
 
 def attack_shard(
-    model: nn.Module, test: Split, attack: AttackConfig, ensemble: str, name: str, *, keep: Path, sharing: Sharing
+    model: nn.Module,
+    test: Split,
+    attack: AttackConfig,
+    ensemble: str,
+    name: str,
+    *,
+    keep: Path,
+    sharing: Sharing,
+    medium: Medium = IMAGES,
 ) -> None:
     """Attack a shard of an exam that another process makes; its file, beside the correctness, appears whole.
 
@@ -221,12 +228,14 @@ def attack_shard(
         name: of the shard, one of those that `ExamResult.left` names.
         keep: file of the correctness so far.
         sharing: with the process that makes the exam.
+        medium: what the inputs are.
     """
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
     sharing.bring(keep)
     known, of_file = read_correctness(keep)
     if of_file == fingerprint:
-        Ensemble(ensemble, frozen(model), test, attack.eps, SEED, keep, fingerprint, sharing).attack(name, known)
+        own = Ensemble(ensemble, frozen(model), test, medium.domain, attack.eps, SEED, keep, fingerprint, sharing)
+        own.attack(name, known)
 
 
 def _conditions(test: Split, attack: AttackConfig) -> list[object]:
@@ -234,26 +243,36 @@ def _conditions(test: Split, attack: AttackConfig) -> list[object]:
     return [attack.eps, attack.resolved_step_size, PGD_STEPS, SEED, CHUNK, test.rows.device.type, NOT_FINITE, *versions]
 
 
-def _parts(model: nn.Module, test: Split, attack: AttackConfig, known: Mapping[str, Correctness]) -> Iterator[Part]:
+def parts_of(medium: Medium) -> dict[str, Sequence[str]]:
+    """Return the names of what is measured, by the title of a part, in order."""
+    own = {medium.titles[name]: (name,) for name in medium.more}
+    return {**PARTS, **own, "corruptions": tuple(medium.variants)}
+
+
+def _parts(
+    model: nn.Module, test: Split, attack: AttackConfig, known: Mapping[str, Correctness], medium: Medium
+) -> Iterator[Part]:
     """Yield the correctness of every part in order; parts that are known are not measured again."""
     eps = attack.eps
     measures: dict[str, Callable[[], Correctness]] = {
         "clean": partial(clean_correctness, model, test),
-        "fgsm": partial(pgd_correctness, model, test, domain=PIXELS, eps=eps, step_size=eps, steps=1, seed=None),
+        "fgsm": partial(pgd_correctness, model, test, domain=medium.domain, eps=eps, step_size=eps, steps=1, seed=None),
     }
     for name, loss in PGD_LOSSES.items():
         measures[name] = partial(
             pgd_correctness,
             model,
             test,
-            domain=PIXELS,
+            domain=medium.domain,
             eps=eps,
             step_size=attack.resolved_step_size,
             steps=PGD_STEPS,
             seed=SEED,
             loss=loss,
         )
-    for variant in VARIANTS:
-        measures[variant] = partial(corruption_correctness, model, test, variant, seed=SEED)
-    for title, names in PARTS.items():
+    for name, measure in medium.more.items():
+        measures[name] = partial(measure, model, test)
+    for variant in medium.variants:
+        measures[variant] = partial(medium.corrupted, model, test, variant, seed=SEED)
+    for title, names in parts_of(medium).items():
         yield title, {name: known[name] if name in known else measures[name]() for name in names}, ()

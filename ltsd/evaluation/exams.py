@@ -1,7 +1,7 @@
 """The exam of every task, what all have in common, and how their numbers are told."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from ltsd.evaluation import box_exam, ensembles, exam, map_exam
 from ltsd.evaluation.comparison import Difference, paired_difference, paired_overlap
 from ltsd.evaluation.correctness import read_correctness
 from ltsd.evaluation.hits import paired_precision
+from ltsd.evaluation.medium import SOUND
 from ltsd.evaluation.shards import Sharing
 
 
@@ -238,9 +239,18 @@ DETECTION = Exam(
         f"tail {LOWEST}": (box_exam.WORST, "tail"),
     },
 )
+CLIPS = replace(
+    CLASSIFICATION,
+    examine=partial(exam.examine, medium=SOUND),
+    attack_shard=partial(exam.attack_shard, medium=SOUND),
+    attacks={**exam.TITLES, **SOUND.titles},
+    columns={**CLASSIFICATION.columns, **{title: f"test/{name}_acc" for name, title in SOUND.titles.items()}},
+    shown=(*CLASSIFICATION.shown[:-3], *SOUND.titles.values(), *CLASSIFICATION.shown[-3:]),
+)
 EXAMS: Mapping[str, Exam] = {
     "classification": CLASSIFICATION,
     "segmentation": SEGMENTATION,
     "detection": DETECTION,
+    "speech": CLIPS,
 }
 """By task."""

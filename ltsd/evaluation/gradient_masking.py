@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.domains import Range
 from ltsd.attacks.losses import cross_entropy
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import eval_mode, pgd_correctness
 
 IMAGES = 500
-HALF_THE_RANGE = 0.5
 
 GAP = 0.1
 """PGD-20 to the strongest attack: 2 to 5 points where adversarial training is sound (3.9 for AT-BSL on CIFAR-10-LT),
@@ -41,8 +40,10 @@ class Signs:
     chance: float
 
 
-def signs_of(model: nn.Module, test: Split) -> Signs:
-    """Attack a part of the test set without a bound, from the images, and look at the gradients there."""
+def signs_of(model: nn.Module, test: Split, domain: Range) -> Signs:
+    """Attack a part of the test set within half of the range of its domain, from the inputs, and look at the gradients
+    there.
+    """
     count = min(IMAGES, len(test))
     positions = torch.linspace(0, len(test) - 1, count, device=test.rows.device).round().long()
     part = test.select(test.rows[positions])
@@ -50,9 +51,9 @@ def signs_of(model: nn.Module, test: Split) -> Signs:
     with eval_mode(model):
         inputs.requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(model(inputs), labels), inputs)
-    standing = pgd_correctness(
-        model, part, domain=PIXELS, eps=HALF_THE_RANGE, step_size=HALF_THE_RANGE / 8, steps=20, seed=None
-    )
+    half = (domain.high - domain.low) / 2
+    everywhere = Range(domain.low, domain.high)  # padding too: inputs of any length can be alike then
+    standing = pgd_correctness(model, part, domain=everywhere, eps=half, step_size=half / 8, steps=20, seed=None)
     return Signs(
         images=count,
         still=float((gradient.flatten(1) == 0).all(1).double().mean()),
@@ -83,7 +84,7 @@ def doubts(accuracies: Mapping[str, float], signs: Signs) -> list[str]:
         )
     if signs.unbounded > signs.chance + CHANCE_MARGIN:
         found.append(
-            f"PGD-20 with a radius of {HALF_THE_RANGE:g}, which reaches plain grey, leaves {_percent(signs.unbounded)} "
+            f"PGD-20 with a radius of half the range, which reaches plain grey, leaves {_percent(signs.unbounded)} "
             f"of {signs.images} images right, and no more than {_percent(signs.chance)} can be: the attack fails, not "
             "for want of room"
         )

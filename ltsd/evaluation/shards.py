@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ltsd.attacks.autoattack import AAFEW, ROUNDS, Round, Shard
+from ltsd.attacks.domains import PIXELS, Range
 from ltsd.data.batches import Split
 from ltsd.evaluation.correctness import read_correctness, write_correctness
 from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
@@ -43,6 +44,25 @@ class OwnDisk:
         return path.exists()
 
 
+class AsImages(nn.Module):
+    """A model of sound [B, C, T] in a range of its own, as one of images [B, C, 1, T] in [0, 1], which AutoAttack
+    attacks.
+    """
+
+    def __init__(self, model: nn.Module, domain: Range) -> None:
+        super().__init__()
+        self.model, self.domain = model, domain
+
+    def images(self, inputs: Tensor) -> Tensor:
+        """Return sound as images."""
+        return (inputs[:, :, None] - self.domain.low) / (self.domain.high - self.domain.low)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Answer as the model does."""
+        answers: Tensor = self.model(self.domain.low + (self.domain.high - self.domain.low) * images[:, :, 0])
+        return answers
+
+
 def folder_of_shards(keep: Path) -> Path:
     """Return the folder of an exam's shards, beside its correctness file."""
     return keep.with_name(f"{keep.stem}.shards")
@@ -54,9 +74,10 @@ class Ensemble:
 
     Attributes:
         name: one of ROUNDS, or `none`.
-        model: frozen, [B, C, H, W] in [0, 1] -> logits.
+        model: frozen, inputs [B, ...] -> logits.
         test: on the model's device.
-        eps: radius in units of the image range.
+        domain: the range of the inputs.
+        eps: radius in its units.
         seed: of the random starts.
         keep: the correctness file of the exam; None to keep nothing.
         fingerprint: of the exam.
@@ -66,6 +87,7 @@ class Ensemble:
     name: str
     model: nn.Module
     test: Split
+    domain: Range
     eps: float
     seed: int
     keep: Path | None
@@ -121,14 +143,19 @@ class Ensemble:
 
     def _round(self, standing: Tensor, members: Sequence[str]) -> Round:
         labels = self.test.labels[self.test.rows]
+        model, eps = self.model, self.eps
+        inputs = torch.cat([inputs for inputs, _ in self.test.chunks(CHUNK)])
+        if self.domain != PIXELS:
+            model = AsImages(self.model, self.domain)
+            inputs, eps = model.images(inputs), eps / (self.domain.high - self.domain.low)
         return Round(
-            model=self.model,
-            inputs=torch.cat([inputs for inputs, _ in self.test.chunks(CHUNK)]),
+            model=model,
+            inputs=inputs,
             labels=labels,
             num_classes=self.test.num_classes,
             standing=standing.to(labels.device),
             members=members,
-            eps=self.eps,
+            eps=eps,
             seed=self.seed,
             batch_size=CHUNK,
         )

@@ -15,7 +15,11 @@ NARROWEST, WIDEST = 14, 32
 
 
 def class_table(
-    result: Examined, class_counts: Sequence[int], class_names: Sequence[str], score: str = "accuracies"
+    result: Examined,
+    class_counts: Sequence[int],
+    class_names: Sequence[str],
+    score: str = "accuracies",
+    items: str = "images",
 ) -> str:
     """The scores of every class, of head, medium and tail, and their mean, in percent.
 
@@ -39,7 +43,7 @@ def class_table(
     means = {group: [one.group(group) for one in accuracies.values()] for group in accuracies["clean"].groups}
     means["balanced"] = [accuracy.balanced for accuracy in accuracies.values()]
     lines += [f"{name:>{width + 16}} " + _percent(values) for name, values in means.items()]
-    return "\n".join(lines) + f"\n{result.images} test images; {score} in percent, means over classes"
+    return "\n".join(lines) + f"\n{result.images} test {items}; {score} in percent, means over classes"
 
 
 def _worst(result: Examined, class_counts: Sequence[int]) -> list[int]:

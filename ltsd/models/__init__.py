@@ -16,6 +16,7 @@ from ltsd.models.resnet import preact_resnet18, resnet18
 from ltsd.models.small import small_cnn, small_resnet
 from ltsd.models.smp import DECODERS, PACKAGE, EncoderDecoder, encoder_decoder
 from ltsd.models.smp import downloaded as downloaded_encoder
+from ltsd.models.speech import mel_resnet
 from ltsd.models.unet import small_unet
 from ltsd.models.weights import PRETRAINED, Fit, fit_weights, read_weights
 from ltsd.models.wide_resnet import wide_resnet34
@@ -29,6 +30,7 @@ FEATURES: Mapping[str, Callable[..., tuple[Features, int]]] = {
     "small-unet": small_unet,
     **{name: partial(encoder_decoder, name) for name in DECODERS},
     "small-fcos": small_fcos,
+    "mel-resnet": mel_resnet,
 }
 """(channels of the images, width) -> features and their size; of DECODERS also the encoder."""
 DETECTORS = ("small-fcos",)

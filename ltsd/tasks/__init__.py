@@ -9,10 +9,12 @@ from ltsd.data.units import kind_of, unit_of
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
 from ltsd.models import check_model
-from ltsd.tasks import classification, detection, segmentation
+from ltsd.tasks import classification, detection, segmentation, speech
 from ltsd.tasks.task import Task
 
-TASKS: Mapping[str, Task] = {task.title: task for task in (classification.TASK, segmentation.TASK, detection.TASK)}
+TASKS: Mapping[str, Task] = {
+    task.title: task for task in (classification.TASK, segmentation.TASK, detection.TASK, speech.TASK)
+}
 
 
 def metric(config: Config, name: str) -> str:
@@ -52,10 +54,10 @@ def check_task(config: Config, data: Split) -> str:
         )
     if config.data.augmentation not in task.augmentations:
         raise UserError(
-            f"--data.augmentation {config.data.augmentation}: is not for images with a label for {task.target}; for "
-            f"{config.task} choose {' or '.join(task.augmentations)}"
+            f"--data.augmentation {config.data.augmentation}: is not for {task.items} with a label for {task.target}; "
+            f"for {config.task} choose {' or '.join(task.augmentations)}"
         )
-    if method.of_images and config.task != "classification":
+    if method.of_images and task.unit != "image":
         others = ", ".join(name for name, other in METHODS.items() if not other.of_images)
         raise UserError(
             f"--method {config.method}: compares the features of whole images, and {config.task} has a label for "

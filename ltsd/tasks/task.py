@@ -86,6 +86,7 @@ class Task:
     Attributes:
         title: how messages call it.
         kind: what its inputs are stored as, see `ltsd.data.units`.
+        items: what its inputs are called.
         target: what has a label, in words.
         unit: the same as one word.
         measure: the last word of its scores: `acc` makes `val/robust_acc`.
@@ -115,6 +116,7 @@ class Task:
 
     title: str
     kind: Kind
+    items: str
     target: str
     unit: Unit
     measure: str
