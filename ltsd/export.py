@@ -88,10 +88,12 @@ class _Exported(nn.Module):
 
 
 def export_model(model: nn.Module, about: Mapping[str, Any], to: str, out: Path, images: Tensor) -> Agreement:
-    """Write a model for any number of images, with metadata: class_names, shape (C, H, W), method, ltsd_version.
+    """Write a model for any number of images, with metadata: class_names, shape, method, ltsd_version,
+    and of sound its sampling_rate.
 
     Args:
-        model: images float32 [N, C, H, W] in [0, 1] -> logits [N, K], or [N, H, W, K]; in eval mode, on the CPU.
+        model: images float32 [N, C, H, W] in [0, 1], or other inputs, -> logits [N, K], or [N, H, W, K]; in eval mode,
+            on the CPU.
         about: the content of its checkpoint.
         to: a name in FORMATS.
         out: the file.
@@ -100,12 +102,14 @@ def export_model(model: nn.Module, about: Mapping[str, Any], to: str, out: Path,
     Raises:
         ExportError: the logits of the file differ from the model's by more than TOLERANCE; no file is left.
     """
-    metadata = {
+    metadata: dict[str, Any] = {
         "ltsd_version": __version__,
         "method": about["config"]["method"],
         "class_names": list(about["class_names"]),
         "shape": list(about["shape"]),
     }
+    if len(about["shape"]) == 2:  # sound
+        metadata["sampling_rate"] = about["config"]["data.sampling_rate"]
     # Weights that are channels-last are no whole block of memory to torch.export, which warns of each of them.
     network = _Exported(deepcopy(model).to(memory_format=torch.contiguous_format)).eval()
     with torch.no_grad():

@@ -36,6 +36,9 @@ COLOURS = {
     "sea300": "#3f6f8f",
     "box20": "#7fa99b",
     "both20": "#8a6fb0",
+    "snr40": "#c9d7a3",
+    "snr30": "#a9a05a",
+    "snr20": "#b07d62",
     "worst": "#0d4a70",
 }
 GROUP_COLOURS = {"head": "#f2f2f2", "medium": "#ffffff", "tail": "#fdeee0"}

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from ltsd.data.decode import decode_image
+from ltsd.data.items import READERS, fitted_image
 from ltsd.errors import UserError
 from ltsd.evaluation.detections import SHOWN_SCORE, Detections
 from ltsd.files import check_writable, publishing
 from ltsd.models.frozen import frozen
-from ltsd.predict import encoded_images, fitted
 
 CHUNK = 32
 COLUMNS = ("image", "class", "score", "x0", "y0", "x1", "y1")
@@ -42,16 +42,16 @@ def predict_boxes(
         model: images [B, C, H, W] in [0, 1] -> [B, L, num_classes + 1 + BOX], in eval mode, on the CPU or a GPU.
         shape: (C, H, W) of the images that it was trained on; images are resized to it, and boxes to the image.
         class_names: in label order.
-        sources: see `ltsd.predict.encoded_images`.
+        sources: see `ltsd.data.items`.
 
     Raises:
         UserError: as `ltsd.predict.predict`.
     """
     model, (_, height, width) = frozen(model), shape
     device = next(model.parameters()).device
-    images = (image for source in sources for image in encoded_images(source))
+    images = (image for source in sources for image in READERS["image"].encoded(source))
     while chunk := list(islice(images, CHUNK)):
-        pixels = np.stack([fitted(encoded, path, shape) for path, encoded in chunk])
+        pixels = np.stack([fitted_image(encoded, path, shape) for path, encoded in chunk])
         with torch.no_grad():
             answers = model(torch.from_numpy(pixels).to(device).float() / 255)
         found = Detections.of(answers, height, width)

@@ -20,12 +20,13 @@ from ltsd.attacks.pgd import pgd
 from ltsd.config import AttackConfig
 from ltsd.data.decode import decode_image
 from ltsd.data.folders import readable_suffixes
+from ltsd.data.items import READERS, fitted_image
 from ltsd.errors import UserError
 from ltsd.evaluation.pixel_attacks import CHUNK, maximised
 from ltsd.files import check_writable, publishing
 from ltsd.map_pictures import palette
 from ltsd.models.frozen import frozen
-from ltsd.predict import STEPS, encoded_images, fitted
+from ltsd.predict import STEPS
 
 ATTACK_LOSSES = (cross_entropy, segpgd)
 """What the attacks maximise, in turn."""
@@ -59,7 +60,7 @@ def predict_maps(
         model: [B, C, H, W] in [0, 1] -> logits [B, H, W, num_classes], in eval mode, on the CPU or a GPU.
         shape: (C, H, W) of the images that it was trained on; images are resized to it, and the answers to the size of
             the image, upright, by the nearest pixel.
-        sources: see `ltsd.predict.encoded_images`.
+        sources: see `ltsd.data.items`.
         attack: radius and step size of the attacks; None to run none.
 
     Raises:
@@ -69,10 +70,12 @@ def predict_maps(
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
     images = (
-        (_unused(name_of(path, source), taken), path, one) for source in sources for path, one in encoded_images(source)
+        (_unused(name_of(path, source), taken), path, one)
+        for source in sources
+        for path, one in READERS["image"].encoded(source)
     )
     while chunk := list(islice(images, CHUNK)):
-        pixels = np.stack([fitted(encoded, path, shape) for _, path, encoded in chunk])
+        pixels = np.stack([fitted_image(encoded, path, shape) for _, path, encoded in chunk])
         inputs = torch.from_numpy(pixels).to(device).float() / 255
         with torch.no_grad():
             answers = class_map(model(inputs))
@@ -106,7 +109,7 @@ def _resized(values: Tensor, size: Sequence[int]) -> Map:
 
 
 def name_of(image: str, source: str) -> str:
-    """Return the path below a source of an image that `encoded_images` yields, without its ending; `file-row-3` for a
+    """Return the path below a source of an image that is read, without its ending; `file-row-3` for a
     row of a table.
     """
     root = source.partition("?")[0] if "://" in source else str(Path(source).expanduser().absolute())

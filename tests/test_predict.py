@@ -16,10 +16,11 @@ from ltsd.__main__ import main as command_line
 from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig, Config
 from ltsd.data import Splits
+from ltsd.data.items import READERS
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import clean_correctness, standing_correctness
 from ltsd.flags import exit_code_of
-from ltsd.predict import encoded_images, predict
+from ltsd.predict import predict
 from ltsd.runs import open_run
 from ltsd.tasks.classification import VALIDATION_LOSSES
 
@@ -54,7 +55,7 @@ def test_files_and_rows_have_the_answers_that_the_test_set_has(
 ) -> None:
     sources = [str(folder / "photos"), str(folder / "rows.parquet")]
     attack = AttackConfig(eps=0.05)
-    found = list(predict(trained.eval(), (1, 8, 8), CLASSES, sources, attack=attack))
+    found = list(predict(trained.eval(), (1, 8, 8), CLASSES, sources, config=Config(), attack=attack))
     part = splits.test.select(splits.test.rows[:20])
     labels = part.labels[part.rows]
     right = clean_correctness(trained, part).right
@@ -69,8 +70,8 @@ def test_files_and_rows_have_the_answers_that_the_test_set_has(
         assert [stands for stands, is_right in zip(stood, right, strict=True) if is_right] == worst.right[
             right
         ].tolist()
-    assert [Path(one.image).name for one in found[:2]] == ["00.png", "01.png"]
-    assert found[21].image.endswith("rows.parquet row 1")
+    assert [Path(one.item).name for one in found[:2]] == ["00.png", "01.png"]
+    assert found[21].item.endswith("rows.parquet row 1")
 
 
 def test_the_command_writes_csv_and_json_of_the_same(
@@ -121,4 +122,4 @@ def test_what_is_no_image_is_told_and_nothing_is_written(
 def test_a_column_without_images_is_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "words.parquet")
     with pytest.raises(UserError, match="has no column image or img; it has text"):
-        list(encoded_images(str(tmp_path / "words.parquet")))
+        list(READERS["image"].encoded(str(tmp_path / "words.parquet")))

@@ -14,9 +14,11 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 from PIL import ExifTags, Image
+from soundsets import RATE, tone
+from soundsets import encoded as encode_sound
 from torch import nn
 
-from ltsd.config import ModelConfig
+from ltsd.config import Config, ModelConfig
 from ltsd.errors import UserError
 from ltsd.evaluation.detections import Detections
 from ltsd.export import export_model
@@ -24,7 +26,8 @@ from ltsd.models import build_model
 from ltsd.models.unet import ChannelsLast
 from ltsd.predict import predict
 from ltsd.predict_maps import predict_maps
-from sweeps.tracking.model import SERVED, SIGNATURES
+from sweeps.tracking.model import SERVINGS, SIGNATURES
+from sweeps.tracking.model import __file__ as model_file
 from sweeps.tracking.served import LEAST_SCORE, pixels_of
 
 NAMES = ("cat", "dog", "eel")
@@ -73,13 +76,19 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return network, served_from(tmp_path_factory.mktemp("model"), network, shape, "classification"), shape
 
 
-def served_from(folder: Path, network: nn.Module, shape: tuple[int, int, int], task: str) -> Any:
+def served_file(task: str) -> Path:
+    """What MLflow runs."""
+    (column,) = SIGNATURES[task].inputs.input_names()
+    return Path(model_file).with_name(SERVINGS[column].file)
+
+
+def served_from(folder: Path, network: nn.Module, shape: tuple[int, ...], task: str) -> Any:
     """A network as MLflow loads it from a folder."""
-    about = {"config": {"method": "at"}, "class_names": NAMES, "shape": shape}
+    about = {"config": {"method": "at", "data.sampling_rate": RATE}, "class_names": NAMES, "shape": shape}
     export_model(network, about, "torch-export", folder / "network.pt2", torch.rand(3, *shape))
     mlflow.pyfunc.save_model(
         folder / "model",
-        python_model=str(SERVED),
+        python_model=str(served_file(task)),
         artifacts={"network": str(folder / "network.pt2")},
         signature=SIGNATURES[task],
         pip_requirements=["mlflow"],
@@ -99,7 +108,7 @@ def test_answers_are_those_of_predict(model: Model, tmp_path: Path) -> None:
     for file in files:
         number, kind = file.name.split("-")
         file.write_bytes(KINDS[kind](*sizes[int(number)]))
-    expected = list(predict(network, shape, NAMES, map(str, files), attack=None))
+    expected = list(predict(network, shape, NAMES, map(str, files), config=Config(), attack=None))
     found = served.predict(table(*(file.read_bytes() for file in files)))
     assert list(found.columns) == ["class", "probability", "probabilities"]
     assert list(found["class"]) == [one.label for one in expected]
@@ -191,22 +200,39 @@ def test_what_predict_refuses_is_refused_for_the_same_reason_with_its_row(
     file = tmp_path / "one.png"
     file.write_bytes(broken)
     with pytest.raises(UserError) as expected:
-        list(predict(network, shape, NAMES, [str(file)], attack=None))
+        list(predict(network, shape, NAMES, [str(file)], config=Config(), attack=None))
     with pytest.raises(MlflowException) as found:
         served.predict(table(*[encoded(colours(10, 6))] * 70, broken))
     assert found.value.message == f"row 70: {str(expected.value).removeprefix(f'{file}: ')}"
     assert found.value.error_code == "INVALID_PARAMETER_VALUE"  # status 400 of a server
 
 
-def test_the_file_that_mlflow_runs_needs_nothing_of_this_project() -> None:
-    nodes = list(ast.walk(ast.parse(SERVED.read_text())))
+def test_clips_of_sound_have_the_answers_of_predict_and_what_is_none_is_refused(tmp_path: Path) -> None:
+    """Also resampled, of two channels, cut and padded."""
+    torch.manual_seed(0)
+    network, shape = nn.Sequential(nn.Flatten(), nn.Linear(800, len(NAMES))).eval().requires_grad_(False), (1, 800)
+    clips = [tone(600, samples=samples, seed=samples) for samples in (300, 800, 900)]
+    contents = [encode_sound(clip) for clip in clips] + [encode_sound(clips[0], kind="FLAC")]
+    contents += [encode_sound(np.stack([clips[0], clips[0]], 1)), encode_sound(clips[1], rate=16000)]
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number}.wav").write_bytes(content)
+    config = Config.preset(str(tmp_path), "speech")
+    expected = list(predict(network, shape, NAMES, [str(tmp_path)], config=config, attack=None))
+    served = served_from(tmp_path, network, shape, "speech")
+    found = served.predict(pd.DataFrame({"audio": contents}))
+    assert list(found["class"]) == [one.label for one in expected]
+    for row, one in zip(found["probabilities"], expected, strict=True):
+        assert list(row.values()) == pytest.approx(one.probabilities, abs=1e-6)
+    for content in (b"no sound", encode_sound(np.zeros(500))):
+        with pytest.raises(MlflowException, match="row 1: "):
+            served.predict(pd.DataFrame({"audio": [contents[0], content]}))
+
+
+@pytest.mark.parametrize("column", SERVINGS)
+def test_the_file_that_mlflow_runs_needs_nothing_of_this_project(column: str) -> None:
+    serving = SERVINGS[column]
+    nodes = list(ast.walk(ast.parse(Path(model_file).with_name(serving.file).read_text())))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
-    assert {name.split(".")[0] for name in names} - sys.stdlib_module_names == {
-        "PIL",
-        "mlflow",
-        "numpy",
-        "pandas",
-        "torch",
-        "torchvision",
-    }
+    needed = {name.split(".")[0] for name in names} - sys.stdlib_module_names
+    assert needed == {"PIL" if package == "pillow" else package for package in serving.packages}

@@ -1,5 +1,7 @@
 """Clips of sound: what is read of them, what the network hears, and what an exam does to them."""
 
+import csv
+import io
 import math
 from pathlib import Path
 
@@ -184,6 +186,12 @@ def test_the_command_line_trains_and_examines_clips_of_sound(
     assert {"snr40", "snr20", "apgd_ce_t", "corruption"} <= set(told.split())
     assert "within the range [-1, 1] of sound" in card.read_text()
     assert "images" not in card.read_text()
+    capsys.readouterr()
+    assert main(["predict", str(out), str(source), "--attack"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 96
+    assert sum(row["label"] in row["clip"] for row in rows) > 60
+    assert {row["stands"] for row in rows} <= {"true", "false"}
     columns = pq.read_table(kept).column_names
     assert {"clean", "snr30", "echo-3", "mu_law-5", "apgd-t"} <= set(columns)
 

@@ -15,6 +15,7 @@ from ltsd.packages import require
 SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"))
 """Of files that soundfile reads."""
 LARGEST = 32768
+PACKAGES, EXTRA = ("soundfile", "scipy"), "speech"
 LONGEST_SECONDS = 3600
 
 Sound = NDArray[np.float32]
@@ -36,7 +37,7 @@ def decode_clips(rows: Encoded, source: str, *, rate: int, seconds: float) -> tu
         UserError: a clip that cannot be read, is silent or has one sample; none at all; labels other than classes.
         MissingPackageError: soundfile is not installed.
     """
-    require(["soundfile", "scipy"], "speech", f"--data.source {source}: sound")
+    require(PACKAGES, EXTRA, f"--data.source {source}: sound")
     length = round(rate * seconds)
     clips, labels, changed = list[NDArray[np.int16]](), list[int](), Counter[str]()
     for place, encoded, label in rows:

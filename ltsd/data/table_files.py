@@ -91,22 +91,22 @@ class Table:
             )
         return image, label
 
-    def images(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (place, encoded bytes) of every row, whatever its label.
+    def encoded(self, known: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield (place, encoded bytes) of every row in the first of the known columns that there is.
 
         Raises:
-            UserError: no column holds images, a row has none, or the file is damaged.
+            UserError: there is none, a row has no bytes there, or the file is damaged.
         """
         names = self.schema().names
-        column = next((name for name in IMAGE_COLUMNS if name in names), None)
+        column = next((name for name in known if name in names), None)
         if column is None:
-            raise UserError(f"{self.name} has no column {' or '.join(IMAGE_COLUMNS)}; it has {', '.join(names)}")
+            raise UserError(f"{self.name} has no column {' or '.join(known)}; it has {', '.join(names)}")
         row = 0
         try:
             for batch in self.batches([column]):
                 for image in batch[column].to_pylist():
                     if not isinstance(image, dict) or not image.get("bytes"):
-                        raise UserError(f"{self.name} row {row}: has no image bytes")
+                        raise UserError(f"{self.name} row {row}: has no bytes in the column {column}")
                     yield f"{self.name} row {row}", image["bytes"]
                     row += 1
         except UNREADABLE as error:

@@ -1,10 +1,12 @@
-"""The sweep's model in MLflow: the finalist's, registered under a name; it answers encoded images."""
+"""The sweep's model in MLflow: the finalist's, registered under a name; it answers encoded images or clips."""
 
 import contextlib
 import importlib.metadata
 import io
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -19,14 +21,13 @@ from mlflow.types.schema import Array, Map, Object, Property
 from PIL import Image
 from torch import Tensor
 
+from ltsd.config import DataConfig
 from ltsd.export import export_model
 from ltsd.runs import load_model
 from sweeps.journal.jobs import Job
 
-SERVED = Path(__file__).with_name("served.py")
-"""What MLflow runs where the model is loaded: a file that imports PACKAGES alone."""
-PACKAGES = ("torch", "torchvision", "mlflow", "pandas", "numpy", "pillow")
 IMAGES = Schema([ColSpec(DataType.binary, "image")])
+CLIPS = Schema([ColSpec(DataType.binary, "audio")])
 CLASSES = Schema(
     [
         ColSpec(DataType.string, "class"),
@@ -42,8 +43,49 @@ SIGNATURES = {
     "classification": ModelSignature(inputs=IMAGES, outputs=CLASSES),
     "segmentation": ModelSignature(inputs=IMAGES, outputs=MASKS),
     "detection": ModelSignature(inputs=IMAGES, outputs=BOXES),
+    "speech": ModelSignature(inputs=CLIPS, outputs=CLASSES),
 }
 """By task."""
+COMMON = ("torch", "mlflow", "pandas", "numpy")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How inputs of a kind are served.
+
+    Attributes:
+        file: what MLflow runs where the model is loaded; it imports `packages` alone.
+        packages: their names on PyPI.
+        encoded: (an input as the network reads it, its data configuration) -> the input as it is sent.
+    """
+
+    file: str
+    packages: tuple[str, ...]
+    encoded: Callable[[Tensor, DataConfig], bytes]
+
+
+def png(image: Tensor, data: DataConfig) -> bytes:
+    """Encode an image [C, H, W] in [0, 1] with one channel or three."""
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    encoded = io.BytesIO()
+    Image.fromarray(np.squeeze(pixels, axis=2) if len(image) == 1 else pixels).save(encoded, format="PNG")
+    return encoded.getvalue()
+
+
+def wav(clip: Tensor, data: DataConfig) -> bytes:
+    """Encode sound [1, T] in [-1, 1]."""
+    import soundfile
+
+    encoded = io.BytesIO()
+    soundfile.write(encoded, clip[0].numpy(), data.sampling_rate, format="WAV", subtype="PCM_16")
+    return encoded.getvalue()
+
+
+SERVINGS: Mapping[str, Serving] = {
+    "image": Serving("served.py", (*COMMON, "torchvision", "pillow"), png),
+    "audio": Serving("served_sound.py", (*COMMON, "soundfile", "scipy"), wav),
+}
+"""By the name of the column of inputs."""
 
 
 def is_registered(client: MlflowClient, run: Run, name: str) -> bool:
@@ -59,7 +101,7 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
         run: of the job.
         name: of the registered model.
         job: the final run with the model.
-        inputs: example inputs [N, C, H, W] in [0, 1].
+        inputs: example inputs [N, ...], as the network reads them.
 
     Raises:
         ExportError: the registered model would answer the examples otherwise than the checkpoint.
@@ -69,6 +111,9 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
     if is_registered(MlflowClient(uri, uri), run, name):
         return
+    signature = SIGNATURES[job.config.task]
+    (column,) = signature.inputs.input_names()
+    serving = SERVINGS[column]
     with tempfile.TemporaryDirectory() as folder:
         network = Path(folder) / "network.pt2"
         export_model(*load_model(job.checkpoint, torch.device("cpu")), "torch-export", network, inputs)
@@ -79,18 +124,10 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
         ):
             mlflow.pyfunc.log_model(
                 name="model",
-                python_model=str(SERVED),
+                python_model=str(Path(__file__).with_name(serving.file)),
                 artifacts={"network": str(network)},
-                signature=SIGNATURES[job.config.task],
-                input_example=pd.DataFrame({"image": [png(image) for image in inputs[:1]]}),
+                signature=signature,
+                input_example=pd.DataFrame({column: [serving.encoded(one, job.config.data) for one in inputs[:1]]}),
                 registered_model_name=name,
-                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in PACKAGES],
+                pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in serving.packages],
             )
-
-
-def png(image: Tensor) -> bytes:
-    """Encode an image [C, H, W] in [0, 1] with one channel or three."""
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    encoded = io.BytesIO()
-    Image.fromarray(np.squeeze(pixels, axis=2) if len(image) == 1 else pixels).save(encoded, format="PNG")
-    return encoded.getvalue()
