@@ -134,6 +134,20 @@ class DataConfig:
     clip_seconds: float = knob(
         1.0, "length of clips of sound; longer ones are cut, shorter ones padded with zeros", above=0, at_most=60
     )
+    decoded_gib: float | None = knob(
+        None,
+        "GiB on disk up to which images are stored decoded; more stay as they were encoded, and threads decode them as "
+        "they are read: slower, with the same pixels",
+        at_least=0,
+        unset="what the disk of the cache has room for",
+    )
+    resident_gib: float | None = knob(
+        None,
+        "GiB of a split up to which it is copied to a GPU, or on a processor read straight from its file; more is "
+        "brought batch by batch, ahead of the step that needs it, with the same results",
+        at_least=0,
+        unset="half of the free memory of the GPU, or of the machine's memory",
+    )
     augmentation: str = knob(
         "none",
         "applied to training batches: crop-flip (padded by 4), and after it torchvision's RandAugment (2 operations, "

@@ -24,6 +24,9 @@ from ltsd.state import EpochMetrics, TrainState
 from ltsd.tasks import check_task, fitting
 from ltsd.train import train
 
+WHEREABOUTS = ("data.decoded_gib", "data.resident_gib")
+"""Knobs that change no result: a run may go on with others."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -154,7 +157,7 @@ def _check_same_run(path: Path, content: dict[str, Any], config: Config, splits:
             f"start anew or choose the same data"
         )
     for name, value in config.flatten().items():
-        if saved[name] != value:
+        if saved[name] != value and name not in WHEREABOUTS:
             raise CheckpointError(
                 f"{path}: was made with {name} = {saved[name]} and cannot go on with {value}; start anew or "
                 f"give the same value"

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ltsd.data.decode import Decoded, Encoded
+from ltsd.data.decode import Encoded
+from ltsd.data.decoding import Decoded
 from ltsd.errors import UserError
 from ltsd.packages import require
 

@@ -6,14 +6,14 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from ltsd.answers import VOID
-from ltsd.data.boxes import Boxes, BoxLabels, padded
+from ltsd.data.boxes import Boxes
 from ltsd.errors import UserError
 
 MAX_PIXELS = 4096 * 4096
@@ -22,7 +22,6 @@ INDICES = ("P", "L", "1")
 LOSSY = ("JPEG", "MPO")
 
 Images = NDArray[np.uint8]
-Labels = NDArray[Any]
 
 
 class Mask(NamedTuple):
@@ -45,76 +44,12 @@ UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.erro
 ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")
 
 
-class Decoded(NamedTuple):
-    """Images uint8 [N, C, H, W]; labels, see `ltsd.data.units`; how many images were turned upright by their
-    orientation tag; and the groups of images that belong together, int64 [N], if a column names them.
-    """
-
-    images: Images
-    labels: Labels
-    oriented: int
-    groups: NDArray[np.int64] | None = None
-
-
-class _Upright(NamedTuple):
+class Upright(NamedTuple):
     """An image uint8 [3, H, W], its (width, height) before it was resized, and its orientation tag; 1 for upright."""
 
     pixels: Images
     size: tuple[int, int]
     orientation: int
-
-
-def decode_all(rows: Encoded, source: str, size: Size | None, num_classes: int = VOID) -> Decoded:
-    """Decode images and their masks or boxes, resized to a size (width, height) where it is given.
-
-    Args:
-        rows: all with a class, all with a mask, or all with boxes; these are of the image as it is seen upright.
-        source: what messages call the whole.
-        size: see above.
-        num_classes: indices in masks are below it, or VOID.
-
-    Raises:
-        UserError: as `decode_image`, `decode_mask` and `Boxes.scaled`; images whose sizes differ; none at all; no mask
-            has a class; no image has a box.
-    """
-    images: list[Images] = []
-    labels: list[Any] = []
-    oriented, first = 0, ""
-    for place, encoded, label in rows:
-        image = _upright(encoded, place, size)
-        if images and image.pixels.shape != images[0].shape:
-            raise UserError(
-                f"{place}: is {_size(image.pixels)} and the first image {_size(images[0])}; give --data.image-size to "
-                f"resize"
-            )
-        images.append(image.pixels)
-        labels.append(_label(label, image, size, num_classes))
-        oriented += image.orientation in TURNED
-        first = first or place
-    if not images:
-        raise UserError(f"--data.source {source}: holds no images")
-    if isinstance(labels[0], int):
-        return Decoded(np.stack(images), np.asarray(labels, dtype=np.int64), oriented)
-    if labels[0].dtype == np.float32:
-        if not any(map(len, labels)):
-            raise UserError(f"{first}: has no box, as all other images of its part; leave the split out, or mend it")
-        return Decoded(np.stack(images), padded(labels), oriented)
-    maps = np.stack(labels)
-    if (maps == VOID).all():
-        raise UserError(
-            f"{first}: its mask, and every other one of its part, is {VOID}, void, throughout; write class indices, 0 "
-            f"for the first class, or leave the split out with --data.split-map"
-        )
-    return Decoded(np.stack(images), maps, oriented)
-
-
-def _label(label: Label, image: _Upright, size: Size | None, num_classes: int) -> int | Images | BoxLabels:
-    if isinstance(label, Boxes):
-        height, width = image.pixels.shape[1:]
-        return label.scaled(image.size, (width, height))
-    if isinstance(label, Mask):
-        return decode_mask(label, image.size, image.orientation, size, num_classes)
-    return label
 
 
 def decode_image(encoded: bytes, place: str, size: Size | None) -> tuple[Images, bool]:
@@ -127,18 +62,19 @@ def decode_image(encoded: bytes, place: str, size: Size | None) -> tuple[Images,
         UserError: broken, of more than 8 bits a channel, or of more than 16.7 million pixels (told from its header,
             before decoding).
     """
-    image = _upright(encoded, place, size)
+    image = upright(encoded, place, size)
     return image.pixels, image.orientation in TURNED
 
 
-def _upright(encoded: bytes, place: str, size: Size | None) -> _Upright:
+def upright(encoded: bytes, place: str, size: Size | None) -> Upright:
+    """Decode an image as `decode_image` does."""
     with _opened(encoded, place, "image") as image:
         if image.mode[0] in "IF":
             raise UserError(f"{place}: has more than 8 bits a channel (mode {image.mode}); images of 8 are read")
         orientation = _orientation(image)
-        upright = ImageOps.exif_transpose(image) if orientation in TURNED else image
-        resized = upright.convert("RGB").resize(size or upright.size, Image.Resampling.BILINEAR)
-        return _Upright(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1), upright.size, orientation)
+        turned = ImageOps.exif_transpose(image) if orientation in TURNED else image
+        resized = turned.convert("RGB").resize(size or turned.size, Image.Resampling.BILINEAR)
+        return Upright(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1), turned.size, orientation)
 
 
 def decode_mask(mask: Mask, size: Size, orientation: int, resized: Size | None, num_classes: int) -> Images:
@@ -224,7 +160,3 @@ def _opened(encoded: bytes, place: str, what: str) -> Iterator[Image.Image]:
     except UNREADABLE as error:
         reason = ADDRESS.sub("", str(error))
         raise UserError(f"{place}: a broken {what} ({reason})") from error
-
-
-def _size(image: Images) -> str:
-    return f"{image.shape[2]}x{image.shape[1]}"

@@ -167,8 +167,8 @@ def label_counts(labels: NDArray[Any], num_classes: int) -> Rows:
     count nowhere.
     """
     classes = labels[..., 0] if unit_of(labels) == "box" else labels
-    rows = classes.reshape(len(labels), -1).astype(np.int64)
-    return np.stack([np.bincount(row[row >= 0], minlength=num_classes)[:num_classes] for row in rows])
+    rows = classes.reshape(len(labels), -1)
+    return np.stack([np.bincount(row[row >= 0].astype(np.int64), minlength=num_classes)[:num_classes] for row in rows])
 
 
 def held_out_how(groups: Rows, fraction: float) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
@@ -66,7 +65,7 @@ def draw_images(
         counts = label_counts(labels, len(class_names))
         train, val = hold_out_groups(groups, counts, data.val_fraction, source=data.source, class_names=class_names)
         val_from = held_out_how(groups, data.val_fraction)
-    counts = _checked_counts(labels[train], class_names, data.source, size, "training")
+    counts = _checked_counts(labels, train, class_names, data.source, size, "training")
     return SplitIndices(train, val, val, complete, float(counts.max() / counts.min()), False, val_from)
 
 
@@ -76,8 +75,9 @@ def test_rows(labels: Labels, class_names: Sequence[str], source: str, size: Siz
     Raises:
         UserError: a class has no test label.
     """
-    _checked_counts(labels, class_names, source, size, "test")
-    return np.arange(len(labels))
+    rows = np.arange(len(labels))
+    _checked_counts(labels, rows, class_names, source, size, "test")
+    return rows
 
 
 def hold_out_images(count: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -86,13 +86,15 @@ def hold_out_images(count: int, fraction: float) -> tuple[NDArray[np.int64], NDA
     return np.sort(order[cut:]), np.sort(order[:cut])
 
 
-def _checked_counts(labels: Labels, class_names: Sequence[str], source: str, size: Size, images: str) -> Labels:
-    """Return how often each class occurs in labels.
+def _checked_counts(
+    labels: Labels, rows: Rows, class_names: Sequence[str], source: str, size: Size, images: str
+) -> Rows:
+    """Return how often each class occurs in rows of labels.
 
     Raises:
         UserError: one does not.
     """
-    counts = class_counts(torch.tensor(labels), len(class_names), size).numpy()
+    counts = class_counts(labels, len(class_names), size, rows).numpy()
     for name, count in zip(class_names, counts, strict=True):
         if not count:
             raise UserError(

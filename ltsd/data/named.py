@@ -6,7 +6,7 @@ import numpy as np
 
 from ltsd.config import DataConfig
 from ltsd.data.arrow import cache_folder
-from ltsd.data.decode import Decoded
+from ltsd.data.decoding import Decoded
 from ltsd.data.parts import Parts
 from ltsd.data.scenes import BACKGROUND, CLASS_NAMES, digits_scenes
 from ltsd.errors import UserError

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ltsd.config import DataConfig
@@ -42,7 +41,7 @@ def without_copies(
         UserError: a class would have no image left.
     """
     kept = rows[~np.isin(hashes[rows], held_out)]
-    before, left = (class_counts(torch.tensor(labels[of]), len(class_names), size) for of in (rows, kept))
+    before, left = (class_counts(labels, len(class_names), size, of) for of in (rows, kept))
     for name, had, after in zip(class_names, before, left, strict=False):
         if had and not after:
             raise UserError(

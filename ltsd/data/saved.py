@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+import numpy as np
 import pyarrow as pa
 
 from ltsd.data.filesystems import Place
 from ltsd.errors import UserError
 
 STATE = "state.json"
+ROWS_AT_ONCE = 1000
 CACHE = "cache files that Hugging Face's datasets left"
 
 
@@ -48,9 +50,18 @@ class Selected:
         return self.tables[0].columns()
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """See `Rows`; all tables are read at once."""
-        whole = pa.Table.from_batches([batch for table in self.tables for batch in table.batches(columns)])
-        yield from whole.take(self.indices).to_batches(max_chunksize=1000)
+        """See `Rows`. Files of this machine are mapped into memory, others are read at once."""
+        batches = [batch for table in self.tables for batch in table.batches(columns)]
+        ends = np.cumsum([batch.num_rows for batch in batches])
+        for start in range(0, len(self.indices), ROWS_AT_ONCE):
+            rows = self.indices.slice(start, ROWS_AT_ONCE).to_numpy().astype(np.int64)
+            if rows.min() < 0 or rows.max() >= ends[-1]:
+                raise pa.ArrowIndexError(f"index {rows.max()} of {ends[-1]} rows")
+            which = np.searchsorted(ends, rows, side="right")
+            found = [
+                batches[k].slice(row - ends[k] + batches[k].num_rows, 1) for k, row in zip(which, rows, strict=True)
+            ]
+            yield from pa.Table.from_batches(found).combine_chunks().to_batches()
 
 
 @dataclass(frozen=True)

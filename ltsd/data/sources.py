@@ -15,7 +15,8 @@ from ltsd.data import coco, lists
 from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
 from ltsd.data.box_layouts import open_box_layout
 from ltsd.data.clips import decode_clips
-from ltsd.data.decode import Encoded, decode_all
+from ltsd.data.decode import Encoded
+from ltsd.data.decoding import decode_all, resized_to
 from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
 from ltsd.data.label_maps import numbered_names
@@ -28,6 +29,7 @@ from ltsd.data.names import listed
 from ltsd.data.parts import Parts, grouped, held_out, joined
 from ltsd.data.reading import Opened, PartRead, Reading
 from ltsd.data.roles import choices_of, role_of
+from ltsd.data.room import stays_encoded
 from ltsd.data.tables import open_tables
 from ltsd.errors import UserError
 
@@ -122,27 +124,28 @@ def _are_damaged(*paths: Path) -> bool:
 
 
 def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> None:
+    folder = train.parent
     if place is None:
         _refuse_groups(data)
         _refuse_size(data)
         names, parts = NAMED[data.source](data)
         reading = Reading(data.source, parts={role: PartRead("", 0, "", len(p.labels)) for role, p in parts.items()})
     else:
-        names, parts, reading = _read(data, place)
+        names, parts, reading = _read(data, place, folder)
     _refuse_splits_as_classes(data.source, names)
     if "test" not in parts:
-        parts |= held_out(data, names, parts["train"])
+        parts |= held_out(data, names, parts["train"], folder)
         reading = replace(reading, is_test_held_out=True)
     about = {"validation_from": str(len(parts["train"].labels)), "reading": reading.to_json()}
     pool = [parts[role] for role in ("train", "validation") if role in parts]
     if len({part.images.shape[1:] for part in (*pool, parts["test"])}) > 1:
         raise UserError(f"--data.source {data.source}: its splits have images of several sizes; give --data.image-size")
-    whole = pool[0] if len(pool) == 1 else joined(pool)  # a copy of all images is worth avoiding
+    whole = pool[0] if len(pool) == 1 else joined(pool, folder)  # a copy of all images is worth avoiding
     write_image_set(train, whole.images, whole.labels, names, about, whole.groups)
     write_image_set(test, parts["test"].images, parts["test"].labels, names, groups=parts["test"].groups)
 
 
-def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
+def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Parts, Reading]:
     """Return class names, decoded images by role, and a report that accounts for every file of the source."""
     paths = [place.relative(file) for file in place.files]
     hidden = [path for path in paths if is_hidden(path) and not (place.is_file or place.names_its_files)]
@@ -150,25 +153,29 @@ def _read(data: DataConfig, place: Place) -> tuple[list[str], Parts, Reading]:
     opened = next(filter(None, (way(place, seen, data) for way in _ways(data))), None) or open_folder(place, seen, data)
     roles, notes = opened.settled(choices_of(data.split_map))
     num_classes = len(opened.class_names) or VOID
-    size = _resized_to(data)
+    size = resized_to(data)
+    rows = {role: _chained(opened, splits) for role, splits in roles.items()}
+    files = {role: [path for split in splits for path in opened.files[split]] for role, splits in roles.items()}
     parts = Parts()
-    for role, splits in roles.items():
-        rows = _chained(opened, splits)
-        if opened.kind == "clip":
-            parts[role], changed = decode_clips(rows, data.source, rate=data.sampling_rate, seconds=data.clip_seconds)
+    if opened.kind == "clip":
+        for role, of_role in rows.items():
+            parts[role], changed = decode_clips(
+                of_role, data.source, rate=data.sampling_rate, seconds=data.clip_seconds
+            )
             notes += [f"{role}: {what}" for what in changed]
-        else:
-            parts[role] = decode_all(rows, data.source, size, num_classes)
+    else:
+        rows, encoded = stays_encoded(rows, {place.relative(f): f.size for f in place.files}, files, size, data, folder)
+        for role, of_role in rows.items():
+            parts[role] = decode_all(of_role, data.source, size, num_classes, folder=folder, stays_encoded=encoded)
     if opened.groups:
         found = {
             role: [member for split in splits for member in opened.groups[split]] for role, splits in roles.items()
         }
-        parts, remarks = grouped(parts, found, str(data.group_by))
+        parts, remarks = grouped(parts, found, str(data.group_by), folder)
         notes += remarks
     else:
         _refuse_groups(data)
     names = list(opened.class_names) or numbered_names(data.source, [part.labels for part in parts.values()])
-    files = {role: [path for split in splits for path in opened.files[split]] for role, splits in roles.items()}
     used = {path for of_role in files.values() for path in of_role}
     unused = [path for of_split in opened.files.values() for path in of_split if path not in used]
     passed_over = {HIDDEN: hidden, **opened.passed_over, UNUSED: unused, **place.passed_over}
@@ -201,21 +208,6 @@ def _ways(data: DataConfig) -> Sequence[Callable[[Place, Sequence[str], DataConf
 def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:
     for split in splits:
         yield from opened.rows[split]
-
-
-def _resized_to(data: DataConfig) -> tuple[int, int] | None:
-    """Return the (width, height) that images are resized to; None for their own.
-
-    Raises:
-        UserError: there is a height without a width.
-    """
-    if data.image_size is None:
-        if data.image_height is not None:
-            raise UserError(
-                f"--data.image-height {data.image_height}: needs the width beside it; add --data.image-size"
-            )
-        return None
-    return data.image_size, data.image_height or data.image_size
 
 
 def _refuse_groups(data: DataConfig) -> None:
@@ -255,5 +247,7 @@ def _key(data: DataConfig, place: Place | None) -> str:
         data.sampling_rate,
         data.clip_seconds,
     ]
+    if data.decoded_gib is not None:
+        knobs.append(data.decoded_gib)
     found = json.dumps([DECODER_VERSION, data.source, *knobs, place and place.identity()])
     return hashlib.sha256(found.encode()).hexdigest()[:16]

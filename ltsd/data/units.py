@@ -1,6 +1,6 @@
 """What is stored, an image, a clip of sound or a text, and what has a label: all of it, a pixel or a box."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,7 +14,15 @@ _KINDS: dict[str, Kind] = {"uint8": "image", "int16": "clip", "int32": "text"}
 _UNITS: dict[str, Unit] = {"int64": "image", "uint8": "pixel", "float32": "box"}
 
 
-def kind_of(stored: Tensor | NDArray[Any]) -> Kind:
+class Typed(Protocol):
+    """Rows of one dtype, of numpy or of torch."""
+
+    @property
+    def dtype(self) -> Any:
+        """Return it."""
+
+
+def kind_of(stored: Typed) -> Kind:
     """Return what is stored: images, uint8 [N, C, H, W]; clips of sound, int16 [N, C, T]; or texts as the numbers of
     their tokens, int32 [N, L].
     """

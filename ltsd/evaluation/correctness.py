@@ -74,6 +74,10 @@ def _correctness(column: pa.ChunkedArray, labels: Tensor, num_classes: int, bloc
     return Correctness(torch.tensor(column.fill_null(False).to_numpy()), labels, num_classes, unanswered, blocks)
 
 
+CHUNK = 512
+"""Images that are read at a time."""
+
+
 def fingerprint_of(model: nn.Module, split: Split, conditions: Sequence[object]) -> str:
     """Return the SHA-256 of all that correctness depends on: architecture, weights, images, labels, conditions.
 
@@ -84,7 +88,12 @@ def fingerprint_of(model: nn.Module, split: Split, conditions: Sequence[object])
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    for part in (split.images[split.rows], split.labels[split.rows]):
-        digest.update(str(list(part.shape)).encode())
-        digest.update(part.cpu().contiguous().numpy().data)
+    batches = split.rows.split(CHUNK)  # type: ignore[no-untyped-call]
+    for shape, read in (
+        (split.images.shape, split.stored(batches)),
+        (split.labels.shape, (split.labels[rows] for rows in batches)),
+    ):
+        digest.update(str([len(split), *shape[1:]]).encode())
+        for part in read:
+            digest.update(part.cpu().contiguous().numpy().data)
     return digest.hexdigest()

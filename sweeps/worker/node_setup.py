@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from ltsd.errors import UserError
 from ltsd.files import publishing
 from sweeps.journal.exchange import Exchange
 
+PIECE = 2**27
 VERSIONED = ("ray", "torch", "torchvision", "numpy")
 
 
@@ -32,8 +34,8 @@ class Shipment:
     """What every job of a sweep brings to its machine.
 
     `versions` are the driver's, `folder` is the sweep's, `exchange` carries its files. `images` are references to the
-    decoded images, which Ray brings to a machine once; `name` is their folder in its cache, and `fingerprint`
-    identifies them.
+    pieces of the files of images, which Ray brings to a machine once; `name` is their folder in its cache, and
+    `fingerprint` identifies them.
     """
 
     versions: dict[str, str]
@@ -41,12 +43,12 @@ class Shipment:
     exchange: Exchange
     name: str
     fingerprint: str
-    images: tuple["ray.ObjectRef[np.ndarray]", ...]
+    images: tuple[tuple["ray.ObjectRef[np.ndarray]", ...], ...]
 
     @classmethod
     def packed(cls, folder: Path, splits: Splits, exchange: Exchange) -> Self:
         """Pack what the jobs of the sweep in a folder bring along; put the images into Ray's store."""
-        images = tuple(ray.put(np.fromfile(splits.folder / part, dtype=np.uint8)) for part in DECODED_FILES)
+        images = tuple(tuple(map(ray.put, _pieces(splits.folder / part))) for part in DECODED_FILES)
         return cls(versions(), str(folder.absolute()), exchange, splits.folder.name, splits.fingerprint, images)
 
 
@@ -70,14 +72,21 @@ def received(shipment: Shipment) -> Path:
     folder = cache_folder() / shipment.name
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
-        for part, image in zip(DECODED_FILES, shipment.images, strict=True):
+        for part, pieces in zip(DECODED_FILES, shipment.images, strict=True):
             if not (folder / part).exists():
-                with publishing(folder / part) as temporary:
-                    ray.get(image).tofile(temporary)
+                with publishing(folder / part) as temporary, temporary.open("wb") as file:
+                    for piece in pieces:
+                        ray.get(piece).tofile(file)
     found = read_decoded(folder).fingerprint
     if found != shipment.fingerprint:
         raise NodeUnfitError(f"{folder} of a node has other images than the driver ({found}); delete it there")
     return folder
+
+
+def _pieces(path: Path) -> Iterator["np.ndarray"]:
+    """Yield the bytes of a file, PIECE at a time; Ray moves pieces to its disk where its store is full."""
+    for start in range(0, path.stat().st_size, PIECE):
+        yield np.fromfile(path, dtype=np.uint8, count=PIECE, offset=start)
 
 
 @functools.cache

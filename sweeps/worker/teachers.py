@@ -12,6 +12,7 @@ from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.models import library_of
 from ltsd.models.weights import content_of
+from ltsd.runs import WHEREABOUTS
 from ltsd.teacher import teacher_config, teacher_gamma
 from sweeps.journal.exchange import Exchange
 from sweeps.journal.jobs import Job, Part
@@ -36,7 +37,8 @@ class TeacherStore:
 
     def _digest(self, config: Config, part: Part) -> str:
         rows = (self._splits.train if part == "train" else self._splits.complete).rows
-        shaping = config.flatten() | {
+        knobs = {name: value for name, value in config.flatten().items() if name not in WHEREABOUTS}
+        shaping = knobs | {
             "data.source": self._splits.fingerprint,
             "model.weights": content_of(config.model.weights),
             "model.library": library_of(config.model),
