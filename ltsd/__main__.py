@@ -155,6 +155,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     model, about = load_model(parsed.checkpoint, device)
     config = Config.recorded(about["config"])
     exam = EXAMS[config.task]
+    exam.check(parsed.attack, len(about["class_names"]))
     for path in (parsed.json, parsed.card, parsed.picture, parsed.correctness):
         if path is not None:
             check_writable(path)

@@ -11,7 +11,7 @@ from ltsd.evaluation.evaluate import Accuracy
 from ltsd.evaluation.exam import TITLES
 from ltsd.evaluation.map_exam import SEA_STEPS, STEPS, WORST
 from ltsd.evaluation.map_exam import TITLES as MAP_TITLES
-from ltsd.evaluation.medium import PGD_STEPS, SOUND
+from ltsd.evaluation.medium import PGD_STEPS, SOUND, TEXTS
 from ltsd.evaluation.pixels import Overlap
 from ltsd.markdown import percent
 
@@ -42,7 +42,8 @@ class CardWords:
         held_out: what is held out for the test, if the source has no test set, with a place for the share.
         items: what inputs are called.
         domain: what an attacker may change of one, with a place for eps.
-        corruptions: what corruptions are.
+        norm: of the threat model.
+        corruptions: what corruptions are; "" for none.
         inputs: the range of inputs.
     """
 
@@ -61,6 +62,7 @@ class CardWords:
     held_out: str
     items: str = "images"
     domain: str = "every value of an image by at most eps = {eps}, within the range [0, 1] of images"
+    norm: str = "L-infinity"
     corruptions: str = "noise, blur, contrast, brightness, JPEG and pixelation"
     inputs: str = "[0, 1]"
 
@@ -207,10 +209,31 @@ LISTENER = replace(
     corruptions="white noise, echo, band limits, clipping and µ-law",
     inputs="[-1, 1]",
 )
+READER = replace(
+    CLASSIFIER,
+    rows={**TITLES, **TEXTS.titles},
+    left_out=(),
+    decisive=lambda measured: "edit2",
+    summary=CLASSIFIER.summary.replace("images", "texts").replace(" with eps {eps}", ""),
+    results=CLASSIFIER.results.replace("test images:", "test texts:"),
+    counted="texts",
+    limits=lambda counts, measured: _limits(counts, {FOR_FEW: measured["clean"]}, "texts")[:2],
+    attacks=(
+        f"FGSM is one step of eps. PGD-{PGD_STEPS}, CW-{PGD_STEPS} and LSA-{PGD_STEPS} take {PGD_STEPS} steps of "
+        "{step_size:.4g} from one random start; nobody can send what they find. An edit swaps, drops, repeats or "
+        "replaces a letter, or drops a word; a greedy search chooses it. "
+    ),
+    items="texts",
+    domain="the vector of every word piece of a text by at most eps = {eps} times its length",
+    norm="L2",
+    corruptions="",
+    inputs="vectors of length 1, and zeros for padding",
+)
 WORDS: Mapping[str, CardWords] = {
     "classification": CLASSIFIER,
     "segmentation": SEGMENTER,
     "detection": DETECTOR,
     "speech": LISTENER,
+    "text": READER,
 }
 """By task."""

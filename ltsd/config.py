@@ -11,10 +11,18 @@ from typing import Any, Self
 from ltsd.errors import UserError
 from ltsd.knobs import Choices, Range, Value, admits, knob, nearest, override, walk
 from ltsd.methods import METHODS
-from ltsd.presets import BOXES, CIFAR, EMBEDDED, MAPS, SOUND
+from ltsd.presets import BOXES, CIFAR, EMBEDDED, MAPS, SOUND, TEXT
 
-OTHERS = {"label maps": "segmentation", "boxes": "detection", "sound": "speech", "data": "classification"}
+OTHERS = {
+    "label maps": "segmentation",
+    "boxes": "detection",
+    "sound": "speech",
+    "texts": "text",
+    "data": "classification",
+}
 """The tasks of paths and URIs, by what they hold."""
+OF_TASKS = {"classification": CIFAR, "segmentation": MAPS, "detection": BOXES, "speech": SOUND, "text": TEXT}
+"""The defaults of paths and URIs."""
 PUBLISHED_WIDTHS = {
     "small-cnn": 32,
     "small-resnet": 16,
@@ -29,6 +37,7 @@ PUBLISHED_WIDTHS = {
     "smp-segformer": 256,
     "small-fcos": 16,
     "mel-resnet": 8,
+    "text-cnn": 64,
 }
 RENAMED = {"model.encoder_weights": "model.weights"}
 """Knobs by the names that checkpoints of earlier versions have for them."""
@@ -134,6 +143,8 @@ class DataConfig:
     clip_seconds: float = knob(
         1.0, "length of clips of sound; longer ones are cut, shorter ones padded with zeros", above=0, at_most=60
     )
+    vocabulary: int = knob(2000, "most word pieces that are learnt from the training texts", at_least=50)
+    tokens: int = knob(32, "word pieces of a text; longer ones are cut, shorter ones padded", at_least=4, at_most=512)
     decoded_gib: float | None = knob(
         None,
         "GiB on disk up to which images are stored decoded; more stay as they were encoded, and threads decode them as "
@@ -152,8 +163,17 @@ class DataConfig:
         "none",
         "applied to training batches: crop-flip (padded by 4), and after it torchvision's RandAugment (2 operations, "
         "magnitude 9) or its AutoAugment policy for CIFAR-10; for segmentation also crop-flip-scale, by 0.5 to 2; "
-        "for sound shift-gain-noise: by a tenth of its length, 6 dB, and noise at 10 to 40 dB below",
-        choices=("none", "crop-flip", "randaugment", "autoaugment", "crop-flip-scale", "shift-gain-noise"),
+        "for sound shift-gain-noise: by a tenth of its length, 6 dB, and noise at 10 to 40 dB below; for texts "
+        "word-dropout: each word piece is unknown with a probability of 0.1",
+        choices=(
+            "none",
+            "crop-flip",
+            "randaugment",
+            "autoaugment",
+            "crop-flip-scale",
+            "shift-gain-noise",
+            "word-dropout",
+        ),
     )
 
 
@@ -166,7 +186,7 @@ class ModelConfig:
         "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
         "stem; wrn-34-10; any classifier of timm, the extra timm, as timm/convnext_atto, or of torchvision, as "
         "torchvision/resnet18; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp; "
-        "for detection small-fcos; for speech mel-resnet",
+        "for detection small-fcos; for speech mel-resnet; for text text-cnn",
         choices=(*PUBLISHED_WIDTHS, *LIBRARIES),
     )
     width: int | None = knob(
@@ -175,7 +195,7 @@ class ModelConfig:
         at_least=8,
         multiple_of=8,
         unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160; small-unet, small-fcos and smp-unet "
-        "16, smp-fpn 128, the other smp-... 256, mel-resnet 8",
+        "16, smp-fpn 128, the other smp-... 256, mel-resnet 8, text-cnn 64",
         remedy="other widths take the slow paths of the convolutions, and crash some versions of them",
     )
 
@@ -369,8 +389,8 @@ class Config:
     task: str = knob(
         "classification",
         "what is learnt: classification, one class an image; segmentation, one class a pixel; detection, boxes; "
-        "speech, one class a clip of sound",
-        choices=("classification", "segmentation", "detection", "speech"),
+        "speech, one class a clip of sound; text, one class a text",
+        choices=("classification", "segmentation", "detection", "speech", "text"),
     )
     method: str = knob("ltsd", "training method", choices=tuple(METHODS))
     epochs: int = knob(100, "epochs of the student", at_least=1)
@@ -400,9 +420,8 @@ class Config:
             source: a name, path or URI.
             task: what the labels are for; a name has the defaults of a task of its own, unless it serves for others.
         """
-        of_task = {"classification": CIFAR, "segmentation": MAPS, "detection": BOXES, "speech": SOUND}[task]
         named = EMBEDDED.get(source, {})
-        return cls().override({"data.source": source, **named.get(task, named.get("", of_task))})
+        return cls().override({"data.source": source, **named.get(task, named.get("", OF_TASKS[task]))})
 
     @classmethod
     def presets(cls) -> Mapping[str, Self]:

@@ -108,7 +108,7 @@ def export_model(model: nn.Module, about: Mapping[str, Any], to: str, out: Path,
         "class_names": list(about["class_names"]),
         "shape": list(about["shape"]),
     }
-    if len(about["shape"]) == 2:  # sound
+    if about["config"].get("task") == "speech":
         metadata["sampling_rate"] = about["config"]["data.sampling_rate"]
     # Weights that are channels-last are no whole block of memory to torch.export, which warns of each of them.
     network = _Exported(deepcopy(model).to(memory_format=torch.contiguous_format)).eval()

@@ -166,13 +166,14 @@ def _limits(facts: ModelFacts) -> Iterator[str]:
 def _threat_model(facts: ModelFacts) -> Iterator[str]:
     attack = facts.config.attack
     yield (
-        "L-infinity, white box: the attacker knows the network, its weights and the right class, and may change "
-        f"{facts.words.domain.format(eps=_radius(attack.eps))}. The weights and the training data are out of reach. "
-        "Any wrong class is a success.\n"
+        f"{facts.words.norm}, white box: the attacker knows the network, its weights and the right class, and may "
+        f"change {facts.words.domain.format(eps=_radius(attack.eps))}. The weights and the training data are out of "
+        "reach. Any wrong class is a success.\n"
     )
-    yield facts.words.attacks.format(step_size=attack.resolved_step_size) + (
-        f"Corruptions are no attack: they are {facts.words.corruptions}, averaged over five severities.\n"
-    )
+    corruptions = ""
+    if facts.words.corruptions:
+        corruptions = f"Corruptions are no attack: they are {facts.words.corruptions}, averaged over five severities."
+    yield f"{facts.words.attacks.format(step_size=attack.resolved_step_size)}{corruptions}\n"
 
 
 def _model(facts: ModelFacts) -> Iterator[str]:

@@ -36,6 +36,8 @@ COLOURS = {
     "sea300": "#3f6f8f",
     "box20": "#7fa99b",
     "both20": "#8a6fb0",
+    "edit1": "#d8b26a",
+    "edit2": "#b07d62",
     "snr40": "#c9d7a3",
     "snr30": "#a9a05a",
     "snr20": "#b07d62",

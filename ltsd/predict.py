@@ -15,7 +15,8 @@ from torch import nn
 
 from ltsd.config import AttackConfig, Config
 from ltsd.data.batches import Split
-from ltsd.data.items import READERS
+from ltsd.data.items import READERS, ItemReader
+from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import standing_correctness
 from ltsd.files import check_writable, publishing
 from ltsd.models.frozen import frozen
@@ -38,6 +39,18 @@ class Prediction:
     label: str
     probabilities: tuple[float, ...]
     stands: bool | None
+
+
+def reader_of(config: Config) -> ItemReader:
+    """Return what reads the inputs of a model one by one.
+
+    Raises:
+        UserError: nothing does.
+    """
+    task = TASKS[config.task]
+    if task.kind not in READERS:
+        raise UserError(f"predict does not read {task.items} yet; python -m ltsd evaluate examines such a model")
+    return READERS[task.kind]
 
 
 def predict(
@@ -64,7 +77,7 @@ def predict(
             model for images that are not square has.
     """
     task = TASKS[config.task]
-    reader = READERS[task.kind]
+    reader = reader_of(config)
     model = frozen(model)
     device = next(model.parameters()).device
     items = (item for source in sources for item in reader.encoded(source))
@@ -122,7 +135,7 @@ def classes_command(
     if out is not None:
         check_writable(out)
     names, config = about["class_names"], Config.recorded(about["config"])
-    name = READERS[TASKS[config.task].kind].name
+    name = reader_of(config).name
     predictions = predict(model, about["shape"], names, sources, config=config, attack=attack)
     if out is None:
         write_csv(predictions, names, sys.stdout, name)

@@ -69,6 +69,20 @@ SOUND: Mapping[str, Value] = {
     "evaluate.every": 15,
     "evaluate.steps": 10,
 }
+TEXT: Mapping[str, Value] = {
+    "task": "text",
+    "epochs": 20,
+    "data.augmentation": "word-dropout",
+    "model.name": "text-cnn",
+    "attack.eps": 0.1,
+    "attack.steps": 3,
+    "attack.step_size": 0.05,
+    "optim.ema_decay": 0.98,
+    "teacher.epochs": 10,
+    "teacher.ema_decay": 0.98,
+    "evaluate.every": 10,
+    "evaluate.steps": 10,
+}
 SCENE_BOXES: Mapping[str, Value] = {
     **SCENES,
     "task": "detection",

@@ -15,6 +15,7 @@ from ltsd.answers import VOID
 from ltsd.data.arrow import read_image_set, write_image_set
 from ltsd.data.augment import PAD, augment, augmented, crop_flip
 from ltsd.data.batches import Split, epoch_batches
+from ltsd.data.vocabulary import Vocabulary
 
 POLICIES = {"randaugment": v2.RandAugment(), "autoaugment": v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)}
 
@@ -146,7 +147,7 @@ def test_scales_are_log_uniform_from_a_half_to_two_the_same_along_both_sides_and
     assert (grows < 0).sum().item() == pytest.approx(count / 2, abs=60)
 
 
-def test_stored_sound_becomes_a_waveform_and_stored_tokens_their_vectors(tmp_path: Path) -> None:
+def test_stored_sound_becomes_a_waveform_and_stored_word_pieces_their_vectors(tmp_path: Path) -> None:
     """They come back from the file as they were; a clip's largest values are -1 and just under 1."""
     sounds = np.array([[[-32768, 0, 32767]], [[16384, -16384, 1]]], dtype=np.int16)
     tokens = np.array([[0, 2, 1], [1, 1, 0]], dtype=np.int32)
@@ -157,7 +158,7 @@ def test_stored_sound_becomes_a_waveform_and_stored_tokens_their_vectors(tmp_pat
         found = read_image_set(tmp_path / name)
         assert np.array_equal(found.images.numpy(), stored)
         read.append(Split(found.images, found.labels, torch.arange(2), 2))
-    clips, texts = read[0], replace(read[1], vectors=vectors)
+    clips, texts = read[0], replace(read[1], vocabulary=Vocabulary("", vectors))
     waves, _ = clips.take(torch.tensor([1, 0]))
     assert waves.tolist() == [[[0.5, -0.5, 1 / 32768]], [[-1.0, 0.0, 32767 / 32768]]]
     embedded, of = texts.take(torch.tensor([0]))

@@ -43,7 +43,7 @@ def counted(model: nn.Module) -> Iterator[list[int]]:
 def signs_cost(model: nn.Module, test: Split) -> int:
     """How many images a model is asked about to look for signs of false robustness."""
     with counted(model) as asked:
-        signs_of(model, test)
+        signs_of(model, test, PIXELS)
     return sum(asked)
 
 

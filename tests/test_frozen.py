@@ -17,7 +17,7 @@ from ltsd.models.smp import DECODERS
 from ltsd.precision import compute_dtype
 from ltsd.tasks import TASKS
 
-OWN = [name for name in FEATURES if name not in (*DECODERS, *TASKS["speech"].networks)]
+OWN = [name for name in FEATURES if name not in (*DECODERS, *TASKS["speech"].networks, *TASKS["text"].networks)]
 ALL = pytest.mark.parametrize("name", OWN)
 
 

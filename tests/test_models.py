@@ -13,7 +13,7 @@ from ltsd.models import DETECTORS, FEATURES, build_model
 from ltsd.models.smp import DECODERS, PACKAGE
 from ltsd.tasks import TASKS
 
-OWN = [name for name in FEATURES if name not in (*DECODERS, *TASKS["speech"].networks)]
+OWN = [name for name in FEATURES if name not in (*DECODERS, *TASKS["speech"].networks, *TASKS["text"].networks)]
 ALL = pytest.mark.parametrize("name", OWN)
 
 

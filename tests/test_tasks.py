@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from bits import same_bits
 from soundsets import write_tones
+from textsets import write_texts
 from torch import Tensor, nn
 
 from ltsd.answers import VOID
@@ -29,7 +30,7 @@ from ltsd.teacher import teacher_config, teacher_gamma, teacher_split
 
 CPU = torch.device("cpu")
 SOURCES = {"classification": "digits", "segmentation": "digits-scenes", "detection": "digits-scenes"}
-"""Those that are embedded; clips of sound are written for the tests."""
+"""Those that are embedded; clips of sound and texts are written for the tests."""
 SMALL: Mapping[str, Value] = {
     "epochs": 2,
     "attack.steps": 2,
@@ -43,6 +44,7 @@ SMALL: Mapping[str, Value] = {
 }
 OWN: Mapping[str, Mapping[str, Value]] = {
     "speech": {"data.augmentation": "shift-gain-noise", "data.clip_seconds": 0.25, "attack.eps": 0.02},
+    "text": {"data.augmentation": "word-dropout", "data.tokens": 12, "attack.eps": 0.2},
 }
 FITTING = [(task, method) for task in TASKS for method in METHODS if TASKS[task].unit == "image" or method != "reat"]
 
@@ -57,7 +59,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Config, Sp
     """A small configuration and a few images of every task."""
     found = {}
     sounds = write_tones(tmp_path_factory.mktemp("sounds"), [30, 24, 20, 18])
-    for name, source in (SOURCES | {"speech": str(sounds)}).items():
+    texts = write_texts(tmp_path_factory.mktemp("texts") / "train.parquet", (40, 32, 26, 22))
+    for name, source in (SOURCES | {"speech": str(sounds), "text": str(texts)}).items():
         config = Config.preset(source, name).override({**SMALL, **OWN.get(name, {})})
         assert config.task == name
         splits = load_splits(config.data)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,16 +78,15 @@ def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = 
     names, train_set, test_set = source.train.class_names, source.train, source.test
     test_rows = _test_rows(source, data)
     protocol, copies = _drawn(source, test_rows, data)
-    train = Split(
-        train_set.images, train_set.labels, torch.from_numpy(protocol.train), len(names), resident_gib=data.resident_gib
-    )
+    split_of = partial(Split, num_classes=len(names), resident_gib=data.resident_gib, vocabulary=source.vocabulary)
+    train = split_of(train_set.images, train_set.labels, torch.from_numpy(protocol.train))
     brings = source.validation_from < len(train_set.labels)
     return Splits(
         train=train,
         val=train.select(torch.from_numpy(protocol.val)),
         reserve=train.select(torch.from_numpy(protocol.reserve)),
         complete=train.select(torch.from_numpy(protocol.complete)),
-        test=replace(train, images=test_set.images, labels=test_set.labels, rows=torch.from_numpy(test_rows)),
+        test=split_of(test_set.images, test_set.labels, torch.from_numpy(test_rows)),
         class_names=names,
         imbalance_ratio=protocol.imbalance_ratio,
         simulated=protocol.simulated,

@@ -15,8 +15,10 @@ from ltsd.answers import VOID
 from ltsd.data.boxes import moved_boxes
 from ltsd.data.sound_augment import shift_gain_noise
 from ltsd.data.units import unit_of
+from ltsd.data.vocabulary import PADDING, UNKNOWN
 
 PAD = 4
+DROPPED = 0.1
 LARGEST_SCALE = 2.0
 """The smallest is its inverse."""
 
@@ -25,13 +27,16 @@ def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torc
     """Augment a batch and its labels.
 
     Args:
-        images: uint8 [B, C, H, W], or clips of sound int16 [B, C, T].
+        images: uint8 [B, C, H, W], or clips of sound int16 [B, C, T], or texts int32
+            [B, L].
         labels: see `ltsd.data.units`; those of pixels and boxes move with the image. What comes into view from outside
             it is VOID.
         augmentation: see `augment`; of images with a label a pixel `none`, `crop-flip` or `crop-flip-scale`; with a box
             `none` or `crop-flip`.
         generator: source of every draw.
     """
+    if augmentation == "word-dropout":
+        return word_dropout(images, generator), labels
     if augmentation == "shift-gain-noise":
         return shift_gain_noise(images, generator), labels
     if augmentation == "crop-flip-scale":
@@ -65,6 +70,12 @@ def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Te
         return images
     cropped = crop_flip(images, generator)
     return cropped if augmentation == "crop-flip" else follow_policy(cropped, augmentation, generator)
+
+
+def word_dropout(texts: Tensor, generator: torch.Generator) -> Tensor:
+    """Replace each word piece of texts int32 [B, L] by the unknown one with a probability of DROPPED; padding stays."""
+    draws = torch.rand(texts.shape, generator=generator, device=texts.device)
+    return texts.masked_fill((draws < DROPPED) & (texts != PADDING), UNKNOWN)
 
 
 def drawn_moves(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from ltsd.data.counts import class_counts
 from ltsd.data.encoded import EncodedImages, Stored
 from ltsd.data.streaming import GIB, Streamed, on_device, room_on
 from ltsd.data.units import kind_of, unit_of
+from ltsd.data.vocabulary import Vocabulary
 
 LARGEST = {"image": 255, "clip": 32768}
 """What stored values are divided by, by kind."""
@@ -27,7 +28,8 @@ class Split:
     On the CPU, `images` may be a memory map that other processes share; it is never copied. Where they are more than
     `resident_gib`, None for half of the free memory, they stay on the CPU on every device, are read ahead and never
     held as a whole; nobody who takes batches notices. `class_weights` [C] weigh
-    what training learns of each class; None for all alike. `vectors` [V, D] are the embeddings of the tokens of texts.
+    what training learns of each class; None for all alike. `vocabulary` has the vectors of the word pieces of
+    texts.
     """
 
     images: Stored | Streamed
@@ -35,14 +37,14 @@ class Split:
     rows: Tensor
     num_classes: int
     class_weights: Tensor | None = None
-    vectors: Tensor | None = None
+    vocabulary: Vocabulary | None = None
     resident_gib: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of an input: (C, H, W) of an image, (C, T) of a clip, (D, L) of a text."""
         stored = tuple(self.images.shape[1:])
-        return stored if self.vectors is None else (self.vectors.shape[1], *stored)
+        return stored if self.vocabulary is None else (self.vocabulary.vectors.shape[1], *stored)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,10 +67,10 @@ class Split:
 
     def inputs(self, stored: Tensor) -> Tensor:
         """Return what a network reads of stored rows, float32: images [B, C, H, W] in [0, 1], sound [B, C, T] in
-        [-1, 1], the embeddings of the tokens of texts [B, D, L].
+        [-1, 1], the vectors of the word pieces of texts [B, D, L].
         """
-        if self.vectors is not None:
-            return self.vectors[stored].transpose(1, 2)
+        if self.vocabulary is not None:
+            return self.vocabulary.vectors[stored].transpose(1, 2)
         return stored.float() / LARGEST[kind_of(stored)]
 
     def chunks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -108,7 +110,7 @@ class Split:
         rest = replace(
             self,
             class_weights=None if self.class_weights is None else self.class_weights.to(device),
-            vectors=None if self.vectors is None else self.vectors.to(device),
+            vocabulary=None if self.vocabulary is None else self.vocabulary.to(device),
         )
         if not fits:
             # Maps are large too; other labels are not, and are looked at as a whole.

@@ -31,6 +31,8 @@ from ltsd.data.reading import Opened, PartRead, Reading
 from ltsd.data.roles import choices_of, role_of
 from ltsd.data.room import stays_encoded
 from ltsd.data.tables import open_tables
+from ltsd.data.texts import VECTORS, decode_texts, vocabulary_in, written
+from ltsd.data.vocabulary import Vocabulary
 from ltsd.errors import UserError
 
 DECODER_VERSION = 5
@@ -55,11 +57,17 @@ class Source:
     reading: Reading
 
     @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary of texts."""
+        return vocabulary_in(self.train.about)
+
+    @property
     def fingerprint(self) -> str:
         """Return a string that identifies these images."""
         brings = self.validation_from < len(self.train.labels)
         validation = f"-{self.validation_from}" if brings else ""
-        return f"{self.train.fingerprint[:16]}-{self.test.fingerprint[:16]}{validation}"
+        words = hashlib.sha256(self.train.about.get(VECTORS, "").encode()).hexdigest()[:8] if self.vocabulary else ""
+        return "-".join(filter(None, (self.train.fingerprint[:16], self.test.fingerprint[:16] + validation, words)))
 
 
 def load_source(data: DataConfig, *, check: bool = False) -> Source:
@@ -129,14 +137,15 @@ def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> N
         _refuse_groups(data)
         _refuse_size(data)
         names, parts = NAMED[data.source](data)
+        own = dict[str, str]()
         reading = Reading(data.source, parts={role: PartRead("", 0, "", len(p.labels)) for role, p in parts.items()})
     else:
-        names, parts, reading = _read(data, place, folder)
+        names, parts, reading, own = _read(data, place, folder)
     _refuse_splits_as_classes(data.source, names)
     if "test" not in parts:
         parts |= held_out(data, names, parts["train"], folder)
         reading = replace(reading, is_test_held_out=True)
-    about = {"validation_from": str(len(parts["train"].labels)), "reading": reading.to_json()}
+    about = {"validation_from": str(len(parts["train"].labels)), "reading": reading.to_json(), **own}
     pool = [parts[role] for role in ("train", "validation") if role in parts]
     if len({part.images.shape[1:] for part in (*pool, parts["test"])}) > 1:
         raise UserError(f"--data.source {data.source}: its splits have images of several sizes; give --data.image-size")
@@ -145,8 +154,10 @@ def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> N
     write_image_set(test, parts["test"].images, parts["test"].labels, names, groups=parts["test"].groups)
 
 
-def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Parts, Reading]:
-    """Return class names, decoded images by role, and a report that accounts for every file of the source."""
+def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Parts, Reading, dict[str, str]]:
+    """Return class names, decoded images by role, a report that accounts for every file of the source, and what else
+    belongs to the training images.
+    """
     paths = [place.relative(file) for file in place.files]
     hidden = [path for path in paths if is_hidden(path) and not (place.is_file or place.names_its_files)]
     seen = paths if not hidden else [path for path in paths if not is_hidden(path)]
@@ -156,8 +167,11 @@ def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Part
     size = resized_to(data)
     rows = {role: _chained(opened, splits) for role, splits in roles.items()}
     files = {role: [path for split in splits for path in opened.files[split]] for role, splits in roles.items()}
-    parts = Parts()
-    if opened.kind == "clip":
+    parts, own = Parts(), dict[str, str]()
+    if opened.kind == "text":
+        parts, vocabulary, changed = decode_texts(rows, data.source, pieces=data.vocabulary, length=data.tokens)
+        own, notes = written(vocabulary), [*notes, *changed]
+    elif opened.kind == "clip":
         for role, of_role in rows.items():
             parts[role], changed = decode_clips(
                 of_role, data.source, rate=data.sampling_rate, seconds=data.clip_seconds
@@ -192,7 +206,7 @@ def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Part
         oriented=sum(part.oriented for part in parts.values()),
         notes=notes,
     )
-    return names, parts, reading
+    return names, parts, reading, own
 
 
 def _ways(data: DataConfig) -> Sequence[Callable[[Place, Sequence[str], DataConfig], Opened | None]]:
@@ -246,6 +260,8 @@ def _key(data: DataConfig, place: Place | None) -> str:
         data.labels,
         data.sampling_rate,
         data.clip_seconds,
+        data.vocabulary,
+        data.tokens,
     ]
     if data.decoded_gib is not None:
         knobs.append(data.decoded_gib)

@@ -15,6 +15,7 @@ MAX_UNPACKED, MAX_UNPACKED_RATIO = 256 * 2**20, 10
 ROWS_AT_ONCE = 1000
 IMAGE_COLUMNS = ("image", "img")
 AUDIO_COLUMN = "audio"
+TEXT_COLUMN = "text"
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 MASK_COLUMNS = ("annotation", "label", "mask")
 """Columns of images whose pixels are class indices."""
@@ -74,20 +75,21 @@ class Table:
             UserError: it lacks one, or a column is of another type.
         """
         types = {field.name: field.type for field in self.schema()}
-        image = next((name for name in (*IMAGE_COLUMNS, AUDIO_COLUMN) if name in types), "")
+        image = next((name for name in (*IMAGE_COLUMNS, AUDIO_COLUMN, TEXT_COLUMN) if name in types), "")
         label = next((name for name in LABEL_COLUMNS if name in types), "")
         boxes = BOX_COLUMN if holds_boxes(types.get(BOX_COLUMN, pa.null())) else ""
         if self.of_boxes:
             label = boxes
         elif not pa.types.is_integer(types.get(label, pa.null())):
             label = next((name for name in MASK_COLUMNS if name in types and holds_masks(types[name])), boxes)
-        if not (label and has_bytes(types.get(image, pa.null()))):
+        if not (label and (has_bytes(types.get(image, pa.null())) or is_text(types.get(image, pa.null())))):
             raise UserError(
                 f"{self.name} is not an image set: it needs the columns {' or '.join(IMAGE_COLUMNS)} (struct of bytes "
                 f"and path) and {' or '.join(LABEL_COLUMNS)} (int64), and has "
                 f"{', '.join(f'{name} ({kind})' for name, kind in types.items())}; label maps are images in a column "
                 f"{' or '.join(MASK_COLUMNS)}, boxes a struct {BOX_COLUMN} of the lists {BBOX} and {CATEGORY}; "
-                f"clips of sound are in a column {AUDIO_COLUMN} (struct of bytes and path)"
+                f"clips of sound are in a column {AUDIO_COLUMN} (struct of bytes and path), texts in {TEXT_COLUMN} "
+                f"(string)"
             )
         return image, label
 
@@ -105,9 +107,9 @@ class Table:
         try:
             for batch in self.batches([column]):
                 for image in batch[column].to_pylist():
-                    if not isinstance(image, dict) or not image.get("bytes"):
+                    if not (content := content_of(image)):
                         raise UserError(f"{self.name} row {row}: has no bytes in the column {column}")
-                    yield f"{self.name} row {row}", image["bytes"]
+                    yield f"{self.name} row {row}", content
                     row += 1
         except UNREADABLE as error:
             raise UserError(f"{self.name} cannot be read after row {row} ({error})") from error
@@ -120,9 +122,21 @@ class Table:
         return source, head
 
 
+def content_of(value: Any) -> bytes:
+    """Return the bytes of an image, a clip or a text in a row; b"" if there are none."""
+    if isinstance(value, str):
+        return value.encode()
+    return bytes(value.get("bytes") or b"") if isinstance(value, dict) else b""
+
+
 def has_bytes(kind: pa.DataType) -> bool:
     """Return whether a column is of images as the Hugging Face library writes them: structs of bytes and path."""
     return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a column is of strings."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def holds_masks(kind: pa.DataType) -> bool:

@@ -19,14 +19,27 @@ from ltsd.data.layout import WHOLE, find_layout
 from ltsd.data.reading import Opened
 from ltsd.data.roles import by_role, choices_of
 from ltsd.data.saved import Rows, SavedFolders
-from ltsd.data.table_files import AUDIO_COLUMN, BBOX, BOX_COLUMN, CATEGORY, UNREADABLE, Table, holds_boxes, holds_masks
-from ltsd.data.units import Unit
+from ltsd.data.table_files import (
+    AUDIO_COLUMN,
+    BBOX,
+    BOX_COLUMN,
+    CATEGORY,
+    TEXT_COLUMN,
+    UNREADABLE,
+    Table,
+    content_of,
+    holds_boxes,
+    holds_masks,
+)
+from ltsd.data.units import Kind, Unit
 from ltsd.errors import UserError
 
 SUFFIXES = (".parquet", ".arrow")
 HELD_OUT = ("validation", "test")
 CLASSES = "classes"
 """The feature that names the classes of label maps: no column has this name."""
+KINDS: Mapping[str, Kind] = {AUDIO_COLUMN: "clip", TEXT_COLUMN: "text"}
+"""What else than images is in a column, by its name."""
 HELD: Mapping[Unit, str] = {"image": "classes", "pixel": "label maps", "box": "boxes"}
 
 
@@ -85,7 +98,7 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
         roles=roles,
         unlabelled=unlabelled,
         passed_over={**layout.passed_over, **saved.told(found)},
-        kind="clip" if train[0].columns()[0] == AUDIO_COLUMN else "image",
+        kind=KINDS.get(train[0].columns()[0], "image"),
         groups={split: members(splits[split], data.group_by) for split in used} if data.group_by is not None else {},
     )
 
@@ -193,9 +206,9 @@ def _rows(tables: Sequence[Rows], num_classes: int, unit: Unit) -> Encoded:
                 for image, label in zip(*(batch[name].to_pylist() for name in columns), strict=True):
                     place = f"{table.name} row {row}"
                     checked = _label(place, columns[1], label, unit, num_classes)
-                    if not image or not image["bytes"]:
+                    if not (content := content_of(image)):
                         raise UserError(f"{place}: has no bytes in the column {columns[0]}")
-                    yield place, image["bytes"], checked
+                    yield place, content, checked
                     row += 1
         except UNREADABLE as error:
             raise UserError(f"{table.name} cannot be read after row {row} ({error})") from error

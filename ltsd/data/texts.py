@@ -44,7 +44,8 @@ def decode_texts(
         for (place, text, _), row in zip(found, numbers, strict=True):
             if not (row > UNKNOWN).any():
                 raise UserError(f"{place}: none of its words is known from the training texts: {text[:40]!r}")
-        cut = sum(bool(row[-1] != PADDING) and vocabulary.longer_than(text, length) for (_, text, _), row in zip(found, numbers, strict=True))
+        full = [text for (_, text, _), row in zip(found, numbers, strict=True) if row[-1] != PADDING]
+        cut = sum(vocabulary.longer_than(text, length) for text in full)
         if cut:
             notes.append(f"{role}: {cut:,} of {len(found):,} texts were cut to {length} word pieces (--data.tokens)")
         parts[role] = Decoded(numbers, np.asarray([label for *_, label in found], dtype=np.int64), 0)

@@ -24,7 +24,7 @@ class Typed(Protocol):
 
 def kind_of(stored: Typed) -> Kind:
     """Return what is stored: images, uint8 [N, C, H, W]; clips of sound, int16 [N, C, T]; or texts as the numbers of
-    their tokens, int32 [N, L].
+    their word pieces, int32 [N, L].
     """
     return _KINDS[str(stored.dtype).removeprefix("torch.")]
 

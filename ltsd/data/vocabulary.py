@@ -4,7 +4,8 @@ Both are made from the training texts and stay as they are: they belong to the d
 student read the same inputs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -22,6 +23,10 @@ DIMENSIONS = 64
 WINDOW = 5
 """Word pieces to either side that count as near."""
 SEED = 0
+INSIDE = "##"
+"""Before a piece that does not begin a word."""
+LONGEST_ENDING, ENDINGS = 5, 4
+"""Letters of an ending; one piece in so many is an ending."""
 PACKAGES, EXTRA = ("tokenizers", "scipy"), "text"
 
 
@@ -42,14 +47,15 @@ class Vocabulary:
             MissingPackageError: tokenizers is not installed.
         """
         require(PACKAGES, EXTRA, "text")
-        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-        tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL[UNKNOWN]))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
-        tokenizer.train_from_iterator(texts, trainer)
+        normalizer, words = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+        counts = Counter[str]()
+        for text in texts:
+            counts.update(word for word, _ in words.pre_tokenize_str(normalizer.normalize_str(text)))
+        pieces = {piece: number for number, piece in enumerate(_pieces(counts, size))}
+        tokenizer = Tokenizer(models.WordPiece(pieces, unk_token=SPECIAL[UNKNOWN]))
+        tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, words, decoders.WordPiece()
         plain = cls(tokenizer.to_str(), torch.empty(0))
         vectors = _vectors(plain.numbers(texts, length), tokenizer.get_vocab_size())
         return replace(plain, vectors=torch.from_numpy(vectors))
@@ -72,13 +78,34 @@ class Vocabulary:
         return len(self._tokenizer.encode(text).ids) > length
 
     def text(self, numbers: Sequence[int]) -> str:
-        """Return the text of word pieces, as a network reads it."""
-        text: str = self._tokenizer.decode([number for number in numbers if number != PADDING])
+        """Return the text of word pieces, as a network reads it, without those that it does not know."""
+        text: str = self._tokenizer.decode([number for number in numbers if number > UNKNOWN])
         return text
 
     def to(self, device: torch.device) -> Self:
         """Return it with its vectors on a device."""
         return replace(self, vectors=self.vectors.to(device))
+
+
+def _pieces(counts: Mapping[str, int], size: int) -> list[str]:
+    """Return word pieces: every letter, at the beginning of a word and within it, and the most frequent words and
+    endings.
+
+    The trainers of `tokenizers` break ties at random, and their vocabularies differ from run to run.
+    """
+    letters = sorted({letter for word in counts for letter in word})
+    endings = Counter[str]()
+    for word, count in counts.items():
+        for length in range(2, min(LONGEST_ENDING, len(word) - 1) + 1):
+            endings[INSIDE + word[-length:]] += count
+    found = [*SPECIAL, *letters, *(INSIDE + letter for letter in letters)]
+    room = max(0, size - len(found))
+    found += [word for word in _by_count(counts) if len(word) > 1][: room - room // ENDINGS]
+    return found + _by_count(endings)[: max(0, size - len(found))]
+
+
+def _by_count(counts: Mapping[str, int]) -> list[str]:
+    return sorted(counts, key=lambda piece: (-counts[piece], piece))
 
 
 def _vectors(numbers: NDArray[np.int32], size: int) -> NDArray[np.float32]:

@@ -25,6 +25,19 @@ def check_classes(ensemble: str, num_classes: int) -> None:
         raise UserError(f"{title} is for two or three classes and there are {num_classes}; choose standard, or none")
 
 
+def check_none(ensemble: str, num_classes: int) -> None:
+    """See that no ensemble is to attack texts.
+
+    Raises:
+        UserError: one is.
+    """
+    if ensemble != "none":
+        raise UserError(
+            f"{ENSEMBLE_TITLE[ensemble]} attacks what has a range, such as pixels, and texts are edited anyway; choose "
+            "none"
+        )
+
+
 def usual_ensembles(num_classes: int | None) -> tuple[str, str]:
     """Return the ensembles of a sweep's finalist and of its references, if the user names none; None of classes: not
     yet known.

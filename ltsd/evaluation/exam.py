@@ -195,7 +195,8 @@ def examine(
 
     def parts() -> Iterator[Part]:
         yield from _parts(model, test, attack, known, medium)
-        yield from attacks.parts(answers["clean"].right, known)
+        if ensemble != "none":
+            yield from attacks.parts(answers["clean"].right, known)
 
     for title, correctness, left in parts():
         answers |= {name: replace(one, blocks=together) for name, one in correctness.items()}
@@ -246,7 +247,7 @@ def _conditions(test: Split, attack: AttackConfig) -> list[object]:
 def parts_of(medium: Medium) -> dict[str, Sequence[str]]:
     """Return the names of what is measured, by the title of a part, in order."""
     own = {medium.titles[name]: (name,) for name in medium.more}
-    return {**PARTS, **own, "corruptions": tuple(medium.variants)}
+    return {**PARTS, **own, **({"corruptions": tuple(medium.variants)} if medium.variants else {})}
 
 
 def _parts(

@@ -10,8 +10,9 @@ from ltsd.data import Splits
 from ltsd.evaluation import box_exam, ensembles, exam, map_exam
 from ltsd.evaluation.comparison import Difference, paired_difference, paired_overlap
 from ltsd.evaluation.correctness import read_correctness
+from ltsd.evaluation.edits import BUDGETS
 from ltsd.evaluation.hits import paired_precision
-from ltsd.evaluation.medium import SOUND
+from ltsd.evaluation.medium import SOUND, TEXTS
 from ltsd.evaluation.shards import Sharing
 
 
@@ -247,10 +248,33 @@ CLIPS = replace(
     columns={**CLASSIFICATION.columns, **{title: f"test/{name}_acc" for name, title in SOUND.titles.items()}},
     shown=(*CLASSIFICATION.shown[:-3], *SOUND.titles.values(), *CLASSIFICATION.shown[-3:]),
 )
+TEXT_COLUMNS = (
+    *("clean", "tail clean", "PGD-20", "head PGD-20", "medium PGD-20", "tail PGD-20", "worst class PGD-20"),
+    *("CW-20", "LSA-20"),
+)
+EDITS = {name: f"edit-{budget}" for name, budget in BUDGETS.items()}
+WORDS = replace(
+    CLASSIFICATION,
+    examine=partial(exam.examine, medium=TEXTS),
+    attack_shard=None,
+    check=ensembles.check_none,
+    ensembles=lambda _: ("none", "none"),
+    attacks={**exam.TITLES, **TEXTS.titles},
+    columns={
+        **{title: name for title, name in CLASSIFICATION.columns.items() if title in TEXT_COLUMNS},
+        **{title: f"test/{name}_acc" for name, title in EDITS.items()},
+        **{f"tail {title}": f"test/tail_{name}_acc" for name, title in EDITS.items()},
+    },
+    shown=("clean", "tail clean", "PGD-20", "tail PGD-20", "CW-20", *EDITS.values(), f"tail {EDITS['edit2']}"),
+    robust=((EDITS["edit2"], f"tail {EDITS['edit2']}"), ("PGD-20", "tail PGD-20")),
+    leads={title: lead for title, lead in CLASSIFICATION.leads.items() if title in TEXT_COLUMNS}
+    | {EDITS["edit2"]: ("edit2", ""), f"tail {EDITS['edit2']}": ("edit2", "tail")},
+)
 EXAMS: Mapping[str, Exam] = {
     "classification": CLASSIFICATION,
     "segmentation": SEGMENTATION,
     "detection": DETECTION,
     "speech": CLIPS,
+    "text": WORDS,
 }
 """By task."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ltsd.attacks.domains import Range
+from ltsd.attacks.domains import Domain, Range
 from ltsd.attacks.losses import cross_entropy
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import eval_mode, pgd_correctness
@@ -40,7 +40,7 @@ class Signs:
     chance: float
 
 
-def signs_of(model: nn.Module, test: Split, domain: Range) -> Signs:
+def signs_of(model: nn.Module, test: Split, domain: Domain) -> Signs:
     """Attack a part of the test set within half of the range of its domain, from the inputs, and look at the gradients
     there.
     """
@@ -51,15 +51,13 @@ def signs_of(model: nn.Module, test: Split, domain: Range) -> Signs:
     with eval_mode(model):
         inputs.requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(model(inputs), labels), inputs)
+    still, chance = float((gradient.flatten(1) == 0).all(1).double().mean()), max(part.class_counts()) / count
+    if not isinstance(domain, Range):  # no radius reaches everything
+        return Signs(count, still, unbounded=0.0, chance=chance)
     half = (domain.high - domain.low) / 2
     everywhere = Range(domain.low, domain.high)  # padding too: inputs of any length can be alike then
     standing = pgd_correctness(model, part, domain=everywhere, eps=half, step_size=half / 8, steps=20, seed=None)
-    return Signs(
-        images=count,
-        still=float((gradient.flatten(1) == 0).all(1).double().mean()),
-        unbounded=float(standing.right.double().mean()),
-        chance=max(part.class_counts()) / count,
-    )
+    return Signs(count, still, float(standing.right.double().mean()), chance)
 
 
 def doubts(accuracies: Mapping[str, float], signs: Signs) -> list[str]:

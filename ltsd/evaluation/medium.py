@@ -6,10 +6,11 @@ from functools import partial
 
 from torch import nn
 
-from ltsd.attacks.domains import PIXELS, Range
+from ltsd.attacks.domains import PIXELS, WORDS, Domain
 from ltsd.attacks.domains import SOUND as WAVEFORMS
+from ltsd.attacks.edits import CANDIDATES
 from ltsd.data.batches import Split
-from ltsd.evaluation import corruptions, sound
+from ltsd.evaluation import corruptions, edits, sound
 from ltsd.evaluation.evaluate import Correctness
 
 Measure = Callable[[nn.Module, Split], Correctness]
@@ -23,15 +24,15 @@ class Medium:
 
     Attributes:
         items: what they are called.
-        domain: where attacks live; AutoAttack attacks its range, mapped to [0, 1], and padding with it.
-        variants: (corruption, severity) by the name of both.
+        domain: where attacks live; AutoAttack attacks a `Range`, mapped to [0, 1], and padding with it.
+        variants: (corruption, severity) by the name of both; {} for none.
         corrupted: (model, split, name of a variant, seed=) -> the correctness on corrupted inputs.
         more: what is measured beside the attacks of every exam, by name.
         titles: how tables and pictures call that, by name.
     """
 
     items: str
-    domain: Range
+    domain: Domain
     variants: Mapping[str, tuple[str, int]]
     corrupted: Callable[..., Correctness]
     more: Mapping[str, Measure] = field(default_factory=dict)
@@ -46,4 +47,12 @@ SOUND = Medium(
     sound.corruption_correctness,
     more={name: partial(sound.ratio_correctness, name=name, steps=PGD_STEPS, seed=SEED) for name in sound.RATIOS},
     titles={name: f"PGD-{PGD_STEPS} at {ratio:g} dB" for name, ratio in sound.RATIOS.items()},
+)
+TEXTS = Medium(
+    "texts",
+    WORDS,
+    {},
+    corruptions.corruption_correctness,
+    more={name: partial(edits.edit_correctness, name=name, seed=SEED) for name in edits.BUDGETS},
+    titles={name: f"edit-{budget} (greedy, {CANDIDATES} candidates)" for name, budget in edits.BUDGETS.items()},
 )

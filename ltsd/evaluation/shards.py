@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ltsd.attacks.autoattack import AAFEW, ROUNDS, Round, Shard
-from ltsd.attacks.domains import PIXELS, Range
+from ltsd.attacks.domains import PIXELS, Domain, Range
 from ltsd.data.batches import Split
 from ltsd.evaluation.correctness import read_correctness, write_correctness
 from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
@@ -76,7 +76,7 @@ class Ensemble:
         name: one of ROUNDS, or `none`.
         model: frozen, inputs [B, ...] -> logits.
         test: on the model's device.
-        domain: the range of the inputs.
+        domain: of the inputs, a `Range` where anything is attacked.
         eps: radius in its units.
         seed: of the random starts.
         keep: the correctness file of the exam; None to keep nothing.
@@ -87,7 +87,7 @@ class Ensemble:
     name: str
     model: nn.Module
     test: Split
-    domain: Range
+    domain: Domain
     eps: float
     seed: int
     keep: Path | None
@@ -146,6 +146,7 @@ class Ensemble:
         model, eps = self.model, self.eps
         inputs = torch.cat([inputs for inputs, _ in self.test.chunks(CHUNK)])
         if self.domain != PIXELS:
+            assert isinstance(self.domain, Range)
             model = AsImages(self.model, self.domain)
             inputs, eps = model.images(inputs), eps / (self.domain.high - self.domain.low)
         return Round(

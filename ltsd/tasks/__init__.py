@@ -9,11 +9,11 @@ from ltsd.data.units import kind_of, unit_of
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
 from ltsd.models import check_model
-from ltsd.tasks import classification, detection, segmentation, speech
+from ltsd.tasks import classification, detection, segmentation, speech, text
 from ltsd.tasks.task import Task
 
 TASKS: Mapping[str, Task] = {
-    task.title: task for task in (classification.TASK, segmentation.TASK, detection.TASK, speech.TASK)
+    task.title: task for task in (classification.TASK, segmentation.TASK, detection.TASK, speech.TASK, text.TASK)
 }
 
 

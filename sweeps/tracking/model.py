@@ -21,7 +21,7 @@ from mlflow.types.schema import Array, Map, Object, Property
 from PIL import Image
 from torch import Tensor
 
-from ltsd.config import DataConfig
+from ltsd.config import Config, DataConfig
 from ltsd.export import export_model
 from ltsd.runs import load_model
 from sweeps.journal.jobs import Job
@@ -86,6 +86,11 @@ SERVINGS: Mapping[str, Serving] = {
     "audio": Serving("served_sound.py", (*COMMON, "soundfile", "scipy"), wav),
 }
 """By the name of the column of inputs."""
+
+
+def is_served(config: Config) -> bool:
+    """Return whether a model can be registered: texts are not served yet."""
+    return config.task in SIGNATURES
 
 
 def is_registered(client: MlflowClient, run: Run, name: str) -> bool:

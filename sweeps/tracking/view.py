@@ -30,7 +30,7 @@ from sweeps.tracking import environment
 from sweeps.tracking.cards import log_card
 from sweeps.tracking.datasets import dataset_input
 from sweeps.tracking.faults import fault, in_the_bin
-from sweeps.tracking.model import is_registered, register
+from sweeps.tracking.model import is_registered, is_served, register
 from sweeps.tracking.points import Point, expected, points
 from sweeps.tracking.tags import ending, versions
 
@@ -173,7 +173,8 @@ class MlflowView:
             val = self._splits.val
             inputs, _ = val.take(torch.linspace(0, len(val) - 1, EXAMPLES).long())
             run = self.runs(model.key)[0]
-            register(self._uri, run, self.experiment, model, inputs)
+            if is_served(model.config):
+                register(self._uri, run, self.experiment, model, inputs)
             if model.card.exists():  # a sweep that ended before there were cards has none
                 log_card(self._client, run, self.experiment, model.card.read_text(encoding="utf-8"))
 

@@ -1,0 +1,177 @@
+"""Texts: what is read of them, the vectors of their word pieces, and edits that mislead."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from textsets import BANKING, WORDS, texts_of, write_texts
+from torch import Tensor
+
+from ltsd.__main__ import main
+from ltsd.attacks.edits import CANDIDATES, edited, greedy_edits, margin
+from ltsd.config import DataConfig
+from ltsd.data import load_splits
+from ltsd.data.augment import word_dropout
+from ltsd.data.sources import load_source
+from ltsd.data.vocabulary import PADDING, UNKNOWN, Vocabulary
+from ltsd.errors import UserError
+
+TEXTS = [text for label in range(4) for text in texts_of(label, 60)]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    return Vocabulary.of(TEXTS, 120, 12)
+
+
+def test_the_vocabulary_is_the_same_every_time_and_its_vectors_have_length_1_but_for_padding(
+    vocabulary: Vocabulary,
+) -> None:
+    again = Vocabulary.of(TEXTS, 120, 12)
+    assert again.tokenizer == vocabulary.tokenizer
+    assert torch.equal(again.vectors, vocabulary.vectors)
+    norms = vocabulary.vectors.norm(dim=1)
+    assert norms[PADDING] == 0
+    torch.testing.assert_close(norms[1:], torch.ones(len(norms) - 1))
+
+
+def test_words_that_occur_together_have_vectors_that_are_near_each_other(vocabulary: Vocabulary) -> None:
+    def vector(word: str) -> Tensor:
+        numbers = vocabulary.numbers([word], 4)[0]
+        assert (numbers != PADDING).sum() == 1
+        return vocabulary.vectors[numbers[0]]
+
+    same = [float(vector(a) @ vector(b)) for words in WORDS.values() for a in words for b in words if a < b]
+    firsts = [words[0] for words in WORDS.values()]
+    other = [float(vector(a) @ vector(b)) for a in firsts for b in firsts if a < b]
+    assert np.mean(same) > np.mean(other) + 0.2
+
+
+def test_texts_come_back_from_their_numbers_as_the_network_reads_them(vocabulary: Vocabulary) -> None:
+    numbers = vocabulary.numbers(["Please, WHERE is my card?"], 12)
+    text = vocabulary.text(numbers[0].tolist())
+    assert text.replace(" ", "") == "pleasewhereismycard?", "no training text has a comma"
+    again = [vocabulary.text(row) for row in vocabulary.numbers(TEXTS, 12).tolist()]
+    assert np.array_equal(vocabulary.numbers(again, 12), vocabulary.numbers(TEXTS, 12))
+
+
+def test_a_table_of_texts_is_read_with_its_vocabulary_and_what_was_cut_is_told(tmp_path: Path) -> None:
+    source = load_source(DataConfig(source=str(write_texts(tmp_path / "train.parquet", (40, 30))), tokens=5))
+    assert source.train.images.dtype == torch.int32
+    assert source.train.images.shape[1:] == (5,)
+    assert source.vocabulary is not None
+    told = "\n".join(source.reading.lines("texts"))
+    assert "70 texts of 1 file" in told
+    assert "of 70 texts were cut to 5 word pieces (--data.tokens)" in told
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (["cash machine", "", "my card"], "row 1: has no bytes in the column text"),
+        (["cash machine", "  ", "my card"], "row 1: an empty text; take it away"),
+        ([1, 2, 3], "is not an image set: it needs the columns"),
+    ],
+    ids=["empty", "blank", "numbers"],
+)
+def test_texts_that_cannot_serve_are_refused_by_their_place(tmp_path: Path, column: list[object], told: str) -> None:
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"text": column, "label": [0, 0, 1]}), path)
+    with pytest.raises(UserError, match=told):
+        load_source(DataConfig(source=str(path)))
+
+
+def test_dropped_words_are_unknown_and_padding_stays() -> None:
+    texts = torch.full((200, 10), 7, dtype=torch.int32)
+    texts[:, 6:] = PADDING
+    dropped = word_dropout(texts, torch.Generator().manual_seed(0))
+    assert (dropped[:, 6:] == PADDING).all()
+    assert set(dropped[:, :6].unique().tolist()) == {UNKNOWN, 7}
+    assert (dropped[:, :6] == UNKNOWN).float().mean().item() == pytest.approx(0.1, abs=0.03)
+
+
+@given(seed=st.integers(0, 10**6), text=st.sampled_from(TEXTS))
+def test_an_edit_changes_a_letter_or_two_or_takes_a_word_away(seed: int, text: str) -> None:
+    found = edited(text, random.Random(seed))
+    if len(found.split()) < len(text.split()) and len(text) - len(found) > 1:
+        left = text.split()
+        for word in found.split():
+            left.remove(word)
+        assert len(left) == 1
+    else:
+        assert abs(len(found) - len(text)) <= 1
+        places = [place for place, (a, b) in enumerate(zip(found, text, strict=False)) if a != b]
+        assert len(found) != len(text) or len(places) <= 2
+
+
+def letters_of(texts: object, labels: Tensor) -> Tensor:
+    """A model that is misled as soon as fewer than 3 letters `a` are left."""
+    return torch.tensor([text.count("a") - 2.5 for text in texts])  # type: ignore[attr-defined]
+
+
+def test_the_search_takes_the_edits_that_mislead_and_no_more_than_its_budget() -> None:
+    texts = ["aaaa", "aaa xx yy", "a aa xx", "xx"]
+    asked = []
+
+    def margins(tries: list[str], labels: Tensor) -> Tensor:
+        asked.append(len(tries))
+        return letters_of(tries, labels)
+
+    labels = torch.zeros(4, dtype=torch.long)
+    for budget, misled in ((1, [False, True, True, True]), (2, [True, True, True, True])):
+        found = greedy_edits(margins, texts, labels, budget=budget, seed=0)
+        assert (letters_of(found, labels) <= 0).tolist() == misled
+    assert greedy_edits(margins, texts, labels, budget=2, seed=0) == found
+    assert found[3] == "xx", "what is wrong already is left alone"
+    assert asked[:2] == [4, 3 * CANDIDATES]
+
+
+def test_the_margin_is_that_of_the_right_class() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 7.0]])
+    assert margin(logits, torch.tensor([0, 1])).tolist() == [1, -2]
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_and_examines_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = write_texts(tmp_path / "train.parquet", (80, 70, 60, 50)), tmp_path / "one.pt"
+    own = (
+        "--data.tokens",
+        "12",
+        "--data.vocabulary",
+        "120",
+        "--epochs",
+        "20",
+        "--method",
+        "at-bsl",
+        "--attack.eps",
+        "0.05",
+    )
+    assert main(["train", "--data.source", str(source), *own, "--out", str(out)]) == 0
+    assert "training texts" in capsys.readouterr().out
+    kept, card = tmp_path / "kept.parquet", tmp_path / "card.md"
+    assert main(["evaluate", str(out), "--correctness", str(kept), "--card", str(card)]) == 0
+    told = capsys.readouterr().out
+    assert "test texts; accuracies in percent" in told
+    table = pq.read_table(kept)
+    right = {name: np.mean(table[name].to_numpy()) for name in ("clean", "pgd20", "edit1", "edit2")}
+    assert right["clean"] > 0.9
+    assert right["edit2"] <= right["edit1"] < right["clean"]
+    assert "edit-2 (greedy, 48 candidates)" in card.read_text()
+    with pytest.raises(UserError, match="attacks what has a range"):
+        main(["evaluate", str(out), "--attack", "standard"])
+    with pytest.raises(UserError, match="predict does not read texts yet"):
+        main(["predict", str(out), str(source)])
+
+
+@pytest.mark.skipif(not BANKING.exists(), reason="the questions to a bank are not here")
+def test_the_questions_to_a_bank_are_read() -> None:
+    splits = load_splits(DataConfig(source=str(BANKING)))
+    assert splits.shape == (64, 32)
+    assert len(splits.class_names) == 77
+    assert splits.imbalance_ratio == pytest.approx(187 / 35)
