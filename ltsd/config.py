@@ -14,11 +14,11 @@ from ltsd.methods import METHODS
 from ltsd.presets import BOXES, CIFAR, EMBEDDED, MAPS, SOUND, TEXT
 
 OTHERS = {
-    "label maps": "segmentation",
-    "boxes": "detection",
+    "other label maps": "segmentation",
+    "other boxes": "detection",
     "sound": "speech",
     "texts": "text",
-    "data": "classification",
+    "other data": "classification",
 }
 """The tasks of paths and URIs, by what they hold."""
 OF_TASKS = {"classification": CIFAR, "segmentation": MAPS, "detection": BOXES, "speech": SOUND, "text": TEXT}
@@ -225,11 +225,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """The threat model, L-infinity in the image range [0, 1], and the PGD that trains against it."""
+    """The threat model, of images L-infinity in their range [0, 1], and the PGD that trains against it."""
 
     eps: float = knob(
         0.1,
-        "radius of the perturbation; images lie in [0, 1]",
+        "radius of the perturbation; images lie in [0, 1], sound in [-1, 1], and the vectors of words have length 1",
         above=0,
         at_most=1,
         remedy="write 8/255, not 8: images lie in [0, 1]",
@@ -427,7 +427,7 @@ class Config:
     def presets(cls) -> Mapping[str, Self]:
         """Return the defaults by kind of source, as `--help` shows them."""
         kinds = {name: cls.preset(name) for name in ("digits", "digits-scenes", "cifar100")}
-        kinds |= {f"other {what}": cls.preset("path", task) for what, task in OTHERS.items()}
+        kinds |= {what: cls.preset("path", task) for what, task in OTHERS.items()}
         return {kind: preset.override({"data.source": "digits"}) for kind, preset in kinds.items()}
 
     @classmethod

@@ -71,16 +71,17 @@ SOUND: Mapping[str, Value] = {
 }
 TEXT: Mapping[str, Value] = {
     "task": "text",
-    "epochs": 20,
+    "epochs": 30,
     "data.augmentation": "word-dropout",
     "model.name": "text-cnn",
     "attack.eps": 0.1,
     "attack.steps": 3,
     "attack.step_size": 0.05,
     "optim.ema_decay": 0.98,
-    "teacher.epochs": 10,
+    # After 10 epochs a teacher was right on 24% of its own attacked texts (banking77).
+    "teacher.epochs": 20,
     "teacher.ema_decay": 0.98,
-    "evaluate.every": 10,
+    "evaluate.every": 15,
     "evaluate.steps": 10,
 }
 SCENE_BOXES: Mapping[str, Value] = {

@@ -2,36 +2,21 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from small import SMALL
 from torch import nn
 
 import sweeps.machines.environment  # noqa: F401  # before a test imports Ray
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
-from ltsd.knobs import Value
 from ltsd.state import TrainState
 from ltsd.train import train
-
-SMALL: Mapping[str, Value] = {
-    "epochs": 3,
-    "data.n_max": 30,
-    "data.imbalance_ratio": 5.0,
-    "data.val_per_class": 3,
-    "data.test_per_class": 4,
-    "model.name": "small-cnn",
-    "model.width": 8,
-    "attack.steps": 2,
-    "optim.batch_size": 32,
-    "teacher.epochs": 1,
-    "evaluate.every": 2,
-    "evaluate.steps": 2,
-}
 
 
 def pytest_configure(config: pytest.Config) -> None:

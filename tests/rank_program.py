@@ -5,7 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from conftest import SMALL
+from small import SMALL
 
 from ltsd import ranks
 from ltsd.config import Config

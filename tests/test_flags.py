@@ -91,11 +91,14 @@ def test_help_tells_what_every_knob_does() -> None:
 @pytest.mark.parametrize(
     "told",
     [
-        "epochs of the student (default: 100; digits: 40; digits-scenes: 25; other label maps: 30; other boxes: 30; at "
+        "epochs of the student (default: 100; digits: 40; digits-scenes: 25; other label maps: 30; "
+        "other boxes: 30; sound: 30; texts: 30; at "
         "least 1)",
-        "cifar100: 0.03137; other label maps: 0.01569; other boxes: 0.01569; other data: 0.03137; above 0 and at most "
+        "cifar100: 0.03137; other label maps: 0.01569; other boxes: 0.01569; "
+        "sound: 0.002; other data: 0.03137; above 0 and at most "
         "1)",
-        "a PGD step (default: eps / 4; digits-scenes: 0.025; other label maps: 0.007843; other boxes: 0.007843; above "
+        "a PGD step (default: eps / 4; digits-scenes: 0.025; other label maps: 0.007843; "
+        "other boxes: 0.007843; sound: 0.001; texts: 0.05; above "
         "0 and at most 1)",
         "softmax temperature of the distillation term (default: 1; above 0; a sweep tries 0.5 to 8)",
         "highest learning rate (default: 0.1; above 0; a sweep tries 0.2 to 3 times the default)",

@@ -15,6 +15,7 @@ from ltsd.data.longtail import long_tail_counts
 from ltsd.evaluation.evaluate import Correctness
 from ltsd.evaluation.exam import ExamResult
 from ltsd.evaluation.gradient_masking import Signs
+from ltsd.evaluation.medium import IMAGES
 from ltsd.evaluation.table import WORST, class_table
 from ltsd.pictures import attack_grid, class_bars
 
@@ -39,7 +40,9 @@ def exam_of(recalls: list[int], images: int) -> ExamResult:
     right = torch.cat([torch.arange(images) < recall for recall in recalls])
     one = Correctness(right, labels, len(recalls))
     correctness = dict.fromkeys(("clean", "fgsm", "pgd20"), one)
-    return ExamResult.of(correctness, SOUND, list(range(len(recalls), 0, -1)), "none", broken="")
+    return ExamResult.of(
+        correctness, SOUND, list(range(len(recalls), 0, -1)), "none", broken="", left=(), medium=IMAGES
+    )
 
 
 @pytest.mark.parametrize("count", [100, 1203])

@@ -66,7 +66,7 @@ JOB = """
 import sys
 from pathlib import Path
 import torch
-from conftest import SMALL
+from small import SMALL
 from ltsd.config import Config
 from ltsd.data import load_splits
 from sweeps.journal.jobs import Job, keep_checkpoint

@@ -84,7 +84,7 @@ def served_file(task: str) -> Path:
 
 def served_from(folder: Path, network: nn.Module, shape: tuple[int, ...], task: str) -> Any:
     """A network as MLflow loads it from a folder."""
-    about = {"config": {"method": "at", "data.sampling_rate": RATE}, "class_names": NAMES, "shape": shape}
+    about = {"config": {"method": "at", "task": task, "data.sampling_rate": RATE}, "class_names": NAMES, "shape": shape}
     export_model(network, about, "torch-export", folder / "network.pt2", torch.rand(3, *shape))
     mlflow.pyfunc.save_model(
         folder / "model",

@@ -94,8 +94,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda root: None, "no such file or folder; give digits, digits-scenes, cifar10, cifar100 or the path"),
     "text file": (lambda root: root.write_text("label,path\n"), "is not a Parquet or Arrow file, or was cut short"),
     "no such columns": (
-        lambda root: pq.write_table(pa.table({"text": ["a"], "label": [0]}), root),
-        NEEDED + "text",
+        lambda root: pq.write_table(pa.table({"words": ["a"], "label": [0]}), root),
+        NEEDED + "words",
     ),
     "image column of plain bytes": (
         lambda root: pq.write_table(pa.table({"image": [PNG], "label": [0]}), root),
