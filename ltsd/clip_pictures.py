@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ltsd.answers import is_finite, is_right
 from ltsd.attacks.domains import SOUND
-from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
-from ltsd.evaluation.evaluate import eval_mode
 from ltsd.models.speech import LogMel
-from ltsd.pictures import ABOVE_AN_IMAGE, BESIDE_IMAGES, DPI, drawable
+from ltsd.pictures import ABOVE_AN_IMAGE, BESIDE_IMAGES, DPI, attacked_answers, drawable
 
 SHOWN_CLASSES, SHOWN_CLIPS = 12, 4
 RIGHT, WRONG, WAVE, MOVED = "#1a7f37", "#cf222e", "#3c93c2", "#8a6fb0"
@@ -58,19 +55,9 @@ def attacked_clips(
         inputs: [N, 1, T] in [-1, 1], N of about 6.
         labels: [N].
     """
-    start = SOUND.uniform(inputs, eps=eps, generator=torch.Generator(inputs.device).manual_seed(0))
-    with eval_mode(model):
-        adv_inputs = pgd(
-            lambda x: F.cross_entropy(model(steady(x)), labels, reduction="sum"),
-            inputs,
-            domain=SOUND,
-            eps=eps,
-            step_size=step_size,
-            steps=steps,
-            start=start,
-        )
-        with torch.no_grad():
-            answers = [model(sound) for sound in (inputs, adv_inputs)]
+    adv_inputs, answers = attacked_answers(
+        model, inputs, labels, domain=SOUND, eps=eps, step_size=step_size, steps=steps
+    )
     figure = Figure(figsize=(1.9 * len(inputs) + 0.5, 5.2), dpi=DPI)
     margins = {"left": 0.05, "right": 0.99, "top": 0.94, "bottom": 0.02, "hspace": 0.3, "wspace": 0.05}
     rows = figure.subplots(5, len(inputs), squeeze=False, gridspec_kw=margins)

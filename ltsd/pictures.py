@@ -10,7 +10,7 @@ from matplotlib.font_manager import findfont, get_font
 from torch import Tensor, nn
 
 from ltsd.answers import is_finite, is_right
-from ltsd.attacks.domains import PIXELS
+from ltsd.attacks.domains import PIXELS, Domain
 from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
 from ltsd.data.longtail import class_groups
@@ -167,6 +167,27 @@ def drawable(class_names: Sequence[str], width: int) -> list[str]:
     ]
 
 
+def attacked_answers(
+    model: nn.Module, inputs: Tensor, labels: Tensor, *, domain: Domain, eps: float, step_size: float, steps: int
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return the inputs that PGD on cross-entropy makes of inputs [N, ...] from one random start, always the same, and
+    the answers to both, logits [N, C] each.
+    """
+    start = domain.uniform(inputs, eps=eps, generator=torch.Generator(inputs.device).manual_seed(0))
+    with eval_mode(model):
+        adv_inputs = pgd(
+            lambda x: F.cross_entropy(model(steady(x)), labels, reduction="sum"),
+            inputs,
+            domain=domain,
+            eps=eps,
+            step_size=step_size,
+            steps=steps,
+            start=start,
+        )
+        with torch.no_grad():
+            return adv_inputs, (model(inputs), model(adv_inputs))
+
+
 def attack_grid(
     model: nn.Module,
     inputs: Tensor,
@@ -184,19 +205,9 @@ def attack_grid(
         inputs: [N, C, H, W] in [0, 1], N of about 10.
         labels: [N].
     """
-    generator = torch.Generator(inputs.device).manual_seed(0)
-    with eval_mode(model):
-        adv_inputs = pgd(
-            lambda x: F.cross_entropy(model(steady(x)), labels, reduction="sum"),
-            inputs,
-            domain=PIXELS,
-            eps=eps,
-            step_size=step_size,
-            steps=steps,
-            start=PIXELS.uniform(inputs, eps=eps, generator=generator),
-        )
-        with torch.no_grad():
-            answers = [model(images) for images in (inputs, adv_inputs)]
+    adv_inputs, answers = attacked_answers(
+        model, inputs, labels, domain=PIXELS, eps=eps, step_size=step_size, steps=steps
+    )
     figure = Figure(figsize=(1.05 * len(inputs), 3.9), dpi=DPI)
     margins = {"left": 0.06, "right": 0.99, "top": 0.93, "bottom": 0.02, "hspace": 0.22}
     bands = figure.subplots(3, 1, gridspec_kw=margins)

@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import nn
 
 from ltsd.answers import is_right
 from ltsd.attacks.domains import WORDS
-from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
 from ltsd.data.names import shortened
-from ltsd.evaluation.evaluate import eval_mode
-from ltsd.pictures import BESIDE_IMAGES, DPI, drawable
+from ltsd.pictures import BESIDE_IMAGES, DPI, attacked_answers, drawable
 
 SHOWN_CLASSES = 24
 WIDEST = 90
@@ -43,19 +40,7 @@ def attacked_texts(
     labels = split.labels[split.rows]
     positions = torch.stack([(labels == c).nonzero()[0, 0] for c in range(min(count, split.num_classes))])
     inputs, own = split.take(positions)
-    start = WORDS.uniform(inputs, eps=eps, generator=torch.Generator(inputs.device).manual_seed(0))
-    with eval_mode(model):
-        adv_inputs = pgd(
-            lambda x: F.cross_entropy(model(steady(x)), own, reduction="sum"),
-            inputs,
-            domain=WORDS,
-            eps=eps,
-            step_size=step_size,
-            steps=steps,
-            start=start,
-        )
-        with torch.no_grad():
-            answers = [model(one) for one in (inputs, adv_inputs)]
+    _, answers = attacked_answers(model, inputs, own, domain=WORDS, eps=eps, step_size=step_size, steps=steps)
     names = drawable(class_names, BESIDE_IMAGES)
     lines = []
     for place, position in enumerate(positions.tolist()):

@@ -1,13 +1,16 @@
 """What every task promises to the training loop, and what is its own."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from bits import same_bits
+from PIL import Image
 from soundsets import write_tones
 from textsets import write_texts
 from torch import Tensor, nn
@@ -273,3 +276,20 @@ def test_digits_scenes_label_the_ink_and_no_digit_is_in_two_parts() -> None:
         counts = [int((scenes.labels == c).sum()) for c in range(11)]
         assert min(counts) > 0
         assert counts[1] > 3 * counts[10]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_task_draws_is_a_picture_with_its_classes_or_answers(
+    name: str, runs: dict[str, tuple[Config, Splits]]
+) -> None:
+    config, splits = runs[name]
+    model, task = network(config, splits), TASKS[name]
+    attack = {"eps": config.attack.eps, "step_size": config.attack.eps / 2, "steps": 1}
+    for figure in (
+        task.show_data(splits.val, splits.class_names),
+        task.show_attacked(model, splits.val, splits.class_names, **attack),
+    ):
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+        pixels = np.asarray(Image.open(drawn).convert("L"))
+        assert 0.001 < (pixels < 250).mean() < 1

@@ -31,14 +31,6 @@ def signal_power(inputs: Tensor) -> Tensor:
     return inputs.square().mean(1, keepdim=True).sum(-1, keepdim=True) / sounds.sum(-1, keepdim=True).clamp_min(1)
 
 
-def mean_ratio(split: Split, eps: float) -> float:
-    """Return the mean over clips of the ratio in decibels of the signal to noise of amplitude eps, the loudest that the
-    attacks make.
-    """
-    powers = torch.cat([signal_power(inputs).flatten() for inputs, _ in split.chunks(CHUNK)])
-    return float((10 * torch.log10(powers / eps**2)).mean())
-
-
 def ratio_correctness(model: nn.Module, split: Split, name: str, *, steps: int, seed: int) -> Correctness:
     """Return the correctness under PGD on cross-entropy with a radius for each clip: noise of that amplitude has the
     signal-to-noise ratio of `name`, one of RATIOS.
