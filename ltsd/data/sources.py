@@ -31,7 +31,7 @@ from ltsd.data.reading import Opened, PartRead, Reading
 from ltsd.data.roles import choices_of, role_of
 from ltsd.data.room import stays_encoded
 from ltsd.data.tables import open_tables
-from ltsd.data.texts import VECTORS, decode_texts, vocabulary_in, written
+from ltsd.data.texts import TOKENIZER, decode_texts, vocabulary_in, written
 from ltsd.data.vocabulary import Vocabulary
 from ltsd.errors import UserError
 
@@ -66,7 +66,8 @@ class Source:
         """Return a string that identifies these images."""
         brings = self.validation_from < len(self.train.labels)
         validation = f"-{self.validation_from}" if brings else ""
-        words = hashlib.sha256(self.train.about.get(VECTORS, "").encode()).hexdigest()[:8] if self.vocabulary else ""
+        # Not of the vectors: their last bits differ between machines.
+        words = hashlib.sha256(self.train.about.get(TOKENIZER, "").encode()).hexdigest()[:8] if self.vocabulary else ""
         return "-".join(filter(None, (self.train.fingerprint[:16], self.test.fingerprint[:16] + validation, words)))
 
 
