@@ -139,7 +139,7 @@ def _open_teacher(
 
 
 def _train(run: Run, path: Path, title: str) -> None:
-    print(f"{title}: training images: {run.data.whereabouts()}", flush=True)
+    print(f"{title}: training {run.data.items}: {run.data.whereabouts()}", flush=True)
     for metrics in run.epochs():
         if ranks.is_first():
             run.save(path)
@@ -164,7 +164,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     splits = load_splits(config.data)
     check_same_images(parsed.checkpoint, about, splits)
     test, counts, names = splits.test.to(device), about["class_counts"], about["class_names"]
-    print(f"test images: {test.whereabouts()}", file=sys.stderr, flush=True)
+    print(f"test {test.items}: {test.whereabouts()}", file=sys.stderr, flush=True)
     results: list[Examined] = []
     for done, result in exam.on(splits)(model, test, counts, config.attack, parsed.attack, keep=parsed.correctness):
         print(f"{done} done", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from ltsd.data.augment import augmented
 from ltsd.data.counts import class_counts
 from ltsd.data.encoded import EncodedImages, Stored
 from ltsd.data.streaming import GIB, Streamed, on_device, room_on
-from ltsd.data.units import kind_of, unit_of
+from ltsd.data.units import ITEMS, kind_of, unit_of
 from ltsd.data.vocabulary import Vocabulary
 
 LARGEST = {"image": 255, "clip": 32768}
@@ -48,6 +48,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def items(self) -> str:
+        """What its inputs are called: images, clips or texts."""
+        return ITEMS[kind_of(self.images)]
 
     @property
     def nbytes(self) -> int:

@@ -44,7 +44,7 @@ def introduction(
         most = "half of the free memory of its share" if limit is None else f"{limit:g} GiB"
         yield f"data: a split of up to {most} is resident on the GPU of a trial, a larger one is streamed to it"
     else:
-        yield f"data: training images: {splits.train.to(torch.device('cpu')).whereabouts()}"
+        yield f"data: training {splits.train.items}: {splits.train.to(torch.device('cpu')).whereabouts()}"
     share = f", {machines.gpus_per_trial:g} GPU each" if machines.gpus_per_trial else ""
     share += " at first" if share and settings.gpus_per_trial == AUTO else ""
     kind = computes_in(base.precision, torch.device("cuda" if machines.gpus_per_trial else "cpu"))

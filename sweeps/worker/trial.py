@@ -97,7 +97,7 @@ def _trained(job: Job, splits: Splits, device: torch.device, exchange: Exchange,
         exchange.bring(Path(job.teacher))
     with followed(job, splits.folder, size=ranks, gpu=device.type == "cuda"):
         run = run_of(job, splits, device)
-        print(f"training images: {run.data.whereabouts()}", flush=True)
+        print(f"training {run.data.items}: {run.data.whereabouts()}", flush=True)
         past = tuple(_report(metrics) for metrics in run.state.history)
         tune.report(Report(len(past), BEGINS, past=past, host=host()).message())
         for metrics in run.epochs():
