@@ -81,13 +81,17 @@ def _decisive(measured: Scores) -> str:
     return min(attacks, key=lambda name: measured[name].balanced)
 
 
-def _limits(test_counts: Sequence[int], measured: Scores, items: str = "images") -> list[str]:
+def _limits_of_classes(test_counts: Sequence[int], items: str) -> list[str]:
     fewest = min(test_counts)
-    limits = [
+    return [
         f"A class has {between(test_counts)} test {items}. Of {fewest}, one is {percent(1 / fewest)} points "
         f"of the recall of its class, whose standard error is up to {percent(0.5 / math.sqrt(fewest))} points.",
         "Attacks find some of the changes that mislead the model, not all: each robust accuracy is an upper bound.",
     ]
+
+
+def _limits(test_counts: Sequence[int], measured: Scores, items: str = "images") -> list[str]:
+    limits = _limits_of_classes(test_counts, items)
     if FOR_FEW in measured:
         limits.append(
             f"AutoAttack, the standard of the field, needs at least four classes. {ENSEMBLES[FOR_FEW]} takes its "
@@ -96,6 +100,21 @@ def _limits(test_counts: Sequence[int], measured: Scores, items: str = "images")
     elif "aa" not in measured:
         limits.append("AutoAttack, the standard of the field, was not run. It usually leaves less than other attacks.")
     return limits
+
+
+def _summary(items: str, attacked: str) -> str:
+    return (
+        f"A classifier of {items} into {{classes}} classes. Of the test {items}, averaged over classes, it classifies "
+        f"{{clean}}% correctly as they are and {{robust}}% {attacked}. In the tail, its rarest classes, these are "
+        "{tail_clean}% and {tail_robust}%.\n"
+    )
+
+
+def _results(items: str) -> str:
+    return (
+        f"Accuracy in percent on {{images:,}} test {items}: the mean of the recalls of all classes or of a group, and "
+        "the recall of the worst class.\n"
+    )
 
 
 def _limits_of_maps(test_counts: Sequence[int], measured: Scores) -> list[str]:
@@ -122,15 +141,8 @@ CLASSIFIER = CardWords(
     rows={**TITLES, "corruption": "corruptions", **ENSEMBLES},
     left_out=(FIRST_HALF, FOR_FEW),
     decisive=_decisive,
-    summary=(
-        "A classifier of images into {classes} classes. Of the test images, averaged over classes, it classifies "
-        "{clean}% correctly as they are and {robust}% under {attack} with eps {eps}. In the tail, its rarest classes, "
-        "these are {tail_clean}% and {tail_robust}%.\n"
-    ),
-    results=(
-        "Accuracy in percent on {images:,} test images: the mean of the recalls of all classes or of a group, and the "
-        "recall of the worst class.\n"
-    ),
+    summary=_summary("images", "under {attack} with eps {eps}"),
+    results=_results("images"),
     counted="images",
     class_score="recall",
     limits=_limits,
@@ -197,8 +209,8 @@ DETECTOR = CardWords(
 LISTENER = replace(
     CLASSIFIER,
     rows={**TITLES, **SOUND.titles, "corruption": "corruptions", **ENSEMBLES},
-    summary=CLASSIFIER.summary.replace("images", "clips"),
-    results=CLASSIFIER.results.replace("test images:", "test clips:"),
+    summary=_summary("clips", "under {attack} with eps {eps}"),
+    results=_results("clips"),
     counted="clips",
     limits=partial(_limits, items="clips"),
     attacks=CLASSIFIER.attacks
@@ -214,10 +226,10 @@ READER = replace(
     rows={**TITLES, **TEXTS.titles},
     left_out=(),
     decisive=lambda measured: "edit2",
-    summary=CLASSIFIER.summary.replace("images", "texts").replace(" with eps {eps}", ""),
-    results=CLASSIFIER.results.replace("test images:", "test texts:"),
+    summary=_summary("texts", "after {attack}"),
+    results=_results("texts"),
     counted="texts",
-    limits=lambda counts, measured: _limits(counts, {FOR_FEW: measured["clean"]}, "texts")[:2],
+    limits=lambda counts, measured: _limits_of_classes(counts, "texts"),
     attacks=(
         f"FGSM is one step of eps. PGD-{PGD_STEPS}, CW-{PGD_STEPS} and LSA-{PGD_STEPS} take {PGD_STEPS} steps of "
         "{step_size:.4g} from one random start; nobody can send what they find. An edit swaps, drops, repeats or "

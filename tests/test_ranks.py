@@ -77,13 +77,16 @@ torch.set_num_threads(1)
 config = Config.preset("digits").override({**SMALL, "method": "at", "epochs": int(sys.argv[3])})
 job = Job("trial", "trial-0000", config, "train", sys.argv[1])
 splits = load_splits(config.data)
-with followed(job, splits.folder, size=int(sys.argv[2]), gpu=False):
-    run = run_of(job, splits, torch.device("cpu"))
-    for metrics in run.epochs():
-        keep_checkpoint(job, run.save)
-        print(metrics.epoch, flush=True)
+try:
+    with followed(job, splits.folder, size=int(sys.argv[2]), gpu=False):
+        run = run_of(job, splits, torch.device("cpu"))
+        for metrics in run.epochs():
+            keep_checkpoint(job, run.save)
+            print(metrics.epoch, flush=True)
+except Exception as error:
+    print("reported as failed:", error)
 """
-"""What a worker does with a job that several GPUs train."""
+"""What a worker does with a job that several GPUs train: an error is reported, and the worker lives on."""
 
 
 def begun(folder: Path, size: int, epochs: int) -> "subprocess.Popen[str]":

@@ -14,7 +14,8 @@ from textsets import BANKING, WORDS, texts_of, write_texts
 from torch import Tensor
 
 from ltsd.__main__ import main
-from ltsd.attacks.edits import CANDIDATES, edited, greedy_edits, margin
+from ltsd.attacks.edits import CANDIDATES, edited, greedy_edits
+from ltsd.attacks.losses import margins as margins_of
 from ltsd.config import DataConfig
 from ltsd.data import load_splits
 from ltsd.data.augment import word_dropout
@@ -134,7 +135,7 @@ def test_the_search_takes_the_edits_that_mislead_and_no_more_than_its_budget() -
 
 def test_the_margin_is_that_of_the_right_class() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 7.0]])
-    assert margin(logits, torch.tensor([0, 1])).tolist() == [1, -2]
+    assert margins_of(logits, torch.tensor([0, 1])).tolist() == [1, -2]
 
 
 @pytest.mark.slow

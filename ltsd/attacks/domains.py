@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ltsd.padding import before_padding
+
 Radius = float | Tensor
 
 GAUSSIAN_SPREAD = 0.001
@@ -80,17 +82,11 @@ class Waveforms(Range):
 
     def ball(self, inputs: Tensor, eps: Radius) -> Ball:
         """Return the part of the ball of radius eps that is in the range, and in the padding the padding alone."""
-        return super().ball(inputs, eps * _before_padding(inputs))
+        return super().ball(inputs, eps * before_padding(inputs))
 
     def uniform(self, inputs: Tensor, *, eps: Radius, generator: torch.Generator) -> Tensor:
         """Return the inputs with every value before the padding moved by a uniform draw from [-eps, eps]."""
-        return super().uniform(inputs, eps=eps * _before_padding(inputs), generator=generator)
-
-
-def _before_padding(inputs: Tensor) -> Tensor:
-    """Return bool [B, 1, T]: which positions are not after the last value other than 0."""
-    sounds = (inputs != 0).any(1, keepdim=True)
-    return sounds.flip(-1).cumsum(-1).flip(-1) > 0
+        return super().uniform(inputs, eps=eps * before_padding(inputs), generator=generator)
 
 
 @dataclass(frozen=True)

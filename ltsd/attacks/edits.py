@@ -8,7 +8,6 @@ et al. 2019).
 import random
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -16,7 +15,7 @@ CANDIDATES = 48
 """Edits that are tried for each one that is kept."""
 
 Margins = Callable[[Sequence[str], Tensor], Tensor]
-"""(texts, labels [N]) -> logit of the right class minus the largest other one, [N]; not above 0 is misled."""
+"""(texts, labels [N]) -> margins [N], see `ltsd.attacks.losses`."""
 
 
 def edited(text: str, draws: random.Random) -> str:
@@ -66,10 +65,3 @@ def greedy_edits(margins: Margins, texts: Sequence[str], labels: Tensor, *, budg
                 found[place] = tries[row * CANDIDATES + int(which[row])]
                 best[place] = lowest[row]
     return found
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the logit of the right class minus the largest other one, [N]."""
-    right = logits.gather(1, labels[:, None])[:, 0]
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return right - others.max(1).values

@@ -25,9 +25,14 @@ def cw_margin(logits: Tensor, labels: Tensor) -> Tensor:
     Without their clamp: the field's code cuts off at a margin of 50, which no model here reaches, or at 0, where an
     attack stops at the boundary, on either side of it.
     """
+    return -margins(logits, labels).sum()
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the true logit minus the highest other one, [B]; not above 0 is misled."""
     true = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
-    return (others - true).sum()
+    return true - others
 
 
 def scaled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def read_image_set(path: Path) -> ImageSet:
         if "encoded" in metadata:
             images = _encoded_rows(batch.column("image"), shape, json.loads(metadata["resized_to"]))
         else:
-            images = _read_only(_rows_of(batch.column("image"), shape, metadata.get("stored", "uint8")))
+            images = _read_only(_rows_of(batch.column("image"), shape, metadata["stored"]))
         column, hashes = batch.column("label"), batch.column("hash").to_numpy()
         kind, *of_one = json.loads(metadata["label"])
         labels = _rows_of(column, of_one, kind) if of_one else column.to_numpy()

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ltsd.padding import before_padding
+
 SHIFT = 0.1
 """Of the length of a clip, to either side."""
 GAIN_DB = 6.0
@@ -27,7 +29,7 @@ def shift_gain_noise(clips: Tensor, generator: torch.Generator) -> Tensor:
     places = torch.arange(length, device=device) - ((2 * draws[0] - 1) * SHIFT * length).round().long()
     inside = (places >= 0) & (places < length)
     moved = clips.float().gather(2, places.clamp(0, length - 1).expand(clips.shape)) * inside
-    sounds = moved.flip(-1).abs().cumsum(-1).flip(-1) > 0
+    sounds = before_padding(moved)
     power = (moved.square().sum((1, 2), keepdim=True) / sounds.sum((1, 2), keepdim=True).clamp_min(1)).sqrt()
     decibels = NOISE_DB[0] + draws[1] * (NOISE_DB[1] - NOISE_DB[0])
     noisy = moved + sounds * noise * power * 10 ** (-decibels / 20)

@@ -67,7 +67,8 @@ class Source:
         brings = self.validation_from < len(self.train.labels)
         validation = f"-{self.validation_from}" if brings else ""
         # Not of the vectors: their last bits differ between machines.
-        words = hashlib.sha256(self.train.about.get(TOKENIZER, "").encode()).hexdigest()[:8] if self.vocabulary else ""
+        tokenizer = self.train.about.get(TOKENIZER, "")
+        words = hashlib.sha256(tokenizer.encode()).hexdigest()[:8] if tokenizer else ""
         return "-".join(filter(None, (self.train.fingerprint[:16], self.test.fingerprint[:16] + validation, words)))
 
 

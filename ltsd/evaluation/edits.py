@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ltsd.answers import is_finite, is_right
-from ltsd.attacks.edits import greedy_edits, margin
+from ltsd.attacks.edits import greedy_edits
+from ltsd.attacks.losses import margins
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import CHUNK, Correctness, eval_mode
 
@@ -33,7 +34,7 @@ def edit_correctness(model: nn.Module, split: Split, name: str, *, seed: int) ->
             texts = [vocabulary.text(numbers) for numbers in split.images[rows].tolist()]
             labels = split.labels[rows]
             found = greedy_edits(
-                lambda tries, own: margin(logits_of(tries), own), texts, labels, budget=BUDGETS[name], seed=seed
+                lambda tries, own: margins(logits_of(tries), own), texts, labels, budget=BUDGETS[name], seed=seed
             )
             logits = logits_of(found)
             judged.append((is_right(logits, labels), is_finite(logits)))

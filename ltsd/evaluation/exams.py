@@ -240,7 +240,7 @@ DETECTION = Exam(
         f"tail {LOWEST}": (box_exam.WORST, "tail"),
     },
 )
-CLIPS = replace(
+SPEECH = replace(
     CLASSIFICATION,
     examine=partial(exam.examine, medium=SOUND),
     attack_shard=partial(exam.attack_shard, medium=SOUND),
@@ -253,7 +253,7 @@ TEXT_COLUMNS = (
     *("CW-20", "LSA-20"),
 )
 EDITS = {name: f"edit-{budget}" for name, budget in BUDGETS.items()}
-WORDS = replace(
+TEXT = replace(
     CLASSIFICATION,
     examine=partial(exam.examine, medium=TEXTS),
     attack_shard=None,
@@ -274,7 +274,7 @@ EXAMS: Mapping[str, Exam] = {
     "classification": CLASSIFICATION,
     "segmentation": SEGMENTATION,
     "detection": DETECTION,
-    "speech": CLIPS,
-    "text": WORDS,
+    "speech": SPEECH,
+    "text": TEXT,
 }
 """By task."""

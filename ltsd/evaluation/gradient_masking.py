@@ -32,6 +32,7 @@ class Signs:
     `still` is the share whose gradient of the cross-entropy is exactly zero, `unbounded` that which PGD-20 leaves
     standing when it may move every pixel by half the range, `chance` the share of the most frequent class. Within half
     the range every image can be plain grey, and no model tells grey from grey: a sound attack leaves `chance` or less.
+    Inputs without a range, such as texts, are not attacked so: `unbounded` is 0.
     """
 
     images: int

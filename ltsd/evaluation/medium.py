@@ -10,6 +10,7 @@ from ltsd.attacks.domains import PIXELS, WORDS, Domain
 from ltsd.attacks.domains import SOUND as WAVEFORMS
 from ltsd.attacks.edits import CANDIDATES
 from ltsd.data.batches import Split
+from ltsd.data.units import ITEMS
 from ltsd.evaluation import corruptions, edits, sound
 from ltsd.evaluation.evaluate import Correctness
 
@@ -39,9 +40,9 @@ class Medium:
     titles: Mapping[str, str] = field(default_factory=dict)
 
 
-IMAGES = Medium("images", PIXELS, corruptions.VARIANTS, corruptions.corruption_correctness)
+IMAGES = Medium(ITEMS["image"], PIXELS, corruptions.VARIANTS, corruptions.corruption_correctness)
 SOUND = Medium(
-    "clips",
+    ITEMS["clip"],
     WAVEFORMS,
     sound.VARIANTS,
     sound.corruption_correctness,
@@ -49,7 +50,7 @@ SOUND = Medium(
     titles={name: f"PGD-{PGD_STEPS} at {ratio:g} dB" for name, ratio in sound.RATIOS.items()},
 )
 TEXTS = Medium(
-    "texts",
+    ITEMS["text"],
     WORDS,
     {},
     corruptions.corruption_correctness,

@@ -13,6 +13,7 @@ from ltsd.attacks.losses import cross_entropy
 from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
 from ltsd.evaluation.evaluate import CHUNK, Correctness, eval_mode
+from ltsd.padding import before_padding
 
 Corruption = Callable[[Tensor, float, torch.Generator], Tensor]
 
@@ -27,8 +28,8 @@ MU = 255.0
 
 def signal_power(inputs: Tensor) -> Tensor:
     """Return the mean square [B, 1, 1] of sound [B, C, T] before its padding."""
-    sounds = (inputs != 0).any(1, keepdim=True).flip(-1).cumsum(-1) > 0
-    return inputs.square().mean(1, keepdim=True).sum(-1, keepdim=True) / sounds.sum(-1, keepdim=True).clamp_min(1)
+    sounds = before_padding(inputs).sum(-1, keepdim=True).clamp_min(1)
+    return inputs.square().mean(1, keepdim=True).sum(-1, keepdim=True) / sounds
 
 
 def ratio_correctness(model: nn.Module, split: Split, name: str, *, steps: int, seed: int) -> Correctness:

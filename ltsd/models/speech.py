@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ltsd.models.blocks import ResidualBlock, conv3x3, normalised, pooled
 from ltsd.models.network import Features, Opaque
+from ltsd.models.small import residual_stages
 
 WINDOW, HOP, MELS = 256, 160, 32
 """Samples of a frame and from one to the next, and bands: at 8,000 samples a second 32 ms, 20 ms, 50 frames."""
@@ -65,13 +65,5 @@ def _mel(hertz: float) -> float:
 
 
 def mel_resnet(channels: int, width: int) -> tuple[Features, int]:
-    """A log-mel spectrogram, then a stem of `width` channels at half the resolution and three residual blocks of 1, 2
-    and 4 times as many.
-    """
-    stem = [LogMel(), conv3x3(channels, width, stride=2), *normalised(width)]
-    blocks = [
-        ResidualBlock(width, width, stride=1),
-        ResidualBlock(width, 2 * width, stride=2),
-        ResidualBlock(2 * width, 4 * width, stride=2),
-    ]
-    return Features(*stem, *blocks, *pooled()), 4 * width
+    """A log-mel spectrogram, and the layers of `small_resnet` on it."""
+    return Features(LogMel(), *residual_stages(channels, width)), 4 * width

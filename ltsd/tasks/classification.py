@@ -11,7 +11,6 @@ from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import LIBRARIES, AttackConfig
 from ltsd.data.batches import Split
 from ltsd.data.longtail import balanced_resample
-from ltsd.data.units import ITEMS
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import (
     CHUNK,
@@ -119,7 +118,6 @@ def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
 TASK = Task(
     title="classification",
     kind="image",
-    items=ITEMS["image"],
     target="an image",
     unit="image",
     measure="acc",

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
-from ltsd.data.units import ITEMS
 from ltsd.evaluation.box_attacks import CHUNK, LOSSES, attacked_detections, class_loss, clean_detections
 from ltsd.evaluation.detections import precision
 from ltsd.evaluation.evaluate import not_finite
@@ -114,7 +113,6 @@ def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
 TASK = Task(
     title="detection",
     kind="image",
-    items=ITEMS["image"],
     target="a box",
     unit="box",
     measure="map50",

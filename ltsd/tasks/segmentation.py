@@ -13,7 +13,6 @@ from ltsd.attacks.dense_losses import DenseLoss
 from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
-from ltsd.data.units import ITEMS
 from ltsd.evaluation.evaluate import not_finite
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
 from ltsd.evaluation.pixels import Overlap, overlap_metrics, worst_case
@@ -126,7 +125,6 @@ def show_data(split: Split, class_names: Sequence[str]) -> "Figure":
 TASK = Task(
     title="segmentation",
     kind="image",
-    items=ITEMS["image"],
     target="a pixel",
     unit="pixel",
     measure="miou",

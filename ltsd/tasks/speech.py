@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ltsd.attacks.domains import SOUND
 from ltsd.data.batches import Split
-from ltsd.data.units import ITEMS
 from ltsd.tasks import classification
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ TASK = replace(
     title="speech",
     kind="clip",
     target="a clip of sound",
-    items=ITEMS["clip"],
     counted="clips",
     domain=SOUND,
     networks=("mel-resnet",),

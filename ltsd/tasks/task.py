@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ltsd.attacks.domains import Domain
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
-from ltsd.data.units import Kind, Unit
+from ltsd.data.units import ITEMS, Kind, Unit
 
 if TYPE_CHECKING:  # who trains need not load what draws
     from matplotlib.figure import Figure
@@ -86,7 +86,6 @@ class Task:
     Attributes:
         title: how messages call it.
         kind: what its inputs are stored as, see `ltsd.data.units`.
-        items: what its inputs are called.
         target: what has a label, in words.
         unit: the same as one word.
         measure: the last word of its scores: `acc` makes `val/robust_acc`.
@@ -116,7 +115,6 @@ class Task:
 
     title: str
     kind: Kind
-    items: str
     target: str
     unit: Unit
     measure: str
@@ -138,3 +136,8 @@ class Task:
     targets: Callable[[nn.Module, Tensor, Tensor], Tensor] = lambda network, inputs, labels: labels
     row_counts: Callable[[Tensor], Tensor] = lambda counts: counts
     extra: ExtraLoss | None = None
+
+    @property
+    def items(self) -> str:
+        """What its inputs are called: images, clips or texts."""
+        return ITEMS[self.kind]

@@ -46,7 +46,6 @@ TASK = replace(
     title="text",
     kind="text",
     target="a text",
-    items=ITEMS["text"],
     counted=ITEMS["text"],
     domain=WORDS,
     networks=("text-cnn",),

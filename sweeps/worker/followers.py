@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from ltsd.errors import UserError
 from ltsd.precision import device_of
 from sweeps.journal.jobs import Job
 from sweeps.worker.job_runs import run_of
+
+PATIENCE_S = 5.0
+"""Between an error of the worker and its report: does it come from the end of a follower?"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,14 @@ def followed(job: Job, folder: Path, *, size: int, gpu: bool) -> Iterator[None]:
             threading.Thread(target=_end_with, args=(follower, over), daemon=True).start()
         try:
             with ranks.joined(gpu=0 if gpu else None, init_method=store, rank=0, world_size=size):
-                yield
+                try:
+                    yield
+                except UserError:
+                    raise
+                except Exception:
+                    # What the ranks do together fails when one is gone, and this may be noticed before its end.
+                    time.sleep(PATIENCE_S)
+                    raise
         finally:
             over.set()
             for follower in followers:
