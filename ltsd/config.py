@@ -135,7 +135,9 @@ class DataConfig:
     test_per_class: int | None = knob(
         None, "keep only so many test images per class", at_least=1, unset="the whole test set"
     )
-    image_size: int | None = knob(None, "resize images to this many pixels a side", at_least=4, unset="they must agree")
+    image_size: int | None = knob(
+        None, "resize images to this many pixels a side", at_least=4, unset="their own; 64 if they differ"
+    )
     image_height: int | None = knob(
         None, "resize them to this height, with --data.image-size as their width", at_least=4, unset="square"
     )

@@ -26,10 +26,12 @@ def header_of_a_huge_png(width: int, height: int) -> bytes:
     )
 
 
-def test_images_are_resized_only_where_a_size_is_asked_for(tmp_path: Path) -> None:
+def test_images_are_resized_where_a_size_is_asked_for_or_sizes_differ(tmp_path: Path) -> None:
     small, large = images_of(1, size=6)[0], images_of(1, size=8)[0]
     path = write_parquet(tmp_path / "one.parquet", [encoded(small)] * 4 + [encoded(large)], [0, 1, 0, 1, 0])
-    assert "row 4: is 8x8 and the first image 6x6; give --data.image-size" in refusal(path)
+    mixed = load_source(DataConfig(source=str(path)))
+    assert mixed.train.images.shape[1:] == mixed.test.images.shape[1:] == (3, 64, 64)
+    assert mixed.reading.notes == ["images of several sizes, resized to 64x64; --data.image-size sets another size"]
     assert load_source(DataConfig(source=str(path), image_size=5)).train.images.shape[1:] == (3, 5, 5)
     wide = DataConfig(source=str(path), image_size=7, image_height=5)
     assert load_source(wide).train.images.shape[1:] == (3, 5, 7)

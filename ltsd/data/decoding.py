@@ -17,6 +17,10 @@ from ltsd.errors import UserError
 Labels = NDArray[Any]
 
 
+class SizesDiffer(UserError):
+    """Images of one class each have several sizes, and none was given."""
+
+
 class Decoded(NamedTuple):
     """Images uint8 [N, C, H, W], or of another kind, or still encoded; labels, see `ltsd.data.units`; how many images
     were turned upright by their orientation tag; and the groups of images that belong together, int64 [N], if a column
@@ -64,8 +68,8 @@ def decode_all(
         stays_encoded: keep encoded images instead of decoded ones, once each was decoded to see that it can be.
 
     Raises:
-        UserError: as `decode_image`, `decode_mask` and `Boxes.scaled`; images whose sizes differ; none at all; no mask
-            has a class; no image has a box; the disk is full.
+        UserError: as `decode_image`, `decode_mask` and `Boxes.scaled`; images whose sizes differ, `SizesDiffer` if they
+            have a class each; none at all; no mask has a class; no image has a box; the disk is full.
     """
     images, maps, sizes, labels = Spool(folder), Spool(folder), list[int](), list[Any]()
     shape: tuple[int, ...] = ()
@@ -74,7 +78,7 @@ def decode_all(
         image = upright(encoded, place, size)
         shape, first = shape or image.pixels.shape, first or place
         if image.pixels.shape != shape:
-            raise UserError(
+            raise (SizesDiffer if isinstance(label, int) else UserError)(
                 f"{place}: is {_told(image.pixels.shape)} and the first image {_told(shape)}; give --data.image-size "
                 f"to resize"
             )

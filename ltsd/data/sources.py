@@ -16,7 +16,7 @@ from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_
 from ltsd.data.box_layouts import open_box_layout
 from ltsd.data.clips import decode_clips
 from ltsd.data.decode import Encoded
-from ltsd.data.decoding import decode_all, resized_to
+from ltsd.data.decoding import SizesDiffer, decode_all, resized_to
 from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
 from ltsd.data.label_maps import numbered_names
@@ -32,10 +32,13 @@ from ltsd.data.roles import choices_of, role_of
 from ltsd.data.room import stays_encoded
 from ltsd.data.tables import open_tables
 from ltsd.data.texts import TOKENIZER, decode_texts, vocabulary_in, written
+from ltsd.data.units import unit_of
 from ltsd.data.vocabulary import Vocabulary
 from ltsd.errors import UserError
 
 DECODER_VERSION = 5
+SIDE = 64
+"""Of images that have several sizes, where no size is given; the networks from nothing are made for 8 to 64 pixels."""
 DECODED_FILES = ("train.arrow", "test.arrow")
 DESCRIBED = (
     *("readme.md", "license", "license.txt", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"),
@@ -90,8 +93,8 @@ def decoded(data: DataConfig, *, check: bool = False) -> Path:
 
     Raises:
         UserError: a path or URI that is missing, cannot be read or holds no images; a broken or huge image or mask (its
-            row is named), a label outside the classes, sizes that differ, an image without a mask; a size for the
-            images of a named source.
+            row is named), a label outside the classes, sizes that differ where images have masks or boxes, an image
+            without a mask; a size for the images of a named source.
     """
     place = _place_of(data)
     folder = cache_folder() / _key(data, place)
@@ -142,18 +145,28 @@ def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> N
         own = dict[str, str]()
         reading = Reading(data.source, parts={role: PartRead("", 0, "", len(p.labels)) for role, p in parts.items()})
     else:
-        names, parts, reading, own = _read(data, place, folder)
+        names, parts, reading, own = _read_alike(data, place, folder)
     _refuse_splits_as_classes(data.source, names)
     if "test" not in parts:
         parts |= held_out(data, names, parts["train"], folder)
         reading = replace(reading, is_test_held_out=True)
     about = {"validation_from": str(len(parts["train"].labels)), "reading": reading.to_json(), **own}
     pool = [parts[role] for role in ("train", "validation") if role in parts]
-    if len({part.images.shape[1:] for part in (*pool, parts["test"])}) > 1:
-        raise UserError(f"--data.source {data.source}: its splits have images of several sizes; give --data.image-size")
     whole = pool[0] if len(pool) == 1 else joined(pool, folder)  # a copy of all images is worth avoiding
     write_image_set(train, whole.images, whole.labels, names, about, whole.groups)
     write_image_set(test, parts["test"].images, parts["test"].labels, names, groups=parts["test"].groups)
+
+
+def _read_alike(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Parts, Reading, dict[str, str]]:
+    """As `_read`, with images of one size: those that have a class each, and several sizes, are resized to SIDE."""
+    try:
+        found = _read(data, place, folder)
+        _refuse_sizes(data, found[1])
+    except SizesDiffer:
+        names, parts, reading, own = _read(replace(data, image_size=SIDE), place, folder)
+        note = f"images of several sizes, resized to {SIDE}x{SIDE}; --data.image-size sets another size"
+        return names, parts, replace(reading, notes=[*reading.notes, note]), own
+    return found
 
 
 def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Parts, Reading, dict[str, str]]:
@@ -224,6 +237,12 @@ def _ways(data: DataConfig) -> Sequence[Callable[[Place, Sequence[str], DataConf
 def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:
     for split in splits:
         yield from opened.rows[split]
+
+
+def _refuse_sizes(data: DataConfig, parts: Parts) -> None:
+    if len({part.images.shape[1:] for part in parts.values()}) > 1:
+        told = f"--data.source {data.source}: its splits have images of several sizes; give --data.image-size"
+        raise (SizesDiffer if unit_of(parts["train"].labels) == "image" else UserError)(told)
 
 
 def _refuse_groups(data: DataConfig) -> None:
