@@ -38,6 +38,7 @@ PUBLISHED_WIDTHS = {
     "small-fcos": 16,
     "mel-resnet": 8,
     "text-cnn": 64,
+    "text-transformer": 64,
 }
 RENAMED = {"model.encoder_weights": "model.weights"}
 """Knobs by the names that checkpoints of earlier versions have for them."""
@@ -188,7 +189,7 @@ class ModelConfig:
         "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
         "stem; wrn-34-10; any classifier of timm, the extra timm, as timm/convnext_atto, or of torchvision, as "
         "torchvision/resnet18; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp; "
-        "for detection small-fcos; for speech mel-resnet; for text text-cnn",
+        "for detection small-fcos; for speech mel-resnet; for text text-cnn, or text-transformer, which wants adamw",
         choices=(*PUBLISHED_WIDTHS, *LIBRARIES),
     )
     width: int | None = knob(
@@ -197,7 +198,7 @@ class ModelConfig:
         at_least=8,
         multiple_of=8,
         unset="as published, small-cnn 32, small-resnet 16, ResNets 64, WRN 160; small-unet, small-fcos and smp-unet "
-        "16, smp-fpn 128, the other smp-... 256, mel-resnet 8, text-cnn 64",
+        "16, smp-fpn 128, the other smp-... 256, mel-resnet 8, text-... 64",
         remedy="other widths take the slow paths of the convolutions, and crash some versions of them",
     )
 

@@ -16,12 +16,13 @@ from torch import Tensor
 from ltsd.__main__ import main
 from ltsd.attacks.edits import CANDIDATES, edited, greedy_edits
 from ltsd.attacks.losses import margins as margins_of
-from ltsd.config import DataConfig
+from ltsd.config import DataConfig, ModelConfig
 from ltsd.data import load_splits
 from ltsd.data.augment import word_dropout
 from ltsd.data.sources import load_source
 from ltsd.data.vocabulary import PADDING, UNKNOWN, Vocabulary
 from ltsd.errors import UserError
+from ltsd.models import build_model
 
 TEXTS = [text for label in range(4) for text in texts_of(label, 60)]
 
@@ -136,6 +137,23 @@ def test_the_search_takes_the_edits_that_mislead_and_no_more_than_its_budget() -
 def test_the_margin_is_that_of_the_right_class() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 7.0]])
     assert margins_of(logits, torch.tensor([0, 1])).tolist() == [1, -2]
+
+
+def test_the_transformer_reads_words_in_their_order_and_no_padding() -> None:
+    torch.manual_seed(0)
+    network = build_model(ModelConfig(name="text-transformer", width=16), 8, 3)
+    texts = torch.randn(2, 8, 6)
+    texts[1, :, 4:] = 0
+    answers = network(texts)
+    longer = torch.cat([texts, torch.zeros(2, 8, 5)], 2)
+    assert torch.allclose(network(longer), answers, atol=1e-6)
+    with torch.no_grad():  # torch has a faster way without gradients
+        assert torch.allclose(network.eval()(texts), answers, atol=1e-6)
+    assert not torch.allclose(network(texts.flip(2))[0], answers[0], atol=1e-3)
+    padded = longer.requires_grad_()
+    (gradient,) = torch.autograd.grad(network(padded).logsumexp(1).sum(), padded)
+    assert (gradient[1, :, 4:] == 0).all()
+    assert (gradient[1, :, :4] != 0).all()
 
 
 @pytest.mark.slow

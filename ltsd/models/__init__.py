@@ -17,7 +17,7 @@ from ltsd.models.small import small_cnn, small_resnet
 from ltsd.models.smp import DECODERS, PACKAGE, EncoderDecoder, encoder_decoder
 from ltsd.models.smp import downloaded as downloaded_encoder
 from ltsd.models.speech import mel_resnet
-from ltsd.models.text import text_cnn
+from ltsd.models.text import text_cnn, text_transformer
 from ltsd.models.unet import small_unet
 from ltsd.models.weights import PRETRAINED, Fit, fit_weights, read_weights
 from ltsd.models.wide_resnet import wide_resnet34
@@ -33,6 +33,7 @@ FEATURES: Mapping[str, Callable[..., tuple[Features, int]]] = {
     "small-fcos": small_fcos,
     "mel-resnet": mel_resnet,
     "text-cnn": text_cnn,
+    "text-transformer": text_transformer,
 }
 """(channels of the images, width) -> features and their size; of DECODERS also the encoder."""
 DETECTORS = ("small-fcos",)

@@ -48,7 +48,7 @@ TASK = replace(
     target="a text",
     counted=ITEMS["text"],
     domain=WORDS,
-    networks=("text-cnn",),
+    networks=("text-cnn", "text-transformer"),
     augmentations=("none", "word-dropout"),
     radius=radius,
     validate=partial(classification.validate, domain=WORDS),
