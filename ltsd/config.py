@@ -56,7 +56,7 @@ class DataConfig:
         "Parquet or Arrow file or a folder of them, with columns image or img and label, labels or fine_label, or with "
         "masks in annotation, label or mask; or a local folder: of one folder of images per class, of images and "
         "masks, of COCO, PASCAL VOC or Tiny-ImageNet; or a JSON file of COCO, or a text file with the path and the "
-        "label of an image a line",
+        "label of an image a line; or CSV, TSV or JSON lines (.jsonl) with text and label",
     )
     root: str | None = knob(
         None,

@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from textsets import BANKING, WORDS, texts_of, write_texts
+from imagesets import images_of, write_folder
+from textsets import BANKING, WORDS, texts_of, write_rows, write_texts
 from torch import Tensor
 
 from ltsd.__main__ import main
@@ -87,6 +88,74 @@ def test_texts_that_cannot_serve_are_refused_by_their_place(tmp_path: Path, colu
     pq.write_table(pa.table({"text": column, "label": [0, 0, 1]}), path)
     with pytest.raises(UserError, match=told):
         load_source(DataConfig(source=str(path)))
+
+
+ROW_FILES = pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+
+
+@ROW_FILES
+def test_a_file_of_rows_is_read_as_a_parquet_file_of_the_same_texts(tmp_path: Path, suffix: str) -> None:
+    rows = pq.read_table(write_texts(tmp_path / "one.parquet", (40, 30))).to_pylist()
+    expected = load_source(DataConfig(source=str(tmp_path / "one.parquet")))
+    found = load_source(DataConfig(source=str(write_rows(tmp_path / f"one{suffix}", rows))))
+    for part in ("train", "test"):
+        ours, theirs = getattr(found, part), getattr(expected, part)
+        assert np.array_equal(ours.images, theirs.images)
+        assert np.array_equal(ours.labels, theirs.labels)
+        assert ours.class_names == theirs.class_names == ("0", "1")
+
+
+@ROW_FILES
+def test_classes_are_the_labels_of_the_training_texts_and_files_are_named_for_splits(
+    tmp_path: Path, suffix: str
+) -> None:
+    rows = [
+        {"id": 0.5, "text": 'my card, "lost"\nand found', "label": "lost card"},
+        {"id": 1.5, "text": "12.50", "label": "a sum, of money"},
+    ]
+    write_rows(tmp_path / f"train{suffix}", rows * 10)
+    write_rows(tmp_path / f"test{suffix}", rows[::-1])
+    source = load_source(DataConfig(source=str(tmp_path)))
+    assert source.train.class_names == ("a sum, of money", "lost card")
+    assert source.test.labels.tolist() == [0, 1]
+    assert source.vocabulary is not None
+    assert source.vocabulary.text(source.test.images[0].tolist()).replace(" ", "") == "12.50"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", b"text,label\n\xff\xfe,x\nb,y\n", "a.csv row 0: is not UTF-8 text"),
+        ("a.jsonl", b'{"text": "\xff", "label": "x"}\n', "a.jsonl row 0: is not UTF-8 text"),
+        ("a.csv", b"text,label\na,x\n,y\n", "a.csv row 1: an empty text"),
+        ("a.csv", b"text,label\na,x\nb,\n", "a.csv row 1: has no label; give it one"),
+        ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"}\n', "a.jsonl row 1: has no label; give it one"),
+        ("a.csv", b"question,label\na,x\n", "a.csv: has no column text; it has question, label"),
+        ("a.csv", b"text,intent\na,x\n", "a.csv: has no column label; it has text, intent"),
+        ("a.csv", b"text,label\na,x\nb,c,y\n", r"a.csv: cannot be read \(CSV parse error: Row #3: Expected 2 columns"),
+        ("a.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', r"a.jsonl: cannot be read \(JSON parse error: .* row 1"),
+        ("a.csv", b"", r"a.csv: cannot be read \(Empty CSV file\)"),
+    ],
+)
+def test_files_of_rows_that_cannot_serve_are_refused_by_their_place(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        load_source(DataConfig(source=str(tmp_path / name)))
+
+
+def test_a_label_that_no_training_text_has_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.csv", [{"text": "a", "label": "lost card"}, {"text": "b", "label": "rates"}])
+    write_rows(tmp_path / "test.csv", [{"text": "a", "label": "lost cards"}])
+    with pytest.raises(UserError, match=r"test.csv row 0: no training text has the label 'lost cards'.*'lost card'"):
+        load_source(DataConfig(source=str(tmp_path)))
+
+
+def test_a_table_beside_images_is_no_source_of_texts(tmp_path: Path) -> None:
+    write_folder(tmp_path, images_of(8), [0, 1] * 4, ["a", "b"])
+    write_rows(tmp_path / "captions.csv", [{"file_name": "a/0.png", "text": "a digit"}])
+    assert load_source(DataConfig(source=str(tmp_path))).train.images.ndim == 4
 
 
 def test_dropped_words_are_unknown_and_padding_stays() -> None:

@@ -1,5 +1,8 @@
 """Texts with a class each."""
 
+import csv
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,4 +37,17 @@ def write_texts(path: Path, counts: tuple[int, ...]) -> Path:
     texts = [text for label, count in enumerate(counts) for text in texts_of(label, count)]
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
     pq.write_table(pa.table({"text": texts, "label": labels}), path)
+    return path
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """A CSV, TSV or JSON lines file of rows that have the same keys."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(f"{json.dumps(row)}\n" for row in rows)
+        else:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
     return path

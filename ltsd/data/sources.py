@@ -31,6 +31,7 @@ from ltsd.data.reading import Opened, PartRead, Reading
 from ltsd.data.roles import choices_of, role_of
 from ltsd.data.room import stays_encoded
 from ltsd.data.tables import open_tables
+from ltsd.data.text_files import open_text_files
 from ltsd.data.texts import TOKENIZER, decode_texts, vocabulary_in, written
 from ltsd.data.units import unit_of
 from ltsd.data.vocabulary import Vocabulary
@@ -231,7 +232,7 @@ def _ways(data: DataConfig) -> Sequence[Callable[[Place, Sequence[str], DataConf
     masks = (open_mask_layout, open_mask_folder)
     if data.labels == "boxes" or data.source.casefold().endswith(coco.SUFFIX):
         return open_lists, open_tables, open_box_layout, *masks
-    return open_lists, open_tables, *masks, open_box_layout
+    return open_lists, open_tables, open_text_files, *masks, open_box_layout
 
 
 def _chained(opened: Opened, splits: Sequence[str]) -> Encoded:

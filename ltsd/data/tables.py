@@ -31,6 +31,7 @@ from ltsd.data.table_files import (
     holds_boxes,
     holds_masks,
 )
+from ltsd.data.text_files import SUFFIXES as TEXT_FILES
 from ltsd.data.units import Kind, Unit
 from ltsd.errors import UserError
 
@@ -44,7 +45,8 @@ HELD: Mapping[Unit, str] = {"image": "classes", "pixel": "label maps", "box": "b
 
 
 def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened | None:
-    """Open the Parquet files of a source, else its Arrow files, by split; None if a folder has neither.
+    """Open the Parquet files of a source, else its Arrow files, by split; None if a folder has neither, and for a file
+    of texts in rows.
 
     A single file is training data. Class names are those of the Hugging Face metadata, else the numbers up to the
     largest label; of label maps without names there are none yet.
@@ -58,7 +60,7 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
     """
     of_suffix = ([path for path in paths if path.casefold().endswith(suffix)] for suffix in SUFFIXES)
     found = list(paths) if place.is_file else next(filter(None, of_suffix), [])
-    if not found:
+    if not found or (place.is_file and found[0].casefold().endswith(TEXT_FILES)):
         return None
     choices = choices_of(data.split_map)
     saved = SavedFolders.of(place, paths)
