@@ -83,10 +83,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="write here, as Parquet, which images are right under which attack; resume from an existing file",
     )
     evaluate_parser.set_defaults(run=evaluate_command)
-    predict_parser = commands.add_parser("predict", help="classify images or pixels; which answers survive attacks?")
+    predict_parser = commands.add_parser(
+        "predict", help="classify images, pixels, clips or texts; which answers survive attacks?"
+    )
     predict_parser.add_argument("checkpoint", type=Path, help="made by train, or the final model of a sweep")
-    predict_parser.add_argument("images", nargs="+", metavar="PATH", help="images, folders, Parquet or Arrow files")
-    predict_parser.add_argument("--attack", action="store_true", help="tell which answers survive attacks within eps")
+    predict_parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="PATH",
+        help="images, clips, .txt with a text a line, CSV, Parquet; folders of them",
+    )
+    predict_parser.add_argument(
+        "--attack", action="store_true", help="tell which answers survive attacks within eps, of texts two edits"
+    )
     predict_parser.add_argument("--eps", type=_eps, help="radius of the attacks (default: that of the training)")
     predict_parser.add_argument("--out", type=Path, help="CSV, .json or folder of maps (default: CSV to the terminal)")
     predict_parser.set_defaults(run=predict_command)

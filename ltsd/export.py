@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ltsd import __version__
 from ltsd.config import Config
 from ltsd.data import load_splits
+from ltsd.data.batches import Split
 from ltsd.errors import UserError
 from ltsd.files import check_writable, publishing
 from ltsd.packages import require
-from ltsd.runs import check_same_images, load_model
+from ltsd.runs import check_same_images, load_model, vocabulary_of
+from ltsd.tasks import TASKS
 
 ABOUT = "about.json"
 """The name of the metadata among a `.pt2` file's extra files."""
@@ -75,6 +78,21 @@ class Format:
     open: Callable[[Path], Logits]
 
 
+class _Numbered(nn.Module):
+    """A network of texts that takes the numbers of their word pieces, int32 [N, L], instead of their vectors."""
+
+    vectors: Tensor
+
+    def __init__(self, network: nn.Module, vectors: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("vectors", vectors)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        logits: Tensor = self.network(F.embedding(numbers.long(), self.vectors).transpose(1, 2))
+        return logits
+
+
 class _Exported(nn.Module):
     """A network whose input is called `images` in the file."""
 
@@ -89,7 +107,7 @@ class _Exported(nn.Module):
 
 def export_model(model: nn.Module, about: Mapping[str, Any], to: str, out: Path, images: Tensor) -> Agreement:
     """Write a model for any number of images, with metadata: class_names, shape, method, ltsd_version,
-    and of sound its sampling_rate.
+    of sound its sampling_rate, and of texts the tokenizer, as `tokenizers` reads it.
 
     Args:
         model: images float32 [N, C, H, W] in [0, 1], or other inputs, -> logits [N, K], or [N, H, W, K]; in eval mode,
@@ -97,19 +115,23 @@ def export_model(model: nn.Module, about: Mapping[str, Any], to: str, out: Path,
         about: the content of its checkpoint.
         to: a name in FORMATS.
         out: the file.
-        images: at least two of the model's shape, float32 in [0, 1], to compare the answers on.
+        images: at least two, as `exported_inputs` returns them, to compare the answers on.
 
     Raises:
+        CheckpointError: as `vocabulary_of`.
         ExportError: the logits of the file differ from the model's by more than TOLERANCE; no file is left.
     """
     metadata: dict[str, Any] = {
         "ltsd_version": __version__,
         "method": about["config"]["method"],
         "class_names": list(about["class_names"]),
-        "shape": list(about["shape"]),
+        "shape": list(images.shape[1:]),
     }
     if about["config"].get("task") == "speech":
         metadata["sampling_rate"] = about["config"]["data.sampling_rate"]
+    if (vocabulary := vocabulary_of(about)) is not None:
+        metadata["tokenizer"] = vocabulary.tokenizer
+        model = _Numbered(model, vocabulary.vectors)
     # Weights that are channels-last are no whole block of memory to torch.export, which warns of each of them.
     network = _Exported(deepcopy(model).to(memory_format=torch.contiguous_format)).eval()
     with torch.no_grad():
@@ -153,18 +175,34 @@ def export_command(parsed: argparse.Namespace) -> int:
 
 
 def images_of(checkpoint: Path, about: dict[str, Any]) -> tuple[Tensor, str]:
-    """Return images [N, C, H, W] in [0, 1] that a checkpoint's model may be asked about, and what they are: test images
-    of its data, or images at random if its data cannot be read any more.
+    """Return inputs that a checkpoint's exported model may be asked about, and what they are: test images of its data,
+    or images at random if its data cannot be read any more.
     """
     try:
         splits = load_splits(Config.recorded(about["config"]).data)
         check_same_images(checkpoint, about, splits)
     except UserError as error:
-        generator = torch.Generator().manual_seed(0)
-        return torch.rand(COMPARED, *about["shape"], generator=generator), f"images at random, because {error}"
+        return _at_random(about, torch.Generator().manual_seed(0)), f"{_items(about)} at random, because {error}"
     order = torch.randperm(len(splits.test), generator=torch.Generator().manual_seed(0))
-    images, _ = splits.test.take(order[:COMPARED])
-    return images, "test images"
+    return exported_inputs(splits.test, order[:COMPARED]), f"test {splits.test.items}"
+
+
+def exported_inputs(split: Split, positions: Tensor) -> Tensor:
+    """Return inputs at positions of a split as an exported network takes them: images and sound as `Split.take`, of
+    texts the numbers of their word pieces, int32 [B, L].
+    """
+    return split.take(positions)[0] if split.vocabulary is None else split.images[split.rows[positions]]
+
+
+def _items(about: Mapping[str, Any]) -> str:
+    return TASKS[Config.recorded(about["config"]).task].items
+
+
+def _at_random(about: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+    vocabulary, shape = vocabulary_of(about), about["shape"]
+    if vocabulary is None:
+        return torch.rand(COMPARED, *shape, generator=generator)
+    return torch.randint(len(vocabulary.vectors), (COMPARED, shape[-1]), generator=generator, dtype=torch.int32)
 
 
 def _encode_torch(program: ExportedProgram, metadata: Metadata) -> bytes:

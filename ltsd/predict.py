@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,11 +15,14 @@ from torch import nn
 
 from ltsd.config import AttackConfig, Config
 from ltsd.data.batches import Split
-from ltsd.data.items import READERS, ItemReader
-from ltsd.errors import UserError
-from ltsd.evaluation.evaluate import standing_correctness
+from ltsd.data.items import READERS, Form
+from ltsd.data.units import Kind
+from ltsd.data.vocabulary import Vocabulary
+from ltsd.evaluation.edits import BUDGETS, edit_correctness
+from ltsd.evaluation.evaluate import Correctness, standing_correctness
 from ltsd.files import check_writable, publishing
 from ltsd.models.frozen import frozen
+from ltsd.runs import vocabulary_of
 from ltsd.tasks import TASKS
 from ltsd.tasks.classification import VALIDATION_LOSSES
 
@@ -32,25 +35,14 @@ class Prediction:
     """The answer to one input.
 
     `item` is its path, or file and row; `label` the most probable class; `probabilities` [C] in [0, 1]; `stands` tells
-    whether the answer survives PGD-20, CW-20 and LSA-20 within eps, None if they were not run.
+    whether the answer survives PGD-20, CW-20 and LSA-20 within eps, of a text any one or two edits that a search finds;
+    None if no attack was run.
     """
 
     item: str
     label: str
     probabilities: tuple[float, ...]
     stands: bool | None
-
-
-def reader_of(config: Config) -> ItemReader:
-    """Return what reads the inputs of a model one by one.
-
-    Raises:
-        UserError: nothing does.
-    """
-    task = TASKS[config.task]
-    if task.kind not in READERS:
-        raise UserError(f"predict does not read {task.items} yet; python -m ltsd evaluate examines such a model")
-    return READERS[task.kind]
 
 
 def predict(
@@ -61,8 +53,9 @@ def predict(
     *,
     config: Config,
     attack: AttackConfig | None,
+    vocabulary: Vocabulary | None = None,
 ) -> Iterator[Prediction]:
-    """Yield the model's answer to every image, or every clip of sound.
+    """Yield the model's answer to every image, clip of sound or text.
 
     Args:
         model: inputs [B, ...] -> logits, in eval mode, on the CPU or a GPU.
@@ -71,34 +64,51 @@ def predict(
         sources: see `ltsd.data.items`.
         config: of the training: its task and data say how inputs are read.
         attack: radius and step size of the attacks; None to run none.
+        vocabulary: of texts.
 
     Raises:
         UserError: as `ItemReader.encoded` and as it decodes: a broken image or clip; an image of another size than a
-            model for images that are not square has.
+            model for images that are not square has; a text without a known word.
     """
-    task = TASKS[config.task]
-    reader = reader_of(config)
+    kind, form = TASKS[config.task].kind, Form(shape, config.data, vocabulary)
+    reader, attacked = READERS[kind], STANDING.get(kind, under_gradients)
     model = frozen(model)
     device = next(model.parameters()).device
     items = (item for source in sources for item in reader.encoded(source))
     while chunk := list(islice(items, CHUNK)):
-        stored = torch.from_numpy(np.stack([reader.decode(one, path, shape, config.data) for path, one in chunk]))
+        stored = torch.from_numpy(np.stack([reader.decode(one, path, form) for path, one in chunk]))
         rows = torch.arange(len(chunk), device=device)
-        split = Split(stored.to(device), torch.zeros_like(rows), rows, len(class_names))
+        split = Split(stored.to(device), torch.zeros_like(rows), rows, len(class_names), vocabulary=vocabulary)
         with torch.no_grad():
             probabilities = model(split.take(rows)[0]).softmax(1)
         labels = probabilities.argmax(1)
         stands: list[bool | None] = [None] * len(chunk)
         if attack is not None:
-            split = replace(split, labels=labels)
-            size, eps = attack.resolved_step_size, attack.eps
-            *_, worst = standing_correctness(
-                model, split, VALIDATION_LOSSES, domain=task.domain, eps=eps, step_size=size, steps=STEPS, seed=0
-            ).values()
-            stands = worst.right.tolist()
+            stands = attacked(model, replace(split, labels=labels), config.task, attack).right.tolist()
         answers = zip(chunk, labels.tolist(), probabilities.tolist(), stands, strict=True)
         for (path, _), label, of_classes, stood in answers:
             yield Prediction(path, class_names[label], tuple(of_classes), stood)
+
+
+def under_gradients(model: nn.Module, split: Split, task: str, attack: AttackConfig) -> Correctness:
+    """Return the worst case of PGD-20, CW-20 and LSA-20."""
+    size, eps, domain = attack.resolved_step_size, attack.eps, TASKS[task].domain
+    *_, worst = standing_correctness(
+        model, split, VALIDATION_LOSSES, domain=domain, eps=eps, step_size=size, steps=STEPS, seed=0
+    ).values()
+    return worst
+
+
+def under_edits(model: nn.Module, split: Split, task: str, attack: AttackConfig) -> Correctness:
+    """Return the worst case of greedy edits; nobody can send what gradients find in the vectors of a text."""
+    *_, most = BUDGETS
+    return edit_correctness(model, split, most, seed=0)
+
+
+STANDING: Mapping[Kind, Callable[[nn.Module, Split, str, AttackConfig], Correctness]] = {"text": under_edits}
+"""(model, inputs with the answers as labels, task, attack) -> which answers stand, by kind of input; `under_gradients`
+for others.
+"""
 
 
 def write_csv(predictions: Iterable[Prediction], class_names: Sequence[str], file: TextIO, name: str) -> None:
@@ -130,13 +140,13 @@ def classes_command(
     """`python -m ltsd predict` of a classifier.
 
     Raises:
-        UserError: as `predict`; the file cannot be written.
+        UserError: as `predict`; as `vocabulary_of`; the file cannot be written.
     """
     if out is not None:
         check_writable(out)
     names, config = about["class_names"], Config.recorded(about["config"])
-    name = reader_of(config).name
-    predictions = predict(model, about["shape"], names, sources, config=config, attack=attack)
+    name, vocabulary = READERS[TASKS[config.task].kind].name, vocabulary_of(about)
+    predictions = predict(model, about["shape"], names, sources, config=config, attack=attack, vocabulary=vocabulary)
     if out is None:
         write_csv(predictions, names, sys.stdout, name)
         return 0

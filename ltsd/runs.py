@@ -1,7 +1,7 @@
 """A run from configuration to checkpoint; the command line and the Ray trial share it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.data.sources import load_source
+from ltsd.data.vocabulary import Vocabulary
 from ltsd.errors import UserError
 from ltsd.knobs import Value
 from ltsd.methods import METHODS
@@ -21,7 +22,7 @@ from ltsd.packages import MissingPackageError
 from ltsd.precision import computes_in
 from ltsd.ranks import check_batch
 from ltsd.state import EpochMetrics, TrainState
-from ltsd.tasks import check_task, fitting
+from ltsd.tasks import TASKS, check_task, fitting
 from ltsd.train import train
 
 WHEREABOUTS = ("data.decoded_gib", "data.resident_gib")
@@ -53,6 +54,7 @@ class Run:
             "class_names": list(self.class_names),
             "class_counts": self.data.class_counts(),
             "images": self.images,
+            "vocabulary": None if self.data.vocabulary is None else asdict(self.data.vocabulary),
             "computed_in": computes_in(self.config.precision, self.data.rows.device),
         }
         save_checkpoint(path, about | self.state.content())
@@ -133,6 +135,18 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, A
             f"({str(error).splitlines()[0]})"
         ) from error
     return model.eval().requires_grad_(False), content
+
+
+def vocabulary_of(about: Mapping[str, Any]) -> Vocabulary | None:
+    """Return the vocabulary in the content of a checkpoint; None if its model reads no texts.
+
+    Raises:
+        CheckpointError: it is missing.
+    """
+    found = about.get("vocabulary")
+    if found is None and TASKS[Config.recorded(about["config"]).task].kind == "text":
+        raise CheckpointError("the checkpoint has no vocabulary, as those of earlier versions; train the model again")
+    return None if found is None else Vocabulary(**found)
 
 
 def check_same_images(path: Path, content: dict[str, Any], splits: Splits) -> None:

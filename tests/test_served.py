@@ -4,6 +4,7 @@ import ast
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from mlflow.exceptions import MlflowException
 from PIL import ExifTags, Image
 from soundsets import RATE, tone
 from soundsets import encoded as encode_sound
+from textsets import texts_of
 from torch import nn
 
 from ltsd.config import Config, ModelConfig
+from ltsd.data.vocabulary import Vocabulary
 from ltsd.errors import UserError
 from ltsd.evaluation.detections import Detections
 from ltsd.export import export_model
@@ -82,10 +85,14 @@ def served_file(task: str) -> Path:
     return Path(model_file).with_name(SERVINGS[column].file)
 
 
-def served_from(folder: Path, network: nn.Module, shape: tuple[int, ...], task: str) -> Any:
+def served_from(
+    folder: Path, network: nn.Module, shape: tuple[int, ...], task: str, vocabulary: Vocabulary | None = None
+) -> Any:
     """A network as MLflow loads it from a folder."""
-    about = {"config": {"method": "at", "task": task, "data.sampling_rate": RATE}, "class_names": NAMES, "shape": shape}
-    export_model(network, about, "torch-export", folder / "network.pt2", torch.rand(3, *shape))
+    config, words = {"method": "at", "task": task, "data.sampling_rate": RATE}, vocabulary and asdict(vocabulary)
+    about = {"config": config, "class_names": NAMES, "shape": shape, "vocabulary": words}
+    inputs = torch.rand(3, *shape) if vocabulary is None else torch.ones(3, shape[-1], dtype=torch.int32)
+    export_model(network, about, "torch-export", folder / "network.pt2", inputs)
     mlflow.pyfunc.save_model(
         folder / "model",
         python_model=str(served_file(task)),
@@ -226,6 +233,27 @@ def test_clips_of_sound_have_the_answers_of_predict_and_what_is_none_is_refused(
     for content in (b"no sound", encode_sound(np.zeros(500))):
         with pytest.raises(MlflowException, match="row 1: "):
             served.predict(pd.DataFrame({"audio": [contents[0], content]}))
+
+
+def test_texts_have_the_answers_of_predict_and_one_without_a_known_word_is_refused(tmp_path: Path) -> None:
+    """Also cut and padded, and more than are in memory at a time."""
+    vocabulary = Vocabulary.of(texts_of(0, 50) + texts_of(1, 50), 200, 8)
+    torch.manual_seed(0)
+    size, shape = vocabulary.vectors.shape[1], (vocabulary.vectors.shape[1], 8)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(8 * size, len(NAMES))).eval().requires_grad_(False)
+    texts = [*texts_of(1, 4), "PIN", " ".join(texts_of(0, 5)), *["lost card"] * 1000]
+    (tmp_path / "lines.txt").write_text("\n".join(texts))
+    config = Config.preset(str(tmp_path), "text")
+    lines = [str(tmp_path / "lines.txt")]
+    expected = list(predict(network, shape, NAMES, lines, config=config, attack=None, vocabulary=vocabulary))
+    served = served_from(tmp_path, network, shape, "text", vocabulary)
+    found = served.predict(pd.DataFrame({"text": texts}))
+    assert list(found["class"]) == [one.label for one in expected]
+    for row, one in zip(found["probabilities"], expected, strict=True):
+        assert list(row.values()) == pytest.approx(one.probabilities, abs=1e-6)
+    for text in ("", "12 34"):
+        with pytest.raises(MlflowException, match="row 1: a text without a word that is known"):
+            served.predict(pd.DataFrame({"text": ["lost card", text]}))
 
 
 @pytest.mark.parametrize("column", SERVINGS)

@@ -1,5 +1,6 @@
 """Texts: what is read of them, the vectors of their word pieces, and edits that mislead."""
 
+import json
 import random
 from pathlib import Path
 
@@ -253,8 +254,25 @@ def test_the_command_line_trains_and_examines_texts(tmp_path: Path, capsys: pyte
     assert "edit-2 (greedy, 48 candidates)" in card.read_text()
     with pytest.raises(UserError, match="attacks what has a range"):
         main(["evaluate", str(out), "--attack", "standard"])
-    with pytest.raises(UserError, match="predict does not read texts yet"):
-        main(["predict", str(out), str(source)])
+    (tmp_path / "lines.txt").write_text("Where is my PIN?\n\nthe exchange of dollars today\n")
+    write_rows(tmp_path / "rows.csv", [{"n": 1, "text": "lost my plastic card"}])
+    answers = tmp_path / "answers.json"
+    inputs = [str(tmp_path / name) for name in ("lines.txt", "rows.csv")]
+    assert main(["predict", str(out), *inputs, "--attack", "--out", str(answers)]) == 0
+    found = json.loads(answers.read_text())
+    assert [one["text"].rpartition("/")[2] for one in found] == [
+        "lines.txt line 1",
+        "lines.txt line 3",
+        "rows.csv row 0",
+    ]
+    assert [one["label"] for one in found] == ["0", "3", "0"]
+    assert {one["stands"] for one in found} <= {True, False}
+    capsys.readouterr()
+    assert main(["export", str(out), "--to", "onnx"]) == 0
+    assert "compared on test texts: 48 of 48 have the same class" in capsys.readouterr().out
+    (tmp_path / "lines.txt").write_text("my card\n12345 67890\n")
+    with pytest.raises(UserError, match=r"lines.txt line 2: none of its words is known from the training texts"):
+        main(["predict", str(out), inputs[0]])
 
 
 @pytest.mark.skipif(not BANKING.exists(), reason="the questions to a bank are not here")

@@ -1,21 +1,23 @@
-"""One input by itself, as a trained model takes it: an image or a clip of sound, from files and tables."""
+"""One input by itself, as a trained model takes it: an image, a clip of sound or a text, from files and tables."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pyarrow.fs import FileInfo
 
 from ltsd.config import DataConfig
-from ltsd.data import clips, tables
+from ltsd.data import clips, tables, text_files, texts
 from ltsd.data.decode import Images, decode_image
-from ltsd.data.filesystems import find_place
+from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import readable_suffixes
 from ltsd.data.layout import is_hidden
-from ltsd.data.table_files import AUDIO_COLUMN, IMAGE_COLUMNS, Table
+from ltsd.data.table_files import AUDIO_COLUMN, IMAGE_COLUMNS, TEXT_COLUMN, Table
 from ltsd.data.units import Kind
+from ltsd.data.vocabulary import Vocabulary
 from ltsd.errors import UserError
 from ltsd.packages import require
 
@@ -26,6 +28,17 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True)
+class Form:
+    """What inputs are made of for a model: the shape of its inputs, the data configuration of its training, and of
+    texts the vocabulary.
+    """
+
+    shape: Sequence[int]
+    data: DataConfig
+    vocabulary: Vocabulary | None = None
+
+
+@dataclass(frozen=True)
 class ItemReader:
     """How inputs of a kind are read one by one.
 
@@ -33,14 +46,15 @@ class ItemReader:
         name: what one is called.
         suffixes: () -> endings of the files that hold one.
         columns: names of the column of tables.
-        decode: (encoded bytes, its place, shape of the model's inputs, the model's data configuration) -> what is
-            stored of it; raises a UserError.
+        decode: (encoded bytes, its place, the form of the model's inputs) -> what is stored of it; raises a UserError.
+        lists: by the ending of files that hold several, what yields (place, encoded bytes) of each.
     """
 
     name: str
     suffixes: Callable[[], Collection[str]]
     columns: Sequence[str]
-    decode: Callable[[bytes, str, Sequence[int], DataConfig], NDArray[Any]]
+    decode: Callable[[bytes, str, Form], NDArray[Any]]
+    lists: Mapping[str, Callable[[Place, FileInfo], Iterator[tuple[str, bytes]]]] = field(default_factory=dict)
 
     def encoded(self, source: str) -> Iterator[tuple[str, bytes]]:
         """Yield (path, encoded bytes) of the inputs at a path or URI: a file, all files below a folder, the rows of
@@ -53,17 +67,20 @@ class ItemReader:
         for file in place.files:
             relative = place.relative(file)
             suffix = Path(relative).suffix.casefold()
-            if is_hidden(relative) or (suffix not in known and suffix not in tables.SUFFIXES):
+            if is_hidden(relative) or suffix not in (*known, *self.lists, *tables.SUFFIXES):
                 continue
             found = True
-            if suffix in tables.SUFFIXES:
+            if suffix in self.lists:
+                yield from self.lists[suffix](place, file)
+            elif suffix in tables.SUFFIXES:
                 yield from Table(place, file, place.shown(file)).encoded(self.columns)
             else:
                 with place.filesystem.open_input_file(file.path) as opened:
                     yield place.shown(file), bytes(opened.read())
         if not found:
+            endings = "".join(f"{ending}, " for ending in self.lists)
             raise UserError(
-                f"{source}: holds no {self.name}, and no Parquet or Arrow file; give files or folders that do"
+                f"{source}: holds no {self.name}, and no {endings}Parquet or Arrow file; give files or folders that do"
             )
 
 
@@ -86,7 +103,7 @@ def fitted_image(encoded: bytes, path: str, shape: Sequence[int]) -> Images:
     return image
 
 
-def fitted_clip(encoded: bytes, path: str, shape: Sequence[int], data: DataConfig) -> NDArray[np.int16]:
+def fitted_clip(encoded: bytes, path: str, form: Form) -> NDArray[np.int16]:
     """Return a clip as int16 [1, T] of a model's shape, at its sampling rate.
 
     Raises:
@@ -94,13 +111,51 @@ def fitted_clip(encoded: bytes, path: str, shape: Sequence[int], data: DataConfi
         MissingPackageError: soundfile is not installed.
     """
     require(clips.PACKAGES, clips.EXTRA, "sound")
-    clip, _ = clips.decode_clip(encoded, path, rate=data.sampling_rate, length=shape[-1])
+    clip, _ = clips.decode_clip(encoded, path, rate=form.data.sampling_rate, length=form.shape[-1])
     return clip
+
+
+def numbered_text(encoded: bytes, path: str, form: Form) -> NDArray[np.int32]:
+    """Return the numbers of the word pieces of a text, int32 [L].
+
+    Raises:
+        UserError: it is empty, not UTF-8, or of unknown word pieces alone.
+        MissingPackageError: tokenizers is not installed.
+    """
+    assert form.vocabulary is not None
+    (numbers,) = texts.numbered([(path, texts.decoded(encoded, path))], form.vocabulary, form.shape[-1])
+    return np.asarray(numbers)
+
+
+def lines_of(place: Place, file: FileInfo) -> Iterator[tuple[str, bytes]]:
+    """Yield (place, text) of the lines of a file that are not blank."""
+    name, content = place.shown(file), place.filesystem.open_input_file(file.path)
+    with content:
+        for number, line in enumerate(bytes(content.read()).splitlines(), start=1):
+            if line.strip():
+                yield f"{name} line {number}", line
+
+
+def rows_of(place: Place, file: FileInfo) -> Iterator[tuple[str, bytes]]:
+    """Yield (place, text) of the rows of a file of texts.
+
+    Raises:
+        UserError: as `TextFile.texts`.
+    """
+    found = text_files.TextFile(place, file)
+    return ((f"{found.name} row {row}", text) for row, text in enumerate(found.texts()))
 
 
 READERS: Mapping[Kind, ItemReader] = {
     "image": ItemReader(
-        "image", readable_suffixes, IMAGE_COLUMNS, lambda encoded, path, shape, _: fitted_image(encoded, path, shape)
+        "image", readable_suffixes, IMAGE_COLUMNS, lambda encoded, path, form: fitted_image(encoded, path, form.shape)
     ),
     "clip": ItemReader("clip", lambda: clips.SUFFIXES, (AUDIO_COLUMN,), fitted_clip),
+    "text": ItemReader(
+        "text",
+        tuple,
+        (TEXT_COLUMN,),
+        numbered_text,
+        lists={".txt": lines_of, **dict.fromkeys(text_files.SUFFIXES, rows_of)},
+    ),
 }

@@ -1,10 +1,11 @@
 """Texts as numbers of word pieces; errors name the text by its place."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ltsd.data.decode import Encoded
 from ltsd.data.decoding import Decoded
@@ -40,10 +41,7 @@ def decode_texts(
     vocabulary = Vocabulary.of([text for _, text, _ in read["train"]], pieces, length)
     parts, notes = dict[str, Decoded](), list[str]()
     for role, found in read.items():
-        numbers = vocabulary.numbers((text for _, text, _ in found), length)
-        for (place, text, _), row in zip(found, numbers, strict=True):
-            if not (row > UNKNOWN).any():
-                raise UserError(f"{place}: none of its words is known from the training texts: {text[:40]!r}")
+        numbers = numbered([(place, text) for place, text, _ in found], vocabulary, length)
         full = [text for (_, text, _), row in zip(found, numbers, strict=True) if row[-1] != PADDING]
         cut = sum(vocabulary.longer_than(text, length) for text in full)
         if cut:
@@ -52,18 +50,40 @@ def decode_texts(
     return parts, vocabulary, notes
 
 
+def numbered(texts: Sequence[tuple[str, str]], vocabulary: Vocabulary, length: int) -> NDArray[np.int32]:
+    """Return the numbers of the first word pieces of texts, (place, text) each, as int32 [N, length].
+
+    Raises:
+        UserError: no word of a text is known.
+    """
+    numbers = vocabulary.numbers((text for _, text in texts), length)
+    for (place, text), row in zip(texts, numbers, strict=True):
+        if not (row > UNKNOWN).any():
+            raise UserError(f"{place}: none of its words is known from the training texts: {text[:40]!r}")
+    return numbers
+
+
+def decoded(encoded: bytes, place: str) -> str:
+    """Return a text of UTF-8.
+
+    Raises:
+        UserError: it is not UTF-8, or empty.
+    """
+    try:
+        text = encoded.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place}: is not UTF-8 text ({error.reason}); write it as UTF-8") from error
+    if not text.strip():
+        raise UserError(f"{place}: an empty text; take it away")
+    return text
+
+
 def _read(rows: Encoded) -> list[tuple[str, str, int]]:
     found = []
     for place, encoded, label in rows:
         if not isinstance(label, int):
             raise UserError(f"{place}: a text has a class, and no masks or boxes")
-        try:
-            text = encoded.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place}: is not UTF-8 text ({error.reason}); write it as UTF-8") from error
-        if not text.strip():
-            raise UserError(f"{place}: an empty text; take it away")
-        found.append((place, text, label))
+        found.append((place, decoded(encoded, place), label))
     return found
 
 

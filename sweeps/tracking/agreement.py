@@ -4,7 +4,6 @@ from mlflow.entities import Run
 
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Record
-from sweeps.tracking.model import is_served
 from sweeps.tracking.points import wanted
 from sweeps.tracking.view import PARENT, STATUS, MlflowView
 
@@ -36,7 +35,7 @@ def differences(view: MlflowView, record: Record, model: Job | None = None) -> d
         elif told := _differences_of(view, runs[0], known):
             found[key] = told
     is_finished = "FINISHED" in [run.info.status for run in parents]
-    should_be = model is not None and is_served(model.config) and is_finished
+    should_be = model is not None and is_finished
     if model is not None and should_be and not any(map(view.has_model, by_job.get(model.key, []))):
         found.setdefault(model.key, []).append(f"MLflow has no version of the model {view.experiment} of it")
     return found

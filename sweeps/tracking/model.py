@@ -1,4 +1,4 @@
-"""The sweep's model in MLflow: the finalist's, registered under a name; it answers encoded images or clips."""
+"""The sweep's model in MLflow: the finalist's, registered under a name; it answers images, clips or texts."""
 
 import contextlib
 import importlib.metadata
@@ -21,13 +21,14 @@ from mlflow.types.schema import Array, Map, Object, Property
 from PIL import Image
 from torch import Tensor
 
-from ltsd.config import Config, DataConfig
+from ltsd.data.items import Form
 from ltsd.export import export_model
-from ltsd.runs import load_model
+from ltsd.runs import load_model, vocabulary_of
 from sweeps.journal.jobs import Job
 
 IMAGES = Schema([ColSpec(DataType.binary, "image")])
 CLIPS = Schema([ColSpec(DataType.binary, "audio")])
+TEXTS = Schema([ColSpec(DataType.string, "text")])
 CLASSES = Schema(
     [
         ColSpec(DataType.string, "class"),
@@ -44,6 +45,7 @@ SIGNATURES = {
     "segmentation": ModelSignature(inputs=IMAGES, outputs=MASKS),
     "detection": ModelSignature(inputs=IMAGES, outputs=BOXES),
     "speech": ModelSignature(inputs=CLIPS, outputs=CLASSES),
+    "text": ModelSignature(inputs=TEXTS, outputs=CLASSES),
 }
 """By task."""
 COMMON = ("torch", "mlflow", "pandas", "numpy")
@@ -56,15 +58,15 @@ class Serving:
     Attributes:
         file: what MLflow runs where the model is loaded; it imports `packages` alone.
         packages: their names on PyPI.
-        encoded: (an input as the network reads it, its data configuration) -> the input as it is sent.
+        encoded: (an input as the exported network reads it, the form of inputs) -> the input as it is sent.
     """
 
     file: str
     packages: tuple[str, ...]
-    encoded: Callable[[Tensor, DataConfig], bytes]
+    encoded: Callable[[Tensor, Form], bytes | str]
 
 
-def png(image: Tensor, data: DataConfig) -> bytes:
+def png(image: Tensor, form: Form) -> bytes:
     """Encode an image [C, H, W] in [0, 1] with one channel or three."""
     pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     encoded = io.BytesIO()
@@ -72,25 +74,27 @@ def png(image: Tensor, data: DataConfig) -> bytes:
     return encoded.getvalue()
 
 
-def wav(clip: Tensor, data: DataConfig) -> bytes:
+def wav(clip: Tensor, form: Form) -> bytes:
     """Encode sound [1, T] in [-1, 1]."""
     import soundfile
 
     encoded = io.BytesIO()
-    soundfile.write(encoded, clip[0].numpy(), data.sampling_rate, format="WAV", subtype="PCM_16")
+    soundfile.write(encoded, clip[0].numpy(), form.data.sampling_rate, format="WAV", subtype="PCM_16")
     return encoded.getvalue()
+
+
+def text(numbers: Tensor, form: Form) -> str:
+    """Return the text of the numbers of word pieces, [L]."""
+    assert form.vocabulary is not None
+    return form.vocabulary.text(numbers.tolist())
 
 
 SERVINGS: Mapping[str, Serving] = {
     "image": Serving("served.py", (*COMMON, "torchvision", "pillow"), png),
     "audio": Serving("served_sound.py", (*COMMON, "soundfile", "scipy"), wav),
+    "text": Serving("served_text.py", ("torch", "mlflow", "pandas", "tokenizers"), text),
 }
 """By the name of the column of inputs."""
-
-
-def is_served(config: Config) -> bool:
-    """Return whether a model can be registered: texts are not served yet."""
-    return config.task in SIGNATURES
 
 
 def is_registered(client: MlflowClient, run: Run, name: str) -> bool:
@@ -106,7 +110,7 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
         run: of the job.
         name: of the registered model.
         job: the final run with the model.
-        inputs: example inputs [N, ...], as the network reads them.
+        inputs: example inputs [N, ...], as the exported network reads them.
 
     Raises:
         ExportError: the registered model would answer the examples otherwise than the checkpoint.
@@ -121,7 +125,9 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
     serving = SERVINGS[column]
     with tempfile.TemporaryDirectory() as folder:
         network = Path(folder) / "network.pt2"
-        export_model(*load_model(job.checkpoint, torch.device("cpu")), "torch-export", network, inputs)
+        model, about = load_model(job.checkpoint, torch.device("cpu"))
+        export_model(model, about, "torch-export", network, inputs)
+        form = Form(about["shape"], job.config.data, vocabulary_of(about))
         with (
             warnings.catch_warnings(action="ignore"),
             contextlib.redirect_stderr(io.StringIO()),
@@ -132,7 +138,7 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
                 python_model=str(Path(__file__).with_name(serving.file)),
                 artifacts={"network": str(network)},
                 signature=signature,
-                input_example=pd.DataFrame({column: [serving.encoded(one, job.config.data) for one in inputs[:1]]}),
+                input_example=pd.DataFrame({column: [serving.encoded(one, form) for one in inputs[:1]]}),
                 registered_model_name=name,
                 pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in serving.packages],
             )

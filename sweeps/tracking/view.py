@@ -22,6 +22,7 @@ from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.data.batches import Split
 from ltsd.errors import UserError
+from ltsd.export import exported_inputs
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import JobRecord, Outcome
 from sweeps.settings.groups import OWN, TEACHER_GAMMA, group_of, searched_knobs
@@ -30,7 +31,7 @@ from sweeps.tracking import environment
 from sweeps.tracking.cards import log_card
 from sweeps.tracking.datasets import dataset_input
 from sweeps.tracking.faults import fault, in_the_bin
-from sweeps.tracking.model import is_registered, is_served, register
+from sweeps.tracking.model import is_registered, register
 from sweeps.tracking.points import Point, expected, points
 from sweeps.tracking.tags import ending, versions
 
@@ -171,10 +172,9 @@ class MlflowView:
             self._client.log_artifact(self._ids[PARENT], str(path))
         if model is not None:
             val = self._splits.val
-            inputs, _ = val.take(torch.linspace(0, len(val) - 1, EXAMPLES).long())
+            inputs = exported_inputs(val, torch.linspace(0, len(val) - 1, EXAMPLES).long())
             run = self.runs(model.key)[0]
-            if is_served(model.config):
-                register(self._uri, run, self.experiment, model, inputs)
+            register(self._uri, run, self.experiment, model, inputs)
             if model.card.exists():  # a sweep that ended before there were cards has none
                 log_card(self._client, run, self.experiment, model.card.read_text(encoding="utf-8"))
 
