@@ -28,6 +28,7 @@ from machine import RESULTS, hardware, versions
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
 from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.files import publishing
 from ltsd.markdown import percent, spread, table
@@ -78,9 +79,9 @@ def examined(about: Measurement, splits: Splits, method: str, seed: int) -> None
 
 def exam_of(about: Measurement, splits: Splits, model: torch.nn.Module, radius: str, kept: Path) -> Examined:
     """Examine a model at one radius; go on with answers that are there. Only the first radius has corruptions too."""
-    counts, started = splits.complete.class_counts(), time.perf_counter()
+    groups, started = class_groups(splits.complete.class_counts()), time.perf_counter()
     examine = EXAMS[about.config.task].on(splits)
-    parts = examine(model, splits.test, counts, about.radii[radius], "none", keep=kept.with_suffix(".parquet"))
+    parts = examine(model, splits.test, groups, about.radii[radius], "none", keep=kept.with_suffix(".parquet"))
     last = "corruptions" if radius == about.first else about.last_attack
     for done, result in parts:
         print(f"{kept.stem}: {done} done after {time.perf_counter() - started:.0f} s", flush=True)

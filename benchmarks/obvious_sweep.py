@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
 from ltsd.losses import balanced_softmax, distillation, gradient_matching
 from ltsd.models import build_model
 from ltsd.optimizers import learning_rate
@@ -79,7 +80,7 @@ def fit(params: dict[str, Any], data: Split, val: Split | None, epochs: int, tea
             optimizer.step()
             average.update_parameters(model)
         if val is not None and ((epoch + 1) % BASE.evaluate.every == 0 or epoch + 1 == epochs):
-            values, _ = validate(BASE, average.module, val, data.class_counts(), "val")
+            values, _ = validate(BASE, average.module, val, class_groups(data.class_counts()), "val")
             tune.report({SCORE: values[SCORE], "epoch": epoch + 1})
     return average.module.eval()
 

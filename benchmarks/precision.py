@@ -12,6 +12,7 @@ from machine import RESULTS, hardware, versions
 
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
+from ltsd.data.longtail import class_groups
 from ltsd.files import publishing
 from ltsd.methods import METHODS
 from ltsd.runs import open_run
@@ -37,7 +38,7 @@ def outcome(config: Config, splits: Splits) -> dict[str, float]:
         teacher = taught.state.model
     run = open_run(config, splits, data, None, device, teacher=teacher, resume=None)
     list(run.epochs())
-    values, _ = validate(config, run.state.model.eval(), splits.test, data.class_counts(), "test")
+    values, _ = validate(config, run.state.model.eval(), splits.test, class_groups(data.class_counts()), "test")
     return values
 
 

@@ -30,6 +30,7 @@ from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
 from ltsd.evaluation.evaluate import CHUNK, Accuracy, Correctness, clean_correctness, pgd_correctness
 from ltsd.files import publishing
 from ltsd.models.frozen import frozen
@@ -61,7 +62,7 @@ def run_of(number: int, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = BASE.override(params).override({"seed": seed})
     splits, device = load_splits(config.data), torch.device("cpu")
-    counts = splits.train.class_counts()
+    groups = class_groups(splits.train.class_counts())
     gamma = teacher_gamma(config, splits.imbalance_ratio)
     data = teacher_split(config, splits.train, gamma)
     taught = open_run(teacher_config(config, gamma), splits, data, None, device, teacher=None, resume=None)
@@ -77,8 +78,8 @@ def run_of(number: int, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
         standing = torch.stack([right[attack] for attack in attacks]).all(0)
         for images, part in (("reserve", torch.ones_like(is_val)), ("val", is_val)):
             correctness = Correctness(standing[part], labels[part], splits.test.num_classes)
-            row |= values(f"{images}/{name}", Accuracy.of(correctness, counts))
-    return row | values(f"test/{TRUTH}", Accuracy.of(truth(model, splits.test, config), counts))
+            row |= values(f"{images}/{name}", Accuracy.of(correctness, groups))
+    return row | values(f"test/{TRUTH}", Accuracy.of(truth(model, splits.test, config), groups))
 
 
 def attacked(model: torch.nn.Module, split: Split, config: Config) -> Iterator[tuple[str, torch.Tensor]]:

@@ -24,6 +24,7 @@ import torch
 from machine import RESULTS, hardware
 
 from ltsd.data import load_splits
+from ltsd.data.longtail import class_groups
 from ltsd.evaluation.exam import examine
 from ltsd.files import publishing
 from ltsd.runs import load_model
@@ -80,8 +81,8 @@ def examined(job: Job) -> dict[str, float]:
     """Return clean and AutoAttack's accuracy of a final run, all classes and tail; one thread."""
     torch.set_num_threads(1)
     model, content = load_model(job.checkpoint, torch.device("cpu"))
-    test, counts = load_splits(job.config.data).test, content["class_counts"]
-    *_, (_, result) = examine(model, test, counts, job.config.attack, "standard", keep=job.correctness)
+    test, groups = load_splits(job.config.data).test, class_groups(content["class_counts"])
+    *_, (_, result) = examine(model, test, groups, job.config.attack, "standard", keep=job.correctness)
     names = ("clean_acc", "tail_clean_acc", "aa_acc", "tail_aa_acc", "pgd20_acc")
     return {name: result.values()[f"test/{name}"] for name in names}
 

@@ -14,6 +14,7 @@ import torch
 from ltsd.config import Config
 from ltsd.data import load_splits
 from ltsd.data.description import introduction
+from ltsd.data.longtail import class_groups
 from ltsd.evaluation.exam import TITLES, examine
 from ltsd.flags import exit_code_of
 from ltsd.precision import device_of
@@ -43,8 +44,8 @@ def main() -> int:
         print(f"student epoch {metrics.epoch}, loss {metrics.values['train/loss']:.3f}", flush=True)
     student.save(Path("runs/own_images.pt"))
 
-    test, counts = splits.test.to(device), splits.complete.class_counts()
-    *_, last = examine(student.state.model.eval(), test, counts, config.attack, "none")
+    test, groups = splits.test.to(device), class_groups(splits.complete.class_counts())
+    *_, last = examine(student.state.model.eval(), test, groups, config.attack, "none")
     print(f"{len(test)} test images, means over classes\n{'accuracy':>8} {'all':>8} {'tail':>8}")
     for name, title in TITLES.items():
         accuracy = last[1].accuracies[name]

@@ -21,6 +21,7 @@ import torch
 from ltsd import ranks
 from ltsd.config import AttackConfig, Config
 from ltsd.data import Splits, description, load_splits
+from ltsd.data.longtail import class_groups
 from ltsd.data_command import DataFlags, data_command
 from ltsd.errors import UserError
 from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
@@ -175,7 +176,8 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     test, counts, names = splits.test.to(device), about["class_counts"], about["class_names"]
     print(f"test {test.items}: {test.whereabouts()}", file=sys.stderr, flush=True)
     results: list[Examined] = []
-    for done, result in exam.on(splits)(model, test, counts, config.attack, parsed.attack, keep=parsed.correctness):
+    groups, examine = class_groups(counts), exam.on(splits)
+    for done, result in examine(model, test, groups, config.attack, parsed.attack, keep=parsed.correctness):
         print(f"{done} done", file=sys.stderr, flush=True)
         results.append(result)
     for doubt in results[-1].doubts:
@@ -191,7 +193,9 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
             temporary.write_text(model_card(facts), encoding="utf-8")
     if parsed.picture is not None:
         task = TASKS[config.task]
-        figure = class_bars(results[-1].per_class(), counts, names, measure=task.class_measure, counted=task.counted)
+        figure = class_bars(
+            results[-1].per_class(), counts, names, groups, measure=task.class_measure, counted=task.counted
+        )
         with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
             figure.savefig(file, format="png")
     return 0

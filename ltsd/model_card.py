@@ -10,7 +10,7 @@ import torch
 from ltsd.card_words import WORDS, CardWords, Scores, between
 from ltsd.config import LIBRARIES, Config, ModelConfig
 from ltsd.data import Splits
-from ltsd.data.longtail import class_groups
+from ltsd.data.longtail import Groups, class_groups
 from ltsd.data.names import told_apart
 from ltsd.markdown import escaped, listed, percent, spread, table
 from ltsd.methods import METHODS
@@ -72,14 +72,18 @@ class ModelFacts:
         return sum(parameter.numel() for parameter in network.parameters())
 
     @property
+    def groups(self) -> Groups:
+        """The classes by their training counts."""
+        return class_groups(self.class_counts)
+
+    @property
     def words(self) -> CardWords:
         """What a card says of a model of its task."""
         return WORDS[self.config.task]
 
     def scores(self, exam: Exam) -> Scores:
         """Return what an exam measured, by attack."""
-        groups = class_groups(self.class_counts)
-        return {attack: self.words.scores(tuple(values), groups) for attack, values in exam["per_class"].items()}
+        return {attack: self.words.scores(tuple(values), self.groups) for attack, values in exam["per_class"].items()}
 
     @property
     def decisive(self) -> str:
@@ -135,7 +139,7 @@ def _results(facts: ModelFacts) -> Iterator[str]:
 
 
 def _accuracies(facts: ModelFacts, exams: Sequence[Exam]) -> str:
-    groups, measured = list(class_groups(facts.class_counts)), list(map(facts.scores, exams))
+    groups, measured = list(facts.groups), list(map(facts.scores, exams))
     rows = [["", "all classes", *groups, "worst class"]]
     for attack, title in facts.words.rows.items():
         found = [scores[attack] for scores in measured if attack in scores]
@@ -198,7 +202,7 @@ def _data(facts: ModelFacts) -> Iterator[str]:
     tail = f"simulated, {config.tail}" if facts.simulated else "that of the source"
     held_out = facts.words.held_out.format(share=config.test_fraction)
     test = held_out if facts.test_held_out else "the source's own test set"
-    groups = {name.capitalize(): [counts[c] for c in members] for name, members in class_groups(counts).items()}
+    groups = {name.capitalize(): [counts[c] for c in members] for name, members in facts.groups.items()}
     yield listed(
         [
             f"Source: {escaped(config.source)}",
@@ -212,7 +216,7 @@ def _data(facts: ModelFacts) -> Iterator[str]:
 
 def _classes(facts: ModelFacts) -> Iterator[str]:
     names = map(escaped, told_apart(facts.class_names, NAME_WIDTH))
-    group_of = {c: name for name, members in class_groups(facts.class_counts).items() for c in members}
+    group_of = {c: name for name, members in facts.groups.items() for c in members}
     scores = facts.scores(facts.exam)
     clean, robust = (scores[name].per_class for name in ("clean", facts.decisive))
     rows = [["class", "group", "training", "test", "clean", facts.words.rows[facts.decisive]]]

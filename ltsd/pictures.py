@@ -13,7 +13,7 @@ from ltsd.answers import is_finite, is_right
 from ltsd.attacks.domains import PIXELS, Domain
 from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
-from ltsd.data.longtail import class_groups
+from ltsd.data.longtail import Groups
 from ltsd.data.names import told_apart
 from ltsd.evaluation.evaluate import eval_mode
 
@@ -89,11 +89,12 @@ def class_bars(
     recalls: Mapping[str, Sequence[float]],
     class_counts: Sequence[int],
     class_names: Sequence[str],
+    groups: Groups,
     *,
     measure: str = "recall",
     counted: str = "images",
 ) -> Figure:
-    """Draw the recall of every class under every attack, classes by falling training count, thirds shaded.
+    """Draw the recall of every class under every attack, classes by falling training count, their groups shaded.
 
     With more than MOST_BARS classes, draw steps instead of bars: means over neighbouring classes in that order.
 
@@ -101,6 +102,7 @@ def class_bars(
         recalls: {attack: [C] in [0, 1]}; `clean` first, all of them in COLOURS.
         class_counts: training images of each class.
         class_names: in label order.
+        groups: the classes by their training counts.
         measure: what is drawn where it is not the recall.
         counted: what is counted where it is not images.
     """
@@ -113,7 +115,7 @@ def class_bars(
         names = drawable(class_names, SLANTED)
         figure = _bars(of_rank, falling, [names[c] for c in order], counted)
     left, axes = -0.5, figure.axes[0]
-    for group, classes in class_groups(class_counts).items():
+    for group, classes in groups.items():
         axes.axvspan(left, left + len(classes), color=GROUP_COLOURS[group], zorder=0)
         axes.text(left + len(classes) / 2, 1.02, group, ha="center", transform=axes.get_xaxis_transform())
         left += len(classes)

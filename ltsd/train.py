@@ -11,6 +11,7 @@ from ltsd.answers import is_finite
 from ltsd.config import Config
 from ltsd.cuda_graphs import Stepper, stepper_for
 from ltsd.data.batches import Split, epoch_batches
+from ltsd.data.longtail import Groups, class_groups
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import eval_mode, not_finite
 from ltsd.methods import METHODS
@@ -48,7 +49,7 @@ def train(
             to a training image after the last epoch.
     """
     _check_finite(config, state, len(state.history))
-    counts = data.class_counts()
+    groups = class_groups(data.class_counts())
     if teacher is not None:
         teacher = shared(frozen(teacher.eval().requires_grad_(False), state.student.features.dtype))
     stepper = stepper_for(config, data, teacher)
@@ -64,7 +65,7 @@ def train(
         per_class: dict[str, list[float]] = {}
         if val is not None and validated is not None and _is_validated(config, epoch):
             validated.refresh()
-            measured, per_class = validate(config, shared(validated), val, counts, "val")
+            measured, per_class = validate(config, shared(validated), val, groups, "val")
             values |= measured
         elif epoch + 1 == config.epochs:
             _check_answers(state.model, data, TASKS[config.task].chunk)
@@ -130,14 +131,15 @@ class Tally:
 
 
 def validate(
-    config: Config, model: nn.Module, split: Split, class_counts: list[int], prefix: str
+    config: Config, model: nn.Module, split: Split, groups: Groups, prefix: str
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Return the metrics `<prefix>/*` of a split and their per-class recalls; random starts are the same every time.
+    `groups` are the classes by their training counts.
 
     Raises:
         DivergedError: the model answers NaN or infinity to an image.
     """
-    scores = TASKS[config.task].validate(frozen(model), split, class_counts, config.attack, steps=config.evaluate.steps)
+    scores = TASKS[config.task].validate(frozen(model), split, groups, config.attack, steps=config.evaluate.steps)
     if scores.unanswered:
         raise DivergedError(f"{scores.unanswered}; {REMEDY}")
     return {f"{prefix}/{name}": value for name, value in scores.values.items()}, dict(scores.per_class)

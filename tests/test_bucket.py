@@ -21,6 +21,7 @@ from ltsd.attacks.autoattack import Round, Shard
 from ltsd.checkpoint import load_checkpoint, save_checkpoint
 from ltsd.config import AttackConfig, Config
 from ltsd.data import Splits
+from ltsd.data.longtail import class_groups
 from ltsd.errors import UserError
 from ltsd.evaluation import shards
 from ltsd.evaluation.exam import attack_shard, examine
@@ -121,7 +122,9 @@ def test_a_worker_on_another_machine_attacks_shards_of_an_exam_through_the_bucke
     helped = set[str]()
     with exchange.at_hand(final) as (here, own), exchange.at_hand(final.for_shard("a")) as (there, other):
         keep = here.correctness
-        for _, result in examine(teacher.eval(), test, [9] * 10, budget, final.exam, keep=keep, sharing=own):
+        for _, result in examine(
+            teacher.eval(), test, class_groups([9] * 10), budget, final.exam, keep=keep, sharing=own
+        ):
             own.publish(keep, result.measured)
             for name in {*result.left} - helped:
                 attack_shard(teacher, test, budget, final.exam, name, keep=there.correctness, sharing=other)

@@ -23,6 +23,7 @@ from ltsd.data import load_splits
 from ltsd.data.augment import augmented
 from ltsd.data.batches import Split
 from ltsd.data.boxes import VISIBLE
+from ltsd.data.longtail import class_groups
 from ltsd.data.scenes import digits_scenes
 from ltsd.errors import UserError
 from ltsd.evaluation.box_attacks import LOSSES, attacked_boxes
@@ -39,6 +40,7 @@ from ltsd.tasks import detection
 BCCD = Path(__file__).parents[2] / "shared/data/bccd"
 ATTACK = AttackConfig(eps=0.05)
 COUNTS = list(range(20, 0, -2))
+GROUPS = class_groups(COUNTS)
 
 
 @st.composite
@@ -257,18 +259,18 @@ def test_boxes_move_with_their_images_and_those_cut_away_are_dropped() -> None:
 def test_a_perfect_detector_has_a_precision_of_one_and_one_that_finds_nothing_of_zero() -> None:
     split = scenes(20)
     found = Detections.of(perfect_answers(split), 32, 32)
-    assert precision(found, split.labels, COUNTS).balanced > 0.99
+    assert precision(found, split.labels, GROUPS).balanced > 0.99
     assert len(found.image) == (split.labels[..., 0] >= 0).sum()
     nothing = perfect_answers(split)
     nothing[..., 10] = 100
-    assert precision(Detections.of(nothing, 32, 32), split.labels, COUNTS).per_class == (0,) * 10
+    assert precision(Detections.of(nothing, 32, 32), split.labels, GROUPS).per_class == (0,) * 10
 
 
 def test_a_class_that_no_image_has_counts_nowhere() -> None:
     split = scenes(20)
     labels = split.labels.clone()
     labels[labels[..., 0] == 4] = NONE
-    score = precision(Detections.of(perfect_answers(split), 32, 32), labels, COUNTS)
+    score = precision(Detections.of(perfect_answers(split), 32, 32), labels, GROUPS)
     assert score.per_class[4] != score.per_class[4]
     assert score.balanced > 0.99
 
@@ -299,13 +301,13 @@ def test_a_detector_answers_every_location_of_images_of_any_size(size: tuple[int
 
 def test_an_exam_goes_on_from_its_file_to_the_same_numbers(model: nn.Module, tmp_path: Path) -> None:
     kept, test = tmp_path / "one.parquet", scenes(4)
-    *_, (done, result) = examine_boxes(model, test, COUNTS, ATTACK, "none")
+    *_, (done, result) = examine_boxes(model, test, GROUPS, ATTACK, "none")
     assert done == "corruptions"
-    parts = examine_boxes(model, test, COUNTS, ATTACK, "none", keep=kept)
+    parts = examine_boxes(model, test, GROUPS, ATTACK, "none", keep=kept)
     assert next(parts)[0] == "PGD-20"
     parts.close()
     assert set(read_detections(kept)[0]) == {"clean", "fgsm", "pgd20", "truth"}
-    *_, (_, second) = examine_boxes(model, test, COUNTS, ATTACK, "none", keep=kept)
+    *_, (_, second) = examine_boxes(model, test, GROUPS, ATTACK, "none", keep=kept)
     assert json.dumps(second.as_json()) == json.dumps(result.as_json())  # which tells NaN from nothing else
     assert torch.equal(read_detections(kept)[0]["box20"].boxes, result.detections["box20"].boxes)
     lowest = min((result.accuracies[name] for name in ATTACKS), key=lambda one: one.balanced)
@@ -316,7 +318,7 @@ def test_an_exam_goes_on_from_its_file_to_the_same_numbers(model: nn.Module, tmp
     with pytest.raises(UserError, match="is not the file of an exam of boxes"):
         read_detections(kept)
     with pytest.raises(UserError, match="AutoAttack attacks one label an image"):
-        next(iter(examine_boxes(model, test, COUNTS, ATTACK, "standard")))
+        next(iter(examine_boxes(model, test, GROUPS, ATTACK, "standard")))
 
 
 def test_an_answer_that_is_not_finite_finds_nothing_and_is_told() -> None:
@@ -326,7 +328,7 @@ def test_an_answer_that_is_not_finite_finds_nothing_and_is_told() -> None:
     found = Detections.of(answers, 32, 32)
     assert found.finite.tolist() == [True, True, False, True]
     assert 2 not in found.image
-    result = BoxExamResult.of({"clean": precision(found, split.labels, COUNTS)}, {"clean": found})
+    result = BoxExamResult.of({"clean": precision(found, split.labels, GROUPS)}, {"clean": found})
     told = "the network answers NaN or infinity on 1 of 4 test images: nothing counts as found there"
     assert result.doubts == (told,)
 

@@ -17,6 +17,7 @@ from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.data import Splits
 from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
 from ltsd.evaluation.evaluate import (
     CHUNK,
     Accuracy,
@@ -35,7 +36,7 @@ def test_accuracies_are_those_of_scikit_learn(num_classes: int, examples: int, s
     labels = np.concatenate([np.arange(num_classes), random.randint(0, num_classes, examples)])
     predicted = random.randint(0, num_classes, len(labels))
     correctness = Correctness(torch.from_numpy(predicted == labels), torch.from_numpy(labels), num_classes)
-    accuracy = Accuracy.of(correctness, list(range(num_classes, 0, -1)))
+    accuracy = Accuracy.of(correctness, class_groups(range(num_classes, 0, -1)))
     recalls = recall_score(labels, predicted, labels=range(num_classes), average=None, zero_division=0)
     third = max(1, num_classes // 3)
     assert accuracy.per_class == pytest.approx(recalls)

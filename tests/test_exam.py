@@ -19,6 +19,7 @@ from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
 from ltsd.data import Splits
 from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
 from ltsd.errors import UserError
 from ltsd.evaluation.correctness import read_correctness
 from ltsd.evaluation.corruptions import CORRUPTIONS, VARIANTS, corruption_correctness
@@ -48,11 +49,11 @@ def signs_cost(model: nn.Module, test: Split) -> int:
 
 
 def test_the_exam_tells_every_attack_by_class_and_group(splits: Splits, teacher: nn.Module) -> None:
-    counts = splits.train.class_counts()
+    groups = class_groups(splits.train.class_counts())
     model = teacher.eval()
-    *_, (done, result) = examine(model, splits.test, counts, ATTACK, "none")
+    *_, (done, result) = examine(model, splits.test, groups, ATTACK, "none")
     assert (done, result.images) == ("corruptions", len(splits.test))
-    expected = {"clean": Accuracy.of(clean_correctness(model, splits.test), counts)}
+    expected = {"clean": Accuracy.of(clean_correctness(model, splits.test), groups)}
     for name, loss in (("pgd20", cross_entropy), ("cw20", cw_margin), ("ls20", scaled_cross_entropy)):
         correctness = pgd_correctness(
             model,
@@ -64,16 +65,16 @@ def test_the_exam_tells_every_attack_by_class_and_group(splits: Splits, teacher:
             seed=0,
             loss=loss,
         )
-        expected[name] = Accuracy.of(correctness, counts)
+        expected[name] = Accuracy.of(correctness, groups)
     everything = result.as_json()
     means = {name: sum(levels) / 5 for name, levels in everything["corruptions"].items()}
     assert means.keys() == CORRUPTIONS.keys()
     noises = [corruption_correctness(model, splits.test, f"gaussian_noise-{level}", seed=0) for level in range(1, 6)]
-    noise = sum(Accuracy.of(one, counts).balanced for one in noises) / 5
+    noise = sum(Accuracy.of(one, groups).balanced for one in noises) / 5
     assert means["gaussian_noise"] == pytest.approx(noise)
     values = everything["metrics"]
     assert values["test/corruption_acc"] == pytest.approx(sum(means.values()) / 7)
-    tails = [Accuracy.of(result.correctness[variant], counts).group("tail") for variant in VARIANTS]
+    tails = [Accuracy.of(result.correctness[variant], groups).group("tail") for variant in VARIANTS]
     assert values["test/tail_corruption_acc"] == pytest.approx(sum(tails) / 35)
     for name, accuracy in expected.items():
         assert result.per_class()[name] == list(accuracy.per_class)
@@ -89,15 +90,15 @@ def test_an_exam_that_is_broken_off_goes_on_to_the_same_bits(splits: Splits, tmp
     """Wherever it was broken off, whatever random numbers were drawn since; nothing is asked of the model twice."""
     model, attack = trained_masked(splits), AttackConfig(eps=0.25)
     test = splits.test.select(splits.test.rows[telling_rows(model, splits)])
-    counts = splits.train.class_counts()
+    groups = class_groups(splits.train.class_counts())
     whole, broken = tmp_path / "whole.parquet", tmp_path / "broken.parquet"
     with counted(model) as asked:
-        *_, (_, uninterrupted) = examine(model, test, counts, attack, "standard", keep=whole)
+        *_, (_, uninterrupted) = examine(model, test, groups, attack, "standard", keep=whole)
     total = sum(asked)
     with counted(model) as asked:
         for last in (*("CW-20", "AutoAttack apgd-ce", "AutoAttack apgd-t"), "AutoAttack fab-t", "AutoAttack square"):
             torch.rand(7)
-            parts = examine(model, test, counts, attack, "standard", keep=broken)
+            parts = examine(model, test, groups, attack, "standard", keep=broken)
             result = next(result for done, result in parts if done == last)
     assert broken.read_bytes() == whole.read_bytes()
     assert repr(result.as_json()) == repr(uninterrupted.as_json())
@@ -109,7 +110,7 @@ def test_an_exam_that_is_broken_off_goes_on_to_the_same_bits(splits: Splits, tmp
     assert table["label"].to_pylist() == test.labels[test.rows].tolist()
     standing = [torch.tensor(table[name].to_pylist()) for name in ("clean", "apgd-ce", "apgd-t", "fab-t", "square")]
     assert all(not (after & ~before).any() for before, after in itertools.pairwise(standing))
-    aa = Accuracy.of(read_correctness(whole)[0]["square"], counts)
+    aa = Accuracy.of(read_correctness(whole)[0]["square"], groups)
     assert result.values()["test/aa_acc"] == pytest.approx(aa.balanced, nan_ok=True)
 
 
@@ -117,11 +118,11 @@ def test_an_exam_resumes_from_no_correctness_file_but_its_own(
     splits: Splits, teacher: nn.Module, tmp_path: Path
 ) -> None:
     """Not with those of other weights, images, labels or radius, and not with a damaged file."""
-    path, counts = tmp_path / "one.parquet", splits.train.class_counts()
+    path, groups = tmp_path / "one.parquet", class_groups(splits.train.class_counts())
     model, test = teacher.eval(), splits.test
 
     def correctness_of(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Tensor]:
-        list(examine(model, test, counts, attack, "none", keep=path))
+        list(examine(model, test, groups, attack, "none", keep=path))
         return {name: one.right for name, one in read_correctness(path)[0].items()}
 
     other = deepcopy(model)
@@ -151,16 +152,18 @@ def test_an_exam_resumes_from_no_correctness_file_but_its_own(
 @pytest.mark.parametrize("ensemble", ["aa", "apgd_ce_t"])
 def test_the_picture_of_an_exam_tells_its_attacks_apart(ensemble: str) -> None:
     recalls = {name: [0.9, 0.5, 0.2] for name in (*ATTACKS, "corruption", ensemble)}
-    _, labels = class_bars(recalls, [9, 5, 2], ["a", "b", "c"]).axes[0].get_legend_handles_labels()
+    _, labels = (
+        class_bars(recalls, [9, 5, 2], ["a", "b", "c"], class_groups([9, 5, 2])).axes[0].get_legend_handles_labels()
+    )
     assert labels == list(recalls)
     assert len({COLOURS[name] for name in recalls}) == len(recalls)
 
 
 def test_a_model_that_hides_its_gradients_is_doubted(splits: Splits) -> None:
     """Half its images are rounded, and the logits of the others so large that cross-entropy underflows."""
-    model, counts = trained_masked(splits), splits.train.class_counts()
+    model, groups = trained_masked(splits), class_groups(splits.train.class_counts())
     telling_rows(model, splits)
-    *_, (_, result) = examine(model, splits.test, counts, AttackConfig(eps=0.25), "apgd-ce+t")
+    *_, (_, result) = examine(model, splits.test, groups, AttackConfig(eps=0.25), "apgd-ce+t")
     gap, unbounded, still = result.doubts
     assert "and APGD-CE+T " in gap
     assert unbounded.startswith("PGD-20 with a radius of half the range, which reaches plain grey, leaves")
@@ -176,11 +179,11 @@ def test_a_network_that_does_not_answer_is_told_of_first_and_goes_on_being_told_
     splits: Splits, teacher: nn.Module, tmp_path: Path
 ) -> None:
     """On all images that it answers NaN to under any attack; where an exam goes on, too."""
-    counts, keep = splits.train.class_counts(), tmp_path / "one.parquet"
+    groups, keep = class_groups(splits.train.class_counts()), tmp_path / "one.parquet"
     fails = torch.arange(len(splits.test)) % 3 == 0
 
     def exam(model: nn.Module, keep: Path | None) -> list[ExamResult]:
-        return [result for _, result in examine(model, splits.test, counts, ATTACK, "none", keep=keep)]
+        return [result for _, result in examine(model, splits.test, groups, ATTACK, "none", keep=keep)]
 
     honest, model = exam(teacher.eval(), None)[-1], Faulty(teacher, lambda inputs: fails)
     first, *_, last = exam(model, keep)
@@ -194,12 +197,14 @@ def test_a_network_that_does_not_answer_is_told_of_first_and_goes_on_being_told_
 def test_a_statistic_that_is_not_finite_is_told_of_though_the_answers_are(splits: Splits, teacher: nn.Module) -> None:
     with torch.no_grad():
         teacher.state_dict()["features.2.running_var"][0] = float("inf")
-    _, result = next(examine(teacher.eval(), splits.test, splits.train.class_counts(), ATTACK, "none"))
+    _, result = next(examine(teacher.eval(), splits.test, class_groups(splits.train.class_counts()), ATTACK, "none"))
     assert result.doubts[0] == "features.2.running_var of the network is not finite"
 
 
 def test_an_ordinary_model_is_not_doubted(splits: Splits, teacher: nn.Module) -> None:
-    *_, (_, result) = examine(teacher.eval(), splits.test, splits.train.class_counts(), ATTACK, "apgd-ce+t")
+    *_, (_, result) = examine(
+        teacher.eval(), splits.test, class_groups(splits.train.class_counts()), ATTACK, "apgd-ce+t"
+    )
     assert result.doubts == ()
     assert result.values()["test/apgd_ce_t_acc"] < result.values()["test/clean_acc"]
 

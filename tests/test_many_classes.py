@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from sweeping import mlflow_runs, run_search
 from torch import nn
 
-from ltsd.data.longtail import long_tail_counts
+from ltsd.data.longtail import class_groups, long_tail_counts
 from ltsd.evaluation.evaluate import Correctness
 from ltsd.evaluation.exam import ExamResult
 from ltsd.evaluation.gradient_masking import Signs
@@ -41,7 +41,7 @@ def exam_of(recalls: list[int], images: int) -> ExamResult:
     one = Correctness(right, labels, len(recalls))
     correctness = dict.fromkeys(("clean", "fgsm", "pgd20"), one)
     return ExamResult.of(
-        correctness, SOUND, list(range(len(recalls), 0, -1)), "none", broken="", left=(), medium=IMAGES
+        correctness, SOUND, class_groups(range(len(recalls), 0, -1)), "none", broken="", left=(), medium=IMAGES
     )
 
 
@@ -63,7 +63,7 @@ def test_the_table_of_an_exam_has_lines_of_one_width_and_of_many_classes_the_wor
 @pytest.mark.parametrize("count", [12, 100, 1203])
 def test_pictures_stay_in_bounds_and_every_name_can_be_drawn(count: int, tmp_path: Path) -> None:
     names, counts = names_of(count), list(range(count, 0, -1))
-    bars = class_bars({"clean": [0.5] * count, "robust": [0.25] * count}, counts, names)
+    bars = class_bars({"clean": [0.5] * count, "robust": [0.25] * count}, counts, names, class_groups(counts))
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, count))
     grid = attack_grid(model, torch.rand(10, 3, 2, 2), torch.arange(10), names, eps=0.1, step_size=0.05, steps=2)
     with warnings.catch_warnings():
@@ -81,7 +81,7 @@ def test_pictures_stay_in_bounds_and_every_name_can_be_drawn(count: int, tmp_pat
 
 def test_a_step_of_a_picture_is_the_mean_of_its_classes() -> None:
     recalls = torch.rand(1203).tolist()
-    (steps,) = class_bars({"clean": recalls}, list(range(1203, 0, -1)), names_of(1203)).axes[0].patches[:1]
+    (steps,) = class_bars({"clean": recalls}, list(range(1203, 0, -1)), names_of(1203), {}).axes[0].patches[:1]
     values, edges, _ = steps.get_data()  # type: ignore[attr-defined]
     assert len(values) == 60
     for value, left, right in zip(values, edges[:-1], edges[1:], strict=True):

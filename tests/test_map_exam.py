@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ltsd.attacks import dense_losses
 from ltsd.config import AttackConfig, ModelConfig
 from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
 from ltsd.data.scenes import digits_scenes
 from ltsd.errors import UserError
 from ltsd.evaluation.comparison import paired_overlap
@@ -30,6 +31,7 @@ from ltsd.tasks import TASKS
 
 ATTACK = AttackConfig(eps=0.05)
 COUNTS = list(range(11, 0, -1))
+GROUPS = class_groups(COUNTS)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def model() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def result(model: nn.Module, test: Split) -> MapExamResult:
-    *_, (done, result) = examine_maps(model, test, COUNTS, ATTACK, "none")
+    *_, (done, result) = examine_maps(model, test, GROUPS, ATTACK, "none")
     assert done == "corruptions"
     return result
 
@@ -68,7 +70,7 @@ def test_every_attack_is_told_by_class_and_group(model: nn.Module, test: Split, 
     expected["fgsm"] = attacked_counts(model, test, cross_entropy, eps=0.05, step_size=0.05, steps=1, seed=None)
     values, six = result.values(), (*LOSSES, "sea20")
     for name, counts in expected.items():
-        overlap = Overlap.of(counts, COUNTS)
+        overlap = Overlap.of(counts, GROUPS)
         assert result.per_class()[name] == pytest.approx(counts.iou(), abs=1e-3, nan_ok=True)
         assert values[f"test/{name}_miou"] == pytest.approx(overlap.balanced, abs=1e-3)
     worst = torch.stack([counts.image_miou() for name, counts in expected.items() if name in six]).amin(0)
@@ -84,14 +86,14 @@ def test_an_exam_goes_on_from_its_file_to_the_same_numbers(
     model: nn.Module, test: Split, result: MapExamResult, tmp_path: Path
 ) -> None:
     kept = tmp_path / "one.parquet"
-    parts = examine_maps(model, test, COUNTS, ATTACK, "none", keep=kept)
+    parts = examine_maps(model, test, GROUPS, ATTACK, "none", keep=kept)
     assert next(parts)[0] == "PGD-20"
     parts.close()
     counts, fingerprint = read_counts(kept)
     assert set(counts) == {"clean", "fgsm", "pgd20"}
     asked = list[int]()
     hook = model.register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
-    *_, (_, second) = examine_maps(model, test, COUNTS, ATTACK, "none", keep=kept)
+    *_, (_, second) = examine_maps(model, test, GROUPS, ATTACK, "none", keep=kept)
     hook.remove()
     assert second.as_json() == result.as_json()
     found, same = read_counts(kept)
@@ -100,10 +102,10 @@ def test_an_exam_goes_on_from_its_file_to_the_same_numbers(
         assert torch.equal(one.hits, second.counts[name].hits)
         assert torch.equal(one.predicted, second.counts[name].predicted)
         assert torch.equal(one.labelled, second.counts[name].labelled)
-    *_, (_, third) = examine_maps(model, test, COUNTS, ATTACK, "none", keep=kept)
+    *_, (_, third) = examine_maps(model, test, GROUPS, ATTACK, "none", keep=kept)
     assert third.as_json() == result.as_json()
     blocks = np.repeat([0, 1, 2], 4)
-    *_, (_, fourth) = examine_maps(model, test, COUNTS, ATTACK, "none", keep=kept, blocks=blocks)
+    *_, (_, fourth) = examine_maps(model, test, GROUPS, ATTACK, "none", keep=kept, blocks=blocks)
     assert fourth.as_json() == result.as_json()
     assert {tuple(one.blocks.tolist()) for one in read_counts(kept)[0].values()} == {tuple(blocks)}
     (tmp_path / "one.parquet").write_bytes(b"damaged")
@@ -135,14 +137,14 @@ def test_sea_turns_every_pixel_that_its_last_radius_can_turn_and_no_other() -> N
 def test_answers_that_are_not_finite_are_told_and_count_as_wrong(model: nn.Module, test: Split) -> None:
     marked = test.take(torch.tensor([0]))[0]
     broken = Faulty(model, lambda inputs: (inputs == marked).flatten(1).all(1)[:, None, None])
-    _, result = next(iter(examine_maps(broken, test, COUNTS, ATTACK, "none")))
+    _, result = next(iter(examine_maps(broken, test, GROUPS, ATTACK, "none")))
     assert result.doubts == ("the network answers NaN or infinity on 1 of 12 test images: these pixels count as wrong",)
     assert not result.counts["clean"].hits[0].any()
 
 
 def test_an_ensemble_of_attacks_on_one_label_an_image_is_refused(model: nn.Module, test: Split) -> None:
     with pytest.raises(UserError, match=r"AutoAttack attacks one label an image, .* choose none"):
-        next(iter(examine_maps(model, test, COUNTS, ATTACK, "standard")))
+        next(iter(examine_maps(model, test, GROUPS, ATTACK, "standard")))
 
 
 def counts_of(hits: NDArray[np.int64], blocks: NDArray[np.int64] | None) -> PixelCounts:
@@ -175,7 +177,7 @@ def test_frames_that_repeat_each_other_say_no_more_than_one_of_them() -> None:
 def test_a_paired_difference_resums_the_pixels_of_the_images_drawn(result: MapExamResult) -> None:
     clean, attacked = result.counts["clean"], result.counts["pgd20"]
     found = paired_overlap([clean, clean], [attacked, attacked], classes=None, seed=0)
-    assert found.mean == pytest.approx(Overlap.of(clean, COUNTS).balanced - Overlap.of(attacked, COUNTS).balanced)
+    assert found.mean == pytest.approx(Overlap.of(clean, GROUPS).balanced - Overlap.of(attacked, GROUPS).balanced)
     assert found.low <= found.mean <= found.high
     same = paired_overlap([clean], [clean], classes=[0, 1], seed=0)
     assert (same.low, same.mean, same.high) == (0, 0, 0)

@@ -18,6 +18,7 @@ from ltsd.answers import VOID
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
 from ltsd.map_pictures import (
     BASE_COLOURS,
     HIGHLIGHT,
@@ -205,7 +206,14 @@ def test_each_task_draws_its_own(scenes: Splits, splits: Splits, trained: nn.Mod
 
 def test_bars_and_curves_have_the_words_of_the_task() -> None:
     task = TASKS["segmentation"]
-    bars = class_bars({"clean": [0.5, 0.2]}, [9, 4], ["a", "b"], measure=task.class_measure, counted=task.counted)
+    bars = class_bars(
+        {"clean": [0.5, 0.2]},
+        [9, 4],
+        ["a", "b"],
+        class_groups([9, 4]),
+        measure=task.class_measure,
+        counted=task.counted,
+    )
     assert (bars.axes[0].get_ylabel(), bars.axes[0].get_xlabel()) == ("IoU", "class and its training pixels")
     values = [{"train/robust_acc": 0.3, "val/clean_miou": 0.4, "val/robust_miou": 0.2, "val/pgd_miou": 0.3}] * 2
     curves = learning_curves([1, 2], values, measure=task.measure, title=task.measure_title).axes[1]

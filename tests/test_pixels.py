@@ -11,6 +11,7 @@ from sklearn.metrics import jaccard_score, recall_score
 from torch import Tensor
 
 from ltsd.answers import VOID
+from ltsd.data.longtail import class_groups
 from ltsd.evaluation.pixels import Overlap, PixelCounts, worst_case
 
 CLASSES = 5
@@ -34,7 +35,7 @@ def test_overlaps_are_those_of_scikit_learn_over_the_pixels_that_have_a_label(se
     assert counts.iou() == pytest.approx(jaccard_score(truth, said, **options))
     assert counts.recall() == pytest.approx(recall_score(truth, said, **options))
     assert counts.accuracy() == pytest.approx((truth == said).mean())
-    overlap = Overlap.of(counts, [5, 4, 3, 2, 1])
+    overlap = Overlap.of(counts, class_groups([5, 4, 3, 2, 1]))
     assert overlap.balanced == pytest.approx(np.mean(counts.iou()))
     assert overlap.group("tail") == pytest.approx(counts.iou()[4])
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ltsd.attacks.autoattack import Round, Shard
 from ltsd.config import AttackConfig
 from ltsd.data import Splits
+from ltsd.data.longtail import class_groups
 from ltsd.evaluation import shards
 from ltsd.evaluation.exam import ExamResult, attack_shard, examine
 from ltsd.evaluation.shards import OwnDisk, folder_of_shards
@@ -35,7 +36,7 @@ def attacked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def exam(splits: Splits, model: nn.Module, keep: Path) -> Iterator[tuple[str, ExamResult]]:
-    return examine(model.eval(), splits.test, splits.train.class_counts(), ATTACK, "standard", keep=keep)
+    return examine(model.eval(), splits.test, class_groups(splits.train.class_counts()), ATTACK, "standard", keep=keep)
 
 
 def test_shards_that_others_attack_in_any_order_or_leave_undone_give_the_same_bits(

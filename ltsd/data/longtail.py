@@ -1,6 +1,6 @@
 """The long tail: how many images a class keeps, the order that they are drawn in, head, medium and tail."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,10 @@ def hold_out(labels: NDArray[np.int64], num_classes: int, fraction: float) -> tu
     test = [rows[:n] for rows, n in zip(by_class, cut, strict=True)]
     train = [rows[n:] for rows, n in zip(by_class, cut, strict=True)]
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
+
+
+Groups = Mapping[str, Sequence[int]]
+"""Classes by head, medium and tail."""
 
 
 def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:

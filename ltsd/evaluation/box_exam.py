@@ -14,6 +14,7 @@ from torch import nn
 
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
+from ltsd.data.longtail import Groups
 from ltsd.errors import UserError
 from ltsd.evaluation.box_attacks import CHUNK, LOSSES, attacked_detections, class_loss, clean_detections
 from ltsd.evaluation.correctness import fingerprint_of
@@ -152,7 +153,7 @@ def read_exam(path: Path) -> tuple[dict[str, Hits], str]:
 def examine_boxes(
     model: nn.Module,
     test: Split,
-    class_counts: list[int],
+    groups: Groups,
     attack: AttackConfig,
     ensemble: str,
     *,
@@ -164,7 +165,7 @@ def examine_boxes(
     Args:
         model: images [B, C, H, W] in [0, 1] -> [B, L, num_classes + 1 + BOX].
         test: on the model's device, with boxes.
-        class_counts: the training locations of each class, which make head, medium and tail.
+        groups: the classes by their training counts.
         attack: eps and step size; the steps are those of the attacks here.
         ensemble: none.
         keep: Parquet file of the detections, written after every part. What it has of this very exam is not measured
@@ -191,7 +192,7 @@ def examine_boxes(
             for name, measure in measures.items()
         }
         found |= fresh
-        scores |= {name: precision(one, labels, class_counts) for name, one in fresh.items()}
+        scores |= {name: precision(one, labels, groups) for name, one in fresh.items()}
         if keep is not None and not found.keys() <= known.keys():
             write_detections(keep, known | found | {TRUTH: replace(true_boxes(labels), blocks=together)}, fingerprint)
         yield title, BoxExamResult.of(dict(scores), dict(found))

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ltsd.data.longtail import class_groups
+from ltsd.data.longtail import Groups
 from ltsd.evaluation.pixels import Overlap
 from ltsd.locations import BOX, decoded
 from ltsd.packages import require
@@ -79,13 +79,13 @@ def true_boxes(labels: Tensor) -> Detections:
     return Detections(image, of_box[:, 0].long(), torch.ones(len(image)), of_box[:, 1:], torch.ones(len(labels)).bool())
 
 
-def precision(found: Detections, labels: Tensor, class_counts: Sequence[int]) -> Overlap:
+def precision(found: Detections, labels: Tensor, groups: Groups) -> Overlap:
     """Return the average precision of every class at an IoU of 0.5, in [0, 1]; NaN for a class without a box.
 
     Args:
         found: on N images.
         labels: the true boxes, float32 [N, M, 5], see `ltsd.locations`.
-        class_counts: of the training split; they make head, medium and tail.
+        groups: of all classes.
 
     Raises:
         UserError: the packages that compute it are not installed.
@@ -103,5 +103,5 @@ def precision(found: Detections, labels: Tensor, class_counts: Sequence[int]) ->
     classes, scores = (values[name].reshape(-1).tolist() for name in ("classes", "map_per_class"))
     of_class = dict(zip(classes, scores, strict=True))
     present = set(labels[..., 0].flatten().tolist())
-    per_class = tuple(of_class[c] if c in present else float("nan") for c in range(len(class_counts)))
-    return Overlap(per_class, class_groups(class_counts))
+    per_class = tuple(of_class[c] if c in present else float("nan") for c in range(sum(map(len, groups.values()))))
+    return Overlap(per_class, groups)

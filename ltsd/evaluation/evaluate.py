@@ -12,7 +12,7 @@ from ltsd.attacks.domains import Domain
 from ltsd.attacks.losses import Loss, cross_entropy
 from ltsd.attacks.pgd import pgd, steady
 from ltsd.data.batches import Split
-from ltsd.data.longtail import class_groups
+from ltsd.data.longtail import Groups
 
 CHUNK = 500
 CATASTROPHIC_GAP = 0.2
@@ -55,12 +55,12 @@ class Accuracy:
     """Per-class recalls under one attack. Every mean is over classes, never over examples."""
 
     per_class: tuple[float, ...]
-    groups: Mapping[str, Sequence[int]]
+    groups: Groups
 
     @classmethod
-    def of(cls, correctness: Correctness, class_counts: Sequence[int]) -> "Accuracy":
-        """Group the recalls by the training counts of the classes."""
-        return cls(tuple(correctness.per_class()), class_groups(class_counts))
+    def of(cls, correctness: Correctness, groups: Groups) -> "Accuracy":
+        """Return the recalls of what was judged."""
+        return cls(tuple(correctness.per_class()), groups)
 
     @classmethod
     def mean_of(cls, accuracies: Sequence["Accuracy"]) -> "Accuracy":

@@ -17,6 +17,7 @@ from ltsd.attacks.autoattack import MEMBERS, Shard
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
+from ltsd.data.longtail import Groups
 from ltsd.evaluation.correctness import fingerprint_of, read_correctness, write_correctness
 from ltsd.evaluation.ensembles import ENSEMBLE_METRIC, ENSEMBLE_TITLE, check_classes
 from ltsd.evaluation.evaluate import (
@@ -65,7 +66,7 @@ class ExamResult:
         cls,
         correctness: Mapping[str, Correctness],
         signs: Signs,
-        class_counts: Sequence[int],
+        groups: Groups,
         ensemble: str,
         broken: str,
         left: Sequence[Shard],
@@ -78,7 +79,7 @@ class ExamResult:
             left: see `ExamResult`.
             medium: what the inputs are.
         """
-        found = {name: Accuracy.of(one, class_counts) for name, one in correctness.items()}
+        found = {name: Accuracy.of(one, groups) for name, one in correctness.items()}
         accuracies = {name: found[name] for name in TITLES if name in found}
         titled = {TITLES[name]: accuracy.balanced for name, accuracy in accuracies.items() if name != "clean"}
         accuracies |= {name: found[name] for name in medium.more if name in found}
@@ -150,7 +151,7 @@ class ExamResult:
 def examine(
     model: nn.Module,
     test: Split,
-    class_counts: list[int],
+    groups: Groups,
     attack: AttackConfig,
     ensemble: str,
     *,
@@ -167,7 +168,7 @@ def examine(
     Args:
         model: inputs [B, ...] -> logits.
         test: on the model's device.
-        class_counts: the training images of each class, which make head, medium and tail.
+        groups: the classes by their training counts.
         attack: eps and step size; the steps are those of the attacks here.
         ensemble: `standard` for AutoAttack, `apgd-ce+t` for its first half, `aafew` for AA-few, `none`.
         keep: Parquet file of the correctness, written after every part. Where it has some of this very exam already,
@@ -202,7 +203,7 @@ def examine(
         answers |= {name: replace(one, blocks=together) for name, one in correctness.items()}
         if keep is not None and not correctness.keys() <= known.keys():
             write_correctness(keep, known | answers, fingerprint)
-        yield title, ExamResult.of(dict(answers), signs, class_counts, ensemble, broken, left, medium)
+        yield title, ExamResult.of(dict(answers), signs, groups, ensemble, broken, left, medium)
     attacks.drop_shards()
 
 

@@ -1,6 +1,6 @@
 """The exam of a finished segmentation model on the test set: six attacks and their worst case, corruptions."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from torch import nn
 from ltsd.attacks import dense_losses
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
+from ltsd.data.longtail import Groups
 from ltsd.errors import UserError
 from ltsd.evaluation.correctness import fingerprint_of
 from ltsd.evaluation.corruptions import VARIANTS, corrupted
@@ -74,14 +75,14 @@ class MapExamResult:
     doubts: tuple[str, ...]
 
     @classmethod
-    def of(cls, counts: Mapping[str, PixelCounts], class_counts: Sequence[int]) -> "MapExamResult":
+    def of(cls, counts: Mapping[str, PixelCounts], groups: Groups) -> "MapExamResult":
         """Return the result of an exam from the counts so far."""
         attacked = [counts[name] for name in (*LOSSES, *SEA.values()) if name in counts]
         known = {name: counts[name] for name in TITLES if name in counts}
         if attacked:
             known[WORST] = worst_case(attacked)
-        overlaps = {name: Overlap.of(one, class_counts) for name, one in known.items()}
-        corrupted = [Overlap.of(counts[variant], class_counts) for variant in VARIANTS if variant in counts]
+        overlaps = {name: Overlap.of(one, groups) for name, one in known.items()}
+        corrupted = [Overlap.of(counts[variant], groups) for variant in VARIANTS if variant in counts]
         if corrupted:
             overlaps["corruption"] = mean_overlap(corrupted)
         found = cls(overlaps, counts, ())
@@ -164,7 +165,7 @@ def read_exam(path: Path) -> tuple[dict[str, PixelCounts], str]:
 def examine_maps(
     model: nn.Module,
     test: Split,
-    class_counts: list[int],
+    groups: Groups,
     attack: AttackConfig,
     ensemble: str,
     *,
@@ -176,7 +177,7 @@ def examine_maps(
     Args:
         model: images [B, C, H, W] in [0, 1] -> logits [B, H, W, num_classes].
         test: on the model's device, with label maps.
-        class_counts: the training pixels of each class, which make head, medium and tail.
+        groups: the classes by their training counts.
         attack: eps and step size; the steps are those of the attacks here.
         ensemble: none.
         keep: Parquet file of the counts, written after every part. What it has of this very exam is not measured again.
@@ -201,7 +202,7 @@ def examine_maps(
         }
         if keep is not None and not answers.keys() <= known.keys():
             write_counts(keep, known | answers, fingerprint)
-        yield title, MapExamResult.of(dict(answers), class_counts)
+        yield title, MapExamResult.of(dict(answers), groups)
 
 
 def _parts(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Measures]:

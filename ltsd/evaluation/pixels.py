@@ -1,6 +1,6 @@
 """How many pixels of each image and class a model gets right; IoU, recall and their means over classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ltsd.answers import VOID
-from ltsd.data.longtail import class_groups
+from ltsd.data.longtail import Groups
 
 PASSES = 5
 
@@ -128,12 +128,12 @@ class Overlap:
     """
 
     per_class: tuple[float, ...]
-    groups: Mapping[str, Sequence[int]]
+    groups: Groups
 
     @classmethod
-    def of(cls, counts: PixelCounts, class_counts: Sequence[int]) -> Self:
-        """Group the IoUs by the training counts of the classes."""
-        return cls(tuple(counts.iou()), class_groups(class_counts))
+    def of(cls, counts: PixelCounts, groups: Groups) -> Self:
+        """Return the IoUs of what was counted."""
+        return cls(tuple(counts.iou()), groups)
 
     @property
     def balanced(self) -> float:

@@ -10,7 +10,7 @@ from ltsd.attacks.domains import PIXELS, Domain
 from ltsd.attacks.losses import cross_entropy, cw_margin, scaled_cross_entropy
 from ltsd.config import LIBRARIES, AttackConfig
 from ltsd.data.batches import Split
-from ltsd.data.longtail import balanced_resample
+from ltsd.data.longtail import Groups, balanced_resample
 from ltsd.errors import UserError
 from ltsd.evaluation.evaluate import (
     CHUNK,
@@ -61,7 +61,7 @@ def teacher_split(data: Split, gamma: float, seed: int) -> Split:
 def validate(
     model: nn.Module,
     split: Split,
-    class_counts: list[int],
+    groups: Groups,
     attack: AttackConfig,
     *,
     steps: int,
@@ -84,11 +84,11 @@ def validate(
         steps=steps,
         seed=VALIDATION_SEED,
     )
-    found = {name: Accuracy.of(one, class_counts) for name, one in standing.items()}
+    found = {name: Accuracy.of(one, groups) for name, one in standing.items()}
     *before, worst = VALIDATION_LOSSES
     values = validation_metrics(found["clean"], found[worst])
     values |= {f"{name}_acc": found[name].balanced for name in before}
-    values |= {"fgsm_acc": Accuracy.of(fgsm, class_counts).balanced}
+    values |= {"fgsm_acc": Accuracy.of(fgsm, groups).balanced}
     per_class = {"clean": list(found["clean"].per_class), "robust": list(found[worst].per_class)}
     return Scores(values, per_class, unanswered([fgsm, *standing.values()], "images that it is validated on"))
 

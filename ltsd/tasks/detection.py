@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
+from ltsd.data.longtail import Groups
 from ltsd.evaluation.box_attacks import CHUNK, LOSSES, attacked_detections, class_loss, clean_detections
 from ltsd.evaluation.detections import precision
 from ltsd.evaluation.evaluate import not_finite
@@ -61,7 +62,7 @@ def teacher_split(data: Split, gamma: float, seed: int) -> Split:
     return replace(data, class_weights=torch.cat([weights, (weights @ counts / counts.sum())[None]]))
 
 
-def validate(model: nn.Module, split: Split, class_counts: list[int], attack: AttackConfig, *, steps: int) -> Scores:
+def validate(model: nn.Module, split: Split, groups: Groups, attack: AttackConfig, *, steps: int) -> Scores:
     """Return clean and robust mean average precision.
 
     `robust_map50` is the lowest of PGD on the loss of classes, of boxes and of both, each on all images: precision is
@@ -79,8 +80,8 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
     found["fgsm"] = attacked_detections(
         model, split, class_loss, eps=attack.eps, step_size=attack.eps, steps=1, seed=None
     )
-    clean = precision(clean_detections(model, split), labels, class_counts)
-    attacked = {name: precision(one, labels, class_counts) for name, one in found.items()}
+    clean = precision(clean_detections(model, split), labels, groups)
+    attacked = {name: precision(one, labels, groups) for name, one in found.items()}
     worst = min((attacked[name] for name in LOSSES), key=lambda one: one.balanced)
     values = overlap_metrics(clean, worst, "map50") | {f"{name}_map50": one.balanced for name, one in attacked.items()}
     finite = torch.stack([one.finite for one in found.values()]).all(0)

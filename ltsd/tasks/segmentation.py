@@ -13,6 +13,7 @@ from ltsd.attacks.dense_losses import DenseLoss
 from ltsd.attacks.domains import PIXELS
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
+from ltsd.data.longtail import Groups
 from ltsd.evaluation.evaluate import not_finite
 from ltsd.evaluation.pixel_attacks import CHUNK, attacked_counts, clean_counts
 from ltsd.evaluation.pixels import Overlap, overlap_metrics, worst_case
@@ -75,7 +76,7 @@ def teacher_split(data: Split, gamma: float, seed: int) -> Split:
     return replace(data, class_weights=(gamma * counts.min() / counts).clamp_max(1))
 
 
-def validate(model: nn.Module, split: Split, class_counts: list[int], attack: AttackConfig, *, steps: int) -> Scores:
+def validate(model: nn.Module, split: Split, groups: Groups, attack: AttackConfig, *, steps: int) -> Scores:
     """Return clean and robust mean IoU.
 
     `robust_miou` is the worst case of PGD on each of VALIDATION_LOSSES; `pgd_miou` and the other names are those of
@@ -93,8 +94,8 @@ def validate(model: nn.Module, split: Split, class_counts: list[int], attack: At
         for name, loss in VALIDATION_LOSSES.items()
     }
     worst = worst_case(list(single.values()))
-    overlaps = {name: Overlap.of(one, class_counts) for name, one in (single | {"fgsm": fgsm}).items()}
-    values = overlap_metrics(Overlap.of(clean, class_counts), Overlap.of(worst, class_counts))
+    overlaps = {name: Overlap.of(one, groups) for name, one in (single | {"fgsm": fgsm}).items()}
+    values = overlap_metrics(Overlap.of(clean, groups), Overlap.of(worst, groups))
     values |= {f"{name}_miou": one.balanced for name, one in overlaps.items()} | {"clean_acc": clean.accuracy()}
     told = not_finite(int((~(worst.finite & fgsm.finite)).sum()), len(split), "images that it is validated on")
     return Scores(values, {"clean": clean.iou(), "robust": worst.iou()}, told)

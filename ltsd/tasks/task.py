@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ltsd.attacks.domains import Domain
 from ltsd.config import AttackConfig
 from ltsd.data.batches import Split
+from ltsd.data.longtail import Groups
 from ltsd.data.units import ITEMS, Kind, Unit
 
 if TYPE_CHECKING:  # who trains need not load what draws
@@ -31,15 +32,13 @@ class Scores:
 class Validation(Protocol):
     """Scores a model in eval mode; the random starts of its attacks are the same every time."""
 
-    def __call__(
-        self, model: nn.Module, split: Split, class_counts: list[int], attack: AttackConfig, *, steps: int
-    ) -> Scores:
+    def __call__(self, model: nn.Module, split: Split, groups: Groups, attack: AttackConfig, *, steps: int) -> Scores:
         """Return the scores of a split.
 
         Args:
             model: images [B, C, H, W] in [0, 1] -> logits.
             split: images and labels, on the model's device.
-            class_counts: of the training split; they make head, medium and tail.
+            groups: the classes by their training counts.
             attack: radius and step size.
             steps: of each attack.
         """

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from ltsd.config import Config
 from ltsd.cuda_graphs import WARM_STEPS, stepper_for
 from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
 from ltsd.errors import UserError
 from ltsd.methods import METHODS
 from ltsd.models import build_model
@@ -130,7 +131,8 @@ class Probe:
         """
         task = TASKS[self._config.task]
         part = data.select(data.rows[: task.chunk]).to(self._device)
-        task.validate(frozen(self._state.student), part, data.class_counts(), self._config.attack, steps=1)
+        groups = class_groups(data.class_counts())
+        task.validate(frozen(self._state.student), part, groups, self._config.attack, steps=1)
 
     def _epoch(self) -> int:
         train_epoch(self._config, self._stepper, self._state, self._data, self._teacher).means()

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ltsd import pictures
 from ltsd.data.batches import Split
+from ltsd.data.longtail import class_groups
 from ltsd.files import publishing
 from ltsd.runs import Run
 from ltsd.tasks import TASKS
@@ -34,8 +35,9 @@ def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequen
         )
     }
     if per_class:
+        counts = run.data.class_counts()
         figures["per_class"] = pictures.class_bars(
-            per_class, run.data.class_counts(), names, measure=task.class_measure, counted=task.counted
+            per_class, counts, names, class_groups(counts), measure=task.class_measure, counted=task.counted
         )
     attack = job.config.attack
     figures["attacked_images"] = task.show_attacked(

@@ -14,6 +14,7 @@ from ray import tune
 
 from ltsd.config import DataConfig
 from ltsd.data import Splits, load_splits
+from ltsd.data.longtail import class_groups
 from ltsd.errors import UserError
 from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.precision import device_of
@@ -140,7 +141,7 @@ def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
     """Score the finished model on the reserve; return the scores of classes."""
     model = run.state.model.eval().requires_grad_(False)
     reserve = splits.reserve.to(run.data.rows.device)
-    values, per_class = validate(job.config, model, reserve, run.data.class_counts(), "confirm")
+    values, per_class = validate(job.config, model, reserve, class_groups(run.data.class_counts()), "confirm")
     tune.report(Report(job.config.epochs, "confirmed", values=values, per_class=per_class).message())
     return per_class
 
@@ -158,9 +159,9 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
     model = run.state.model.eval().requires_grad_(False)
     test = splits.test.to(run.data.rows.device)
     results: list[Examined] = []
-    counts, examine = run.data.class_counts(), EXAMS[job.config.task].on(splits, exchange)
+    groups, examine = class_groups(run.data.class_counts()), EXAMS[job.config.task].on(splits, exchange)
     exchange.bring(job.correctness)
-    for done, result in examine(model, test, counts, job.config.attack, job.exam, keep=job.correctness):
+    for done, result in examine(model, test, groups, job.config.attack, job.exam, keep=job.correctness):
         exchange.publish(job.correctness, result.measured)
         if result.diverged:
             raise DivergedError(f"{result.diverged}; {REMEDY}")
