@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ltsd.checkpoint import load_checkpoint
+from ltsd.config import Config
 from ltsd.data.longtail import class_groups
 from ltsd.evaluation.comparison import paired_difference
 from ltsd.evaluation.correctness import read_correctness
@@ -34,7 +35,8 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="of either side; it knows the tail classes")
     flags = parser.parse_args()
     ours, theirs = ([read_correctness(path)[0] for path in paths] for paths in (flags.ours, flags.theirs))
-    tail = class_groups(load_checkpoint(flags.checkpoint)["class_counts"])["tail"]
+    about = load_checkpoint(flags.checkpoint)
+    tail = class_groups(about["class_counts"], Config.recorded(about["config"]).data.groups)["tail"]
     lines = [f"{'points':>10} {'all classes':>22} {'tail':>22}"]
     for attack, title in ATTACKS.items():
         if all(attack in seed for seed in (*ours, *theirs)):

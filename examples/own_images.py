@@ -44,7 +44,7 @@ def main() -> int:
         print(f"student epoch {metrics.epoch}, loss {metrics.values['train/loss']:.3f}", flush=True)
     student.save(Path("runs/own_images.pt"))
 
-    test, groups = splits.test.to(device), class_groups(splits.complete.class_counts())
+    test, groups = splits.test.to(device), class_groups(splits.complete.class_counts(), config.data.groups)
     *_, last = examine(student.state.model.eval(), test, groups, config.attack, "none")
     print(f"{len(test)} test images, means over classes\n{'accuracy':>8} {'all':>8} {'tail':>8}")
     for name, title in TITLES.items():

@@ -176,7 +176,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     test, counts, names = splits.test.to(device), about["class_counts"], about["class_names"]
     print(f"test {test.items}: {test.whereabouts()}", file=sys.stderr, flush=True)
     results: list[Examined] = []
-    groups, examine = class_groups(counts), exam.on(splits)
+    groups, examine = class_groups(counts, config.data.groups), exam.on(splits)
     for done, result in examine(model, test, groups, config.attack, parsed.attack, keep=parsed.correctness):
         print(f"{done} done", file=sys.stderr, flush=True)
         results.append(result)

@@ -98,6 +98,12 @@ class DataConfig:
         "and test images that are held out do not share it with training images, or are away from them in time",
         unset="every image is by itself",
     )
+    groups: str = knob(
+        "thirds",
+        "head, medium and tail: thirds of the classes by their training images; or, of data with one class an image, "
+        "many-medium-few: classes with more than 100, with 20 to 100 and with fewer than 20 (Liu et al. 2019)",
+        choices=("thirds", "many-medium-few"),
+    )
     imbalance_ratio: float | None = knob(
         None,
         "images in the largest class over images in the smallest: balanced data are cut down to it; long-tailed data, "

@@ -40,7 +40,7 @@ def data_command(parsed: argparse.Namespace) -> int:
     except UserError:
         print("\n".join(source.reading.lines()))
         raise
-    print("\n".join([*description.introduction(splits, data), *description.class_rows(splits)]))
+    print("\n".join([*description.introduction(splits, data), *description.class_rows(splits, data)]))
     with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
         figure = TASKS[fitting(splits.complete)].show_data(splits.complete, splits.class_names)
         figure.savefig(file, format="png")

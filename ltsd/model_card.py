@@ -74,7 +74,7 @@ class ModelFacts:
     @property
     def groups(self) -> Groups:
         """The classes by their training counts."""
-        return class_groups(self.class_counts)
+        return class_groups(self.class_counts, self.config.data.groups)
 
     @property
     def words(self) -> CardWords:

@@ -71,7 +71,8 @@ SOUND: Mapping[str, Value] = {
 }
 TEXT: Mapping[str, Value] = {
     "task": "text",
-    "epochs": 30,
+    "epochs": 20,
+    "data.tokens": 24,
     "data.augmentation": "word-dropout",
     "model.name": "text-cnn",
     "attack.eps": 0.1,
@@ -79,7 +80,7 @@ TEXT: Mapping[str, Value] = {
     "attack.step_size": 0.05,
     "optim.ema_decay": 0.98,
     # After 10 epochs a teacher was right on 24% of its own attacked texts (banking77).
-    "teacher.epochs": 20,
+    "teacher.epochs": 15,
     "teacher.ema_decay": 0.98,
     "evaluate.every": 15,
     "evaluate.steps": 10,

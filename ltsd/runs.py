@@ -12,6 +12,7 @@ from ltsd.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits
 from ltsd.data.batches import Split
+from ltsd.data.longtail import Groups, class_groups
 from ltsd.data.sources import load_source
 from ltsd.data.vocabulary import Vocabulary
 from ltsd.errors import UserError
@@ -41,10 +42,12 @@ class Run:
     class_names: tuple[str, ...]
     images: str
     """The fingerprint of the source's images."""
+    groups: Groups
+    """The classes by head, medium and tail: a teacher's own images are balanced."""
 
     def epochs(self) -> Iterator[EpochMetrics]:
         """Continue training; the run can be saved at every yield."""
-        return train(self.config, self.state, self.data, self.val, self.teacher)
+        return train(self.config, self.state, self.data, self.val, self.teacher, self.groups)
 
     def save(self, path: Path) -> None:
         """Write the whole run, with everything that rebuilds its model."""
@@ -111,7 +114,9 @@ def open_run(
         _check_same_run(resume, content, config, splits, data)
         state.restore(content)
     on_device = None if val is None else val.to(device)
-    return Run(config, state, data.to(device), on_device, teacher, splits.class_names, splits.fingerprint)
+    counts = (splits.complete if val is None else splits.train).class_counts()
+    groups = class_groups(counts, config.data.groups)
+    return Run(config, state, data.to(device), on_device, teacher, splits.class_names, splits.fingerprint, groups)
 
 
 def load_model(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:

@@ -142,7 +142,8 @@ def context_of(
     of_classes = torch.tensor(class_counts, dtype=torch.float32, device=device).clamp_min(1)
     counts = TASKS[config.task].row_counts(of_classes)
     tail = torch.zeros_like(counts, dtype=torch.bool)
-    tail[list(class_groups(class_counts)["tail"])] = True
+    # The balanced images of a teacher may have no class with few of them.
+    tail[class_groups(class_counts, config.data.groups).get("tail", [])] = True
     progress = epoch / config.epochs
     return StepContext(
         log_counts=counts.log(),

@@ -30,7 +30,12 @@ class DivergedError(UserError, ArithmeticError):
 
 
 def train(
-    config: Config, state: TrainState, data: Split, val: Split | None, teacher: nn.Module | None
+    config: Config,
+    state: TrainState,
+    data: Split,
+    val: Split | None,
+    teacher: nn.Module | None,
+    groups: Groups | None = None,
 ) -> Iterator[EpochMetrics]:
     """Train from the state's epoch to `config.epochs`; the state is complete, and can be saved, at every yield.
 
@@ -40,6 +45,7 @@ def train(
         data: training images, on the state's device.
         val: validation images, scored every `config.evaluate.every` epochs and after the last; None for never.
         teacher: the balanced self-teacher, for methods that need one.
+        groups: the classes by head, medium and tail; None for those of `data`.
 
     Yields:
         The metrics of each epoch.
@@ -49,7 +55,8 @@ def train(
             to a training image after the last epoch.
     """
     _check_finite(config, state, len(state.history))
-    groups = class_groups(data.class_counts())
+    if groups is None:
+        groups = class_groups(data.class_counts(), config.data.groups)
     if teacher is not None:
         teacher = shared(frozen(teacher.eval().requires_grad_(False), state.student.features.dtype))
     stepper = stepper_for(config, data, teacher)

@@ -101,7 +101,7 @@ def test_a_comparison_has_the_paired_differences_of_what_both_sides_were_examine
         for seed in range(3):
             found = {attack: correctness[seed] for attack, correctness in attacks.items()}
             write_correctness(tmp_path / f"{side}-s{seed}.parquet", found, "of an exam")
-    save_checkpoint(tmp_path / "one.pt", {"class_counts": [5, 90, 40, 70, 9, 30]})
+    save_checkpoint(tmp_path / "one.pt", {"config": {}, "class_counts": [5, 90, 40, 70, 9, 30]})
     flags = [text for side in sides for text in (f"--{side}", *sorted(tmp_path.glob(f"{side}-s*")))]
     lines = run(tmp_path, EXAMPLES / "compare.py", *flags, "--checkpoint", "one.pt").splitlines()
     pairs = {title: [side[attack] for side in sides.values()] for title, attack in ATTACKED_ON_BOTH.items()}

@@ -92,7 +92,7 @@ def test_help_tells_what_every_knob_does() -> None:
     "told",
     [
         "epochs of the student (default: 100; digits: 40; digits-scenes: 25; other label maps: 30; "
-        "other boxes: 30; sound: 30; texts: 30; at "
+        "other boxes: 30; sound: 30; texts: 20; at "
         "least 1)",
         "cifar100: 0.03137; other label maps: 0.01569; other boxes: 0.01569; "
         "sound: 0.002; other data: 0.03137; above 0 and at most "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ltsd.config import DataConfig
 from ltsd.data.longtail import (
     balanced_resample,
+    check_groups,
     class_groups,
     hold_out,
     long_tail_counts,
@@ -234,6 +235,19 @@ def test_head_medium_and_tail_are_thirds_by_training_count(counts: list[int]) ->
 @pytest.mark.parametrize("counts", [long_tail_counts(5000, 50, 10, "exponential"), [7] * 10])
 def test_the_tail_of_ten_classes_is_7_to_9(counts: list[int]) -> None:
     assert class_groups(counts) == {"head": [0, 1, 2], "medium": [3, 4, 5, 6], "tail": [7, 8, 9]}
+
+
+def test_many_are_more_than_100_images_and_few_are_fewer_than_20() -> None:
+    counts = [19, 20, 100, 101, 1, 1280]
+    assert class_groups(counts, "many-medium-few") == {"head": [3, 5], "medium": [1, 2], "tail": [0, 4]}
+    assert class_groups([30, 19], "many-medium-few") == {"medium": [0], "tail": [1]}
+    check_groups(counts, "many-medium-few", "image")
+    with pytest.raises(
+        UserError, match=r"no class has fewer than 20 .*\(1 in the head, 1 in the medium; the rarest .*20"
+    ):
+        check_groups([300, 20], "many-medium-few", "image")
+    with pytest.raises(UserError, match="counts images, and a label here is that of a pixel; leave it out"):
+        check_groups(counts, "many-medium-few", "pixel")
 
 
 def test_one_class_is_none() -> None:

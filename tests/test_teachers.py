@@ -6,11 +6,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from imagesets import encoded, images_of, write_parquet
+from small import SMALL
 
 from ltsd.checkpoint import save_checkpoint
 from ltsd.config import Config
 from ltsd.data import Splits, load_splits
 from ltsd.knobs import Value
+from ltsd.runs import open_run
+from ltsd.teacher import teacher_config, teacher_split
 from sweeps.journal.exchange import SharedFolder
 from sweeps.journal.jobs import Job
 from sweeps.journal.record import Outcome, Record
@@ -150,3 +154,19 @@ def test_a_teacher_that_was_stored_before_its_driver_heard_of_it_is_over(
     known = Record.read(tmp_path).jobs
     assert (known["teacher-stored"].outcome, known["teacher-stored"].last_epoch) == (outcome, epochs_of_its_own)
     assert known["teacher-missing"].outcome is None
+
+
+def test_a_teacher_is_validated_on_the_tail_of_the_data_and_not_of_its_balanced_images(tmp_path: Path) -> None:
+    """Also where the rarest class is the first, and no class of the data is large."""
+    labels = [c for c, count in enumerate((12, 60, 50)) for _ in range(count)]
+    source = write_parquet(tmp_path / "one.parquet", [*map(encoded, images_of(len(labels), size=8))], labels)
+    for by in ("thirds", "many-medium-few"):
+        own = {"data.groups": by, "data.n_max": None, "data.imbalance_ratio": None, "data.test_per_class": None}
+        config = Config.preset(str(source)).override({**SMALL, **own})
+        splits = load_splits(config.data)
+        stage1 = teacher_config(config, 2.0)
+        data = teacher_split(stage1, splits.train, 2.0)
+        run = open_run(stage1, splits, data, splits.val, torch.device("cpu"), teacher=None, resume=None)
+        *_, last = run.epochs()
+        assert last.values["val/tail_clean_acc"] == last.per_class["clean"][0]
+        assert ("val/head_robust_acc" in last.values) == (by == "thirds")

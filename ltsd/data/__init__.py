@@ -13,7 +13,7 @@ from ltsd.config import DataConfig
 from ltsd.data import many_labels
 from ltsd.data.batches import Split
 from ltsd.data.groups import bootstrap_blocks
-from ltsd.data.longtail import shuffled_by_class
+from ltsd.data.longtail import check_groups, shuffled_by_class
 from ltsd.data.overlap import overlap, repeated, without_copies
 from ltsd.data.protocol import SplitIndices, draw_protocol
 from ltsd.data.reading import Reading
@@ -71,7 +71,7 @@ def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = 
         folder: folder with the decoded source; the source itself is not read then.
 
     Raises:
-        UserError: as `decoded` and `draw_protocol` raise it; a class has no test image.
+        UserError: as `decoded`, `draw_protocol` and `check_groups` raise it; a class has no test image.
     """
     folder = decoded(data, check=check) if folder is None else folder
     source = read_decoded(folder)
@@ -80,12 +80,14 @@ def load_splits(data: DataConfig, *, check: bool = False, folder: Path | None = 
     protocol, copies = _drawn(source, test_rows, data)
     split_of = partial(Split, num_classes=len(names), resident_gib=data.resident_gib, vocabulary=source.vocabulary)
     train = split_of(train_set.images, train_set.labels, torch.from_numpy(protocol.train))
+    complete = train.select(torch.from_numpy(protocol.complete))
+    check_groups(complete.class_counts(), data.groups, unit_of(train_set.labels))
     brings = source.validation_from < len(train_set.labels)
     return Splits(
         train=train,
         val=train.select(torch.from_numpy(protocol.val)),
         reserve=train.select(torch.from_numpy(protocol.reserve)),
-        complete=train.select(torch.from_numpy(protocol.complete)),
+        complete=complete,
         test=split_of(test_set.images, test_set.labels, torch.from_numpy(test_rows)),
         class_names=names,
         imbalance_ratio=protocol.imbalance_ratio,

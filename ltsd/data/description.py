@@ -37,16 +37,16 @@ def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
         yield f"data: validation has {rarest} of its rarest class; its score is that coarse"
     yield "data: " + "; ".join(
         f"{group}: {_with_counts(members, splits.class_names, counts)}"
-        for group, members in class_groups(counts).items()
+        for group, members in class_groups(counts, data.groups).items()
     )
     yield from (f"data: {count:,} {what}" for what, count in splits.copies.items())
 
 
-def class_rows(splits: Splits) -> Iterator[str]:
+def class_rows(splits: Splits, data: DataConfig) -> Iterator[str]:
     """Return a table of the classes by descending training count; of many, the most frequent and the rarest."""
     counts = splits.complete.class_counts()
     columns = (counts, splits.val.class_counts(), splits.test.class_counts())
-    group_of = {c: name for name, members in class_groups(counts).items() for c in members}
+    group_of = {c: name for name, members in class_groups(counts, data.groups).items() for c in members}
     order = sorted(range(len(counts)), key=lambda c: -counts[c])
     names, left_out = told_apart(splits.class_names, NAME_WIDTH), len(order) - ROWS
     yield f"{'class':>{NAME_WIDTH}} {'train':>7} {'val':>7} {'test':>7}  group"

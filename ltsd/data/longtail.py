@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ltsd.data.units import Unit
+from ltsd.errors import UserError
+
 Rows = NDArray[np.int64]
 
 
@@ -41,25 +44,60 @@ def hold_out(labels: NDArray[np.int64], num_classes: int, fraction: float) -> tu
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
 
 
+MANY, FEW = 100, 20
+"""Training images of a class: more are many, fewer are few."""
 Groups = Mapping[str, Sequence[int]]
 """Classes by head, medium and tail."""
 
 
-def class_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """Return head, medium and tail: thirds of the classes by training count, floor(C / 3) each in head and tail.
+def class_groups(class_counts: Sequence[int], by: str = "thirds") -> dict[str, list[int]]:
+    """Return head, medium and tail; a group without classes is left out.
 
-    Of two classes one is the head and one the tail; there is no medium.
-
-    Ties keep the order of the classes, so that the simulated tail of 10 classes is 7, 8, 9.
+    Args:
+        class_counts: training images of each class.
+        by: `thirds` of the classes by training count, floor(C / 3) each in head and tail; of two classes one is the
+            head and one the tail. Ties keep the order of the classes, so that the simulated tail of 10 classes is 7, 8,
+            9. `many-medium-few`: more than MANY images, fewer than FEW, and what lies between (Liu et al. 2019,
+            ImageNet-LT).
     """
+    groups = (_thirds if by == "thirds" else _by_thresholds)(class_counts)
+    return {name: sorted(classes) for name, classes in groups.items() if classes}
+
+
+def _thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
     order = sorted(range(len(class_counts)), key=lambda c: -class_counts[c])
     third = max(1, len(order) // 3)
-    groups = {
-        "head": sorted(order[:third]),
-        "medium": sorted(order[third : len(order) - third]),
-        "tail": sorted(order[len(order) - third :]),
-    }
-    return {name: classes for name, classes in groups.items() if classes}
+    return {"head": order[:third], "medium": order[third : len(order) - third], "tail": order[len(order) - third :]}
+
+
+def _by_thresholds(class_counts: Sequence[int]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {"head": [], "medium": [], "tail": []}
+    for c, count in enumerate(class_counts):
+        groups["head" if count > MANY else "medium" if count >= FEW else "tail"].append(c)
+    return groups
+
+
+def check_groups(class_counts: Sequence[int], by: str, unit: Unit) -> None:
+    """Check that there is a tail.
+
+    Args:
+        class_counts: training images of each class.
+        by: as in `class_groups`.
+        unit: what has a label.
+
+    Raises:
+        UserError: no class has fewer than FEW images; labels are of pixels or boxes, of which there are many more.
+    """
+    if by == "thirds":
+        return
+    if unit != "image":
+        raise UserError(f"--data.groups {by}: counts images, and a label here is that of a {unit}; leave it out")
+    if "tail" not in (groups := class_groups(class_counts, by)):
+        there = ", ".join(f"{len(classes)} in the {name}" for name, classes in groups.items())
+        raise UserError(
+            f"--data.groups {by}: no class has fewer than {FEW} training images, so that there is no tail "
+            f"({there}; the rarest class has {min(class_counts)}); leave it out"
+        )
 
 
 def balanced_resample(labels: NDArray[np.int64], size: int, seed: int) -> Rows:

@@ -131,7 +131,7 @@ class Probe:
         """
         task = TASKS[self._config.task]
         part = data.select(data.rows[: task.chunk]).to(self._device)
-        groups = class_groups(data.class_counts())
+        groups = class_groups(data.class_counts(), self._config.data.groups)
         task.validate(frozen(self._state.student), part, groups, self._config.attack, steps=1)
 
     def _epoch(self) -> int:

@@ -37,7 +37,12 @@ def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequen
     if per_class:
         counts = run.data.class_counts()
         figures["per_class"] = pictures.class_bars(
-            per_class, counts, names, class_groups(counts), measure=task.class_measure, counted=task.counted
+            per_class,
+            counts,
+            names,
+            class_groups(counts, job.config.data.groups),
+            measure=task.class_measure,
+            counted=task.counted,
         )
     attack = job.config.attack
     figures["attacked_images"] = task.show_attacked(

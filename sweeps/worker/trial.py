@@ -141,7 +141,8 @@ def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
     """Score the finished model on the reserve; return the scores of classes."""
     model = run.state.model.eval().requires_grad_(False)
     reserve = splits.reserve.to(run.data.rows.device)
-    values, per_class = validate(job.config, model, reserve, class_groups(run.data.class_counts()), "confirm")
+    groups = class_groups(run.data.class_counts(), job.config.data.groups)
+    values, per_class = validate(job.config, model, reserve, groups, "confirm")
     tune.report(Report(job.config.epochs, "confirmed", values=values, per_class=per_class).message())
     return per_class
 
@@ -159,7 +160,8 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
     model = run.state.model.eval().requires_grad_(False)
     test = splits.test.to(run.data.rows.device)
     results: list[Examined] = []
-    groups, examine = class_groups(run.data.class_counts()), EXAMS[job.config.task].on(splits, exchange)
+    groups = class_groups(run.data.class_counts(), job.config.data.groups)
+    examine = EXAMS[job.config.task].on(splits, exchange)
     exchange.bring(job.correctness)
     for done, result in examine(model, test, groups, job.config.attack, job.exam, keep=job.correctness):
         exchange.publish(job.correctness, result.measured)
