@@ -183,6 +183,8 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     for doubt in results[-1].doubts:
         print(f"warning: {doubt}")
     print(class_table(results[-1], counts, names, exam.score, TASKS[config.task].items))
+    if radius := results[-1].as_json().get("radius"):
+        print(f"eps {config.attack.eps:.4g}: {radius}")
     if parsed.json is not None:
         with publishing(parsed.json) as temporary:
             content = {"class_names": names, "class_counts": counts} | results[-1].as_json()

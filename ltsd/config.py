@@ -172,7 +172,8 @@ class DataConfig:
         "none",
         "applied to training batches: crop-flip (padded by 4), and after it torchvision's RandAugment (2 operations, "
         "magnitude 9) or its AutoAugment policy for CIFAR-10; for segmentation also crop-flip-scale, by 0.5 to 2; "
-        "for sound shift-gain-noise: by a tenth of its length, 6 dB, and noise at 10 to 40 dB below; for texts "
+        "for sound shift-gain-noise: by a tenth of its length, 6 dB, and noise at 10 to 40 dB below; "
+        "spec-augment: beside that a span of time and a band of frequencies taken away; for texts "
         "word-dropout: each word piece is unknown with a probability of 0.1",
         choices=(
             "none",
@@ -181,6 +182,7 @@ class DataConfig:
             "autoaugment",
             "crop-flip-scale",
             "shift-gain-noise",
+            "spec-augment",
             "word-dropout",
         ),
     )

@@ -168,10 +168,11 @@ def _limits(facts: ModelFacts) -> Iterator[str]:
 
 
 def _threat_model(facts: ModelFacts) -> Iterator[str]:
-    attack = facts.config.attack
+    attack, told = facts.config.attack, facts.exam.get("radius")
+    radius = f"{_radius(attack.eps)} ({told})" if told else _radius(attack.eps)
     yield (
         f"{facts.words.norm}, white box: the attacker knows the network, its weights and the right class, and may "
-        f"change {facts.words.domain.format(eps=_radius(attack.eps))}. The weights and the training data are out of "
+        f"change {facts.words.domain.format(eps=radius)}. The weights and the training data are out of "
         "reach. Any wrong class is a success.\n"
     )
     corruptions = ""

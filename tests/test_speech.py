@@ -16,11 +16,21 @@ from torch import Tensor
 from ltsd.__main__ import main
 from ltsd.config import DataConfig
 from ltsd.data import load_splits
+from ltsd.data.batches import Split
 from ltsd.data.clips import decode_clip
-from ltsd.data.sound_augment import shift_gain_noise
+from ltsd.data.sound_augment import LONGEST_SPAN, WIDEST_BAND, masked, shift_gain_noise
 from ltsd.data.sources import load_source
 from ltsd.errors import UserError
-from ltsd.evaluation.sound import CORRUPTIONS, WET, clipping, echo, mu_law, signal_power, white_noise
+from ltsd.evaluation.sound import (
+    CORRUPTIONS,
+    WET,
+    clipping,
+    echo,
+    mu_law,
+    radius_in_decibels,
+    signal_power,
+    white_noise,
+)
 from ltsd.models.speech import HOP, MELS, WINDOW, LogMel
 
 SOUND = tone(600)
@@ -122,6 +132,31 @@ def test_augmented_clips_are_shifted_and_scaled_alone_and_their_padding_stays() 
     loudness = moved[:, 0, 300:500].float().mean(-1) / 8000
     assert 0.48 < loudness.min() < 0.6
     assert 1.7 < loudness.max() < 2.1
+
+
+def test_masked_clips_lack_a_span_and_a_band_and_nothing_else() -> None:
+    """Of white noise: beyond the edges of the span the waveform has no energy in a band, and all of it elsewhere."""
+    noise = torch.randn(40, 1, 4000, generator=torch.Generator().manual_seed(1)) * 3000
+    clips = noise.round().to(torch.int16)
+    clips[:, :, 3600:] = 0
+    found = masked(clips, torch.Generator().manual_seed(0))
+    assert torch.equal(found, masked(clips, torch.Generator().manual_seed(0)))
+    assert (found[:, :, 3600:] == 0).all()
+    silent = found[:, 0].unfold(1, 20, 1).eq(0).all(-1).sum(1) - (400 - 19)
+    assert (silent <= LONGEST_SPAN * 4000).all()
+    assert (silent > 100).float().mean() > 0.6
+    loudness = found.float().square().sum((1, 2)) / clips.float().square().sum((1, 2))
+    assert loudness.min() > 1 - LONGEST_SPAN - WIDEST_BAND - 0.05
+    assert loudness.max() < 1
+
+
+def test_a_radius_is_told_in_decibels_below_the_median_clip() -> None:
+    """A sine of amplitude 0.2 has a power of 0.02: 60 dB above an amplitude of 1.414e-4."""
+    time = torch.arange(8000)
+    sine = (32768 * 0.2 * torch.sin(2 * math.pi * 440 * time / 8000)).round().to(torch.int16)
+    rows = torch.arange(3)
+    split = Split(sine.repeat(3, 1)[:, None], torch.zeros(3, dtype=torch.int64), rows, 1)
+    assert radius_in_decibels(split, math.sqrt(0.02) * 1e-3) == "60 dB below the median clip"
 
 
 def waves() -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ltsd.answers import VOID
 from ltsd.data.boxes import moved_boxes
-from ltsd.data.sound_augment import shift_gain_noise
+from ltsd.data.sound_augment import masked, shift_gain_noise
 from ltsd.data.units import unit_of
 from ltsd.data.vocabulary import PADDING, UNKNOWN
 
@@ -39,6 +39,8 @@ def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torc
         return word_dropout(images, generator), labels
     if augmentation == "shift-gain-noise":
         return shift_gain_noise(images, generator), labels
+    if augmentation == "spec-augment":
+        return masked(shift_gain_noise(images, generator), generator), labels
     if augmentation == "crop-flip-scale":
         return crop_flip_scale(images, labels, generator)
     if unit_of(labels) == "image":

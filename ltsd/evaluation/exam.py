@@ -52,7 +52,8 @@ class ExamResult:
     `correctness` is what they are computed from: by attack, by corruption and severity, and by member of the ensemble
     so far, where an image is right if it survived this member and all before it. `doubts` name answers that are not
     finite and signs of false robustness, a sentence each. `left` names the shards of the ensemble that other processes
-    can attack meanwhile: those of the same round behind the one that is attacked next here.
+    can attack meanwhile: those of the same round behind the one that is attacked next here. `radius` is what eps means
+    for the inputs, in words, or "".
     """
 
     accuracies: dict[str, Accuracy]
@@ -60,6 +61,7 @@ class ExamResult:
     doubts: tuple[str, ...]
     left: tuple[str, ...] = ()
     medium: Medium = IMAGES
+    radius: str = ""
 
     @classmethod
     def of(
@@ -145,6 +147,7 @@ class ExamResult:
             "per_class": self.per_class(),
             "corruptions": self.corruptions(),
             "doubts": list(self.doubts),
+            "radius": self.radius,
         }
 
 
@@ -199,11 +202,12 @@ def examine(
         if ensemble != "none":
             yield from attacks.parts(answers["clean"].right, known)
 
+    radius = medium.radius(test, attack.eps)
     for title, correctness, left in parts():
         answers |= {name: replace(one, blocks=together) for name, one in correctness.items()}
         if keep is not None and not correctness.keys() <= known.keys():
             write_correctness(keep, known | answers, fingerprint)
-        yield title, ExamResult.of(dict(answers), signs, groups, ensemble, broken, left, medium)
+        yield title, replace(ExamResult.of(dict(answers), signs, groups, ensemble, broken, left, medium), radius=radius)
     attacks.drop_shards()
 
 

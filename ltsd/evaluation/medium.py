@@ -30,6 +30,7 @@ class Medium:
         corrupted: (model, split, name of a variant, seed=) -> the correctness on corrupted inputs.
         more: what is measured beside the attacks of every exam, by name.
         titles: how tables and pictures call that, by name.
+        radius: (split, eps) -> what eps means for these inputs, in words; "" where it says that itself.
     """
 
     items: str
@@ -38,6 +39,7 @@ class Medium:
     corrupted: Callable[..., Correctness]
     more: Mapping[str, Measure] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
+    radius: Callable[[Split, float], str] = lambda split, eps: ""
 
 
 IMAGES = Medium(ITEMS["image"], PIXELS, corruptions.VARIANTS, corruptions.corruption_correctness)
@@ -48,6 +50,7 @@ SOUND = Medium(
     sound.corruption_correctness,
     more={name: partial(sound.ratio_correctness, name=name, steps=PGD_STEPS, seed=SEED) for name in sound.RATIOS},
     titles={name: f"PGD-{PGD_STEPS} at {ratio:g} dB" for name, ratio in sound.RATIOS.items()},
+    radius=sound.radius_in_decibels,
 )
 TEXTS = Medium(
     ITEMS["text"],

@@ -59,6 +59,12 @@ def ratio_correctness(model: nn.Module, split: Split, name: str, *, steps: int, 
         return Correctness.of(answers(), split)
 
 
+def radius_in_decibels(split: Split, eps: float) -> str:
+    """Return how far noise of an amplitude of eps lies below the clips of a split, in words."""
+    powers = torch.cat([signal_power(inputs).flatten() for inputs, _ in split.chunks(CHUNK)])
+    return f"{10 * math.log10(float(powers.median()) / eps**2):.0f} dB below the median clip"
+
+
 def white_noise(inputs: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
     """Normal noise over the whole clip, at a signal-to-noise ratio in decibels."""
     noise = torch.randn(inputs.shape, generator=generator, device=inputs.device)

@@ -47,7 +47,7 @@ TASK = replace(
     counted="clips",
     domain=SOUND,
     networks=("mel-resnet",),
-    augmentations=("none", "shift-gain-noise"),
+    augmentations=("none", "shift-gain-noise", "spec-augment"),
     radius=radius,
     validate=partial(classification.validate, domain=SOUND),
     show_attacked=show_attacked,
