@@ -51,6 +51,20 @@ def test_a_file_gives_its_images_pixel_by_pixel(
     assert found == expected
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_labels_may_be_the_names_of_their_classes(tmp_path: Path, kind: pa.DataType) -> None:
+    images, names = images_of(30), ["a dog", "9", "10"]
+    labels = [names[k % 3] for k in range(30)]
+    table = table_of([encoded(image) for image in images], [0] * 30).drop_columns("label")
+    pq.write_table(table.append_column("label", pa.array(labels).cast(kind)), tmp_path / "one.parquet")
+    source = load_source(DataConfig(source=str(tmp_path / "one.parquet")))
+    assert source.train.class_names == ("10", "9", "a dog")
+    expected = {image.tobytes(): label for image, label in zip(channels_first(images).numpy(), labels, strict=True)}
+    for part in (source.train, source.test):
+        found = [part.class_names[label] for label in part.labels.tolist()]
+        assert found == [expected[image.numpy().tobytes()] for image in part.images]
+
+
 LAYOUTS = {
     "the hub": ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-0.parquet"),
     "zh-plus/tiny-imagenet": ("data/train-0-of-2-a.parquet", "data/train-1-of-2-b.parquet", "data/valid-0.parquet"),
@@ -88,7 +102,7 @@ def rows_read(path: Path) -> int:
 
 NEEDED = (
     "is not an image set: it needs the columns image or img (struct of bytes and path) and label or labels or "
-    "fine_label (int64), and has "
+    "fine_label (integers or strings), and has "
 )
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda root: None, "no such file or folder; give digits, digits-scenes, cifar10, cifar100 or the path"),
@@ -101,9 +115,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: pq.write_table(pa.table({"image": [PNG], "label": [0]}), root),
         NEEDED + "image",
     ),
-    "labels that are words": (
-        lambda root: pq.write_table(pa.table({"image": [{"bytes": PNG, "path": ""}], "label": ["cat"]}), root),
-        "and has image (struct<bytes: binary, path: string>), label (string)",
+    "labels that are fractions": (
+        lambda root: pq.write_table(pa.table({"image": [{"bytes": PNG, "path": ""}], "label": [0.5]}), root),
+        "and has image (struct<bytes: binary, path: string>), label (double)",
     ),
     "16 bits a channel": (
         lambda root: write_parquet(root, [PNG, encoded(np.full((6, 6), 300, np.uint16))], [0, 1]),

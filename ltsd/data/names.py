@@ -1,13 +1,18 @@
-"""Display of class names: short, on one line, a few of many."""
+"""Class names in their order, and shown: short, on one line, a few of many."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.cells import cell_len
 
 ELLIPSIS = "…"
 JOINERS = "\u200c\u200d"
 LISTED_WIDTH = 30
+
+
+def in_order(labels: Collection[str]) -> list[str]:
+    """Return labels by the alphabet, or by size if all are numbers."""
+    return sorted(labels, key=int if all(map(str.isdecimal, labels)) else None)
 
 
 def shortened(name: str, width: int) -> str:

@@ -68,8 +68,8 @@ class Table:
     def columns(self) -> tuple[str, str]:
         """Return the names of its image and its label column: of each the first known name that it has.
 
-        The label column holds classes, or else masks, see `holds_masks`, or else boxes, see `holds_boxes`; only boxes
-        where these are asked for.
+        The label column holds classes, see `holds_classes`, or else masks, see `holds_masks`, or else boxes, see
+        `holds_boxes`; only boxes where these are asked for.
 
         Raises:
             UserError: it lacks one, or a column is of another type.
@@ -80,12 +80,12 @@ class Table:
         boxes = BOX_COLUMN if holds_boxes(types.get(BOX_COLUMN, pa.null())) else ""
         if self.of_boxes:
             label = boxes
-        elif not pa.types.is_integer(types.get(label, pa.null())):
+        elif not holds_classes(types.get(label, pa.null())):
             label = next((name for name in MASK_COLUMNS if name in types and holds_masks(types[name])), boxes)
         if not (label and (has_bytes(types.get(image, pa.null())) or is_text(types.get(image, pa.null())))):
             raise UserError(
                 f"{self.name} is not an image set: it needs the columns {' or '.join(IMAGE_COLUMNS)} (struct of bytes "
-                f"and path) and {' or '.join(LABEL_COLUMNS)} (int64), and has "
+                f"and path) and {' or '.join(LABEL_COLUMNS)} (integers or strings), and has "
                 f"{', '.join(f'{name} ({kind})' for name, kind in types.items())}; label maps are images in a column "
                 f"{' or '.join(MASK_COLUMNS)}, boxes a struct {BOX_COLUMN} of the lists {BBOX} and {CATEGORY}; "
                 f"clips of sound are in a column {AUDIO_COLUMN} (struct of bytes and path), texts in {TEXT_COLUMN} "
@@ -137,6 +137,16 @@ def has_bytes(kind: pa.DataType) -> bool:
 def is_text(kind: pa.DataType) -> bool:
     """Return whether a column is of strings."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def holds_classes(kind: pa.DataType) -> bool:
+    """Return whether a column of labels is of classes: their numbers or their names."""
+    return bool(pa.types.is_integer(kind)) or holds_names(kind)
+
+
+def holds_names(kind: pa.DataType) -> bool:
+    """Return whether a column of labels is of the names of classes, strings or categories."""
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def holds_masks(kind: pa.DataType) -> bool:

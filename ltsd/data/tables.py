@@ -1,7 +1,7 @@
 """Images in Parquet and Arrow files in the layouts of the Hugging Face library, with classes, label maps or boxes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from ltsd.data.filesystems import Place
 from ltsd.data.groups import members
 from ltsd.data.label_maps import checked_names
 from ltsd.data.layout import WHOLE, find_layout
+from ltsd.data.names import in_order
 from ltsd.data.reading import Opened
 from ltsd.data.roles import by_role, choices_of
 from ltsd.data.saved import Rows, SavedFolders
@@ -30,6 +31,7 @@ from ltsd.data.table_files import (
     content_of,
     holds_boxes,
     holds_masks,
+    holds_names,
 )
 from ltsd.data.text_files import SUFFIXES as TEXT_FILES
 from ltsd.data.units import Kind, Unit
@@ -48,8 +50,9 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
     """Open the Parquet files of a source, else its Arrow files, by split; None if a folder has neither, and for a file
     of texts in rows.
 
-    A single file is training data. Class names are those of the Hugging Face metadata, else the numbers up to the
-    largest label; of label maps without names there are none yet.
+    A single file is training data. Class names are those of the Hugging Face metadata, else the labels of the training
+    images if they are strings, else the numbers up to the largest label; of label maps without names there are none
+    yet.
 
     Args:
         paths: relative to the source, none of them hidden.
@@ -95,7 +98,7 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
     return Opened(
         class_names=names,
         config=layout.config,
-        rows={split: _rows(tables, len(names), unit) for split, tables in splits.items()},
+        rows={split: _rows(tables, names, unit) for split, tables in splits.items()},
         files={split: [*files, *saved.indices_of(list(files))] for split, files in layout.splits.items()},
         roles=roles,
         unlabelled=unlabelled,
@@ -120,8 +123,10 @@ def _are_withheld(tables: Sequence[Rows]) -> bool:
     return True
 
 
-def _classes_or_none(labels: pa.Array) -> tuple[pa.Array, int]:
+def _classes_or_none(labels: pa.Array) -> tuple[pa.Array, int | str]:
     """Return labels, and what stands for none."""
+    if holds_names(labels.type):
+        return pc.fill_null(labels.cast(pa.string()), ""), ""
     return pc.fill_null(labels, -1), -1
 
 
@@ -144,9 +149,23 @@ def _unit(table: Rows) -> Unit:
 
 
 def _class_names(tables: Sequence[Rows]) -> list[str]:
-    """Return the names of classes of images or boxes: the numbers up to the largest one if the metadata name none."""
+    """Return the names of classes of images or boxes: those that the metadata or the labels name, else the numbers up
+    to the largest one.
+    """
     _, label = tables[0].columns()
+    if holds_names(tables[0].schema().field(label).type):
+        return in_order({name for table in tables for name in _names_in(table) if name})
     return _names_in_metadata(tables[0].schema(), label) or [str(c) for c in range(_count_classes(tables))]
+
+
+def _names_in(table: Rows) -> Iterator[str | None]:
+    """Yield the labels of a table, which are strings."""
+    _, label = table.columns()
+    try:
+        for batch in table.batches([label]):
+            yield from pc.unique(batch[label].cast(pa.string())).to_pylist()
+    except UNREADABLE as error:
+        raise UserError(f"{table.name} cannot be read ({error})") from error
 
 
 def _map_names(source: str, table: Rows) -> list[str]:
@@ -194,7 +213,8 @@ def _count_classes(tables: Sequence[Rows]) -> int:
     return largest + 1
 
 
-def _rows(tables: Sequence[Rows], num_classes: int, unit: Unit) -> Encoded:
+def _rows(tables: Sequence[Rows], names: Sequence[str], unit: Unit) -> Encoded:
+    numbers = {name: number for number, name in enumerate(names)}
     for table in tables:
         columns = table.columns()
         if (own := _unit(table)) != unit:
@@ -207,7 +227,8 @@ def _rows(tables: Sequence[Rows], num_classes: int, unit: Unit) -> Encoded:
             for batch in table.batches(columns):
                 for image, label in zip(*(batch[name].to_pylist() for name in columns), strict=True):
                     place = f"{table.name} row {row}"
-                    checked = _label(place, columns[1], label, unit, num_classes)
+                    named = numbers.get(label, label) if isinstance(label, str) else label
+                    checked = _label(place, columns[1], named, unit, len(names))
                     if not (content := content_of(image)):
                         raise UserError(f"{place}: has no bytes in the column {columns[0]}")
                     yield place, content, checked
@@ -229,10 +250,10 @@ def _label(place: str, column: str, label: Any, unit: Unit, num_classes: int) ->
     return of_widths(place, named, checked, boxes)
 
 
-def _class(place: str, label: int | None, num_classes: int) -> int:
-    if label is None or not 0 <= label < num_classes:
+def _class(place: str, label: int | str | None, num_classes: int) -> int:
+    if label is None or isinstance(label, str) or not 0 <= label < num_classes:
         raise UserError(
-            f"{place}: label {label} is outside the {num_classes} classes; mend it, or leave its split out with "
+            f"{place}: label {label!r} is outside the {num_classes} classes; mend it, or leave its split out with "
             f"--data.split-map"
         )
     return label

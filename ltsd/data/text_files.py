@@ -1,6 +1,6 @@
 """Texts in CSV, TSV and JSON lines files: one file, and a source of texts with a class each."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -13,6 +13,7 @@ from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded
 from ltsd.data.filesystems import Place
 from ltsd.data.layout import WHOLE, find_layout
+from ltsd.data.names import in_order
 from ltsd.data.reading import Opened
 from ltsd.data.roles import by_role, choices_of
 from ltsd.data.table_files import LABEL_COLUMNS, TEXT_COLUMN, UNREADABLE
@@ -158,7 +159,7 @@ def open_text_files(place: Place, paths: Sequence[str], data: DataConfig) -> Ope
             f"train=NAME names one by its stem"
         )
     splits = {split: [files[path] for path in own] for split, own in layout.splits.items()}
-    names = _in_order({label for split in roles["train"] for file in splits[split] for label in file.labels()})
+    names = in_order({label for split in roles["train"] for file in splits[split] for label in file.labels()})
     return Opened(
         class_names=names,
         config=layout.config,
@@ -181,11 +182,6 @@ def _rows(files: Sequence[TextFile], names: Sequence[str]) -> Encoded:
                     f"or leave its split out with --data.split-map"
                 )
             yield f"{file.name} row {row}", text, classes[label]
-
-
-def _in_order(labels: Collection[str]) -> list[str]:
-    """Return labels by the alphabet, or by size if all are numbers."""
-    return sorted(labels, key=int if all(map(str.isdecimal, labels)) else None)
 
 
 def _suffix(path: str) -> str:
