@@ -164,3 +164,13 @@ def as_voc(root: Path, data: BoxSet) -> Path:
         write(home / "ImageSets" / "Main" / f"{split}.txt", "\n".join([*stems, ""]))
     write(home / "ImageSets" / "Main" / f"{data.names[0]}_train.txt", f"{lists['train'][0]}  1\n")
     return root
+
+
+def as_labelled(root: Path, data: BoxSet) -> Path:
+    """As labelling programs leave it: a folder a split, VOC's XML files beside their images, in the order of names."""
+    for split, pictures in data.splits.items():
+        for number, one in enumerate(pictures):
+            path = root / split / f"{number:04d} {one.name}"
+            write(path, one.content)
+            write(path.with_suffix(".xml"), ElementTree.tostring(xml_of(data, one)))
+    return root

@@ -12,7 +12,20 @@ import faster_coco_eval
 import numpy as np
 import pytest
 import torch
-from boxsets import BCCD, BoxSet, Picture, as_coco, as_parquet, as_roboflow, as_voc, blood_cells, coco_of, digits, write
+from boxsets import (
+    BCCD,
+    BoxSet,
+    Picture,
+    as_coco,
+    as_labelled,
+    as_parquet,
+    as_roboflow,
+    as_voc,
+    blood_cells,
+    coco_of,
+    digits,
+    write,
+)
 from imagesets import encoded, refusal
 from torch import Tensor
 from torchvision.datasets import CocoDetection, VOCDetection
@@ -28,7 +41,12 @@ SETS = [
         blood_cells, id="cells", marks=pytest.mark.skipif(not BCCD.exists(), reason="blood cells are not here")
     ),
 ]
-LAYOUTS: Mapping[str, Callable[[Path, BoxSet], Path]] = {"coco": as_coco, "roboflow": as_roboflow, "voc": as_voc}
+LAYOUTS: Mapping[str, Callable[[Path, BoxSet], Path]] = {
+    "coco": as_coco,
+    "roboflow": as_roboflow,
+    "voc": as_voc,
+    "beside": as_labelled,
+}
 
 
 def read(source: Path, **options: Any) -> Source:
@@ -52,7 +70,7 @@ def test_a_data_set_is_the_same_in_every_layout(layout: str, data_of: Callable[[
         assert torch.equal(mine.images, theirs.images)
         assert named(found, mine.labels) == named(expected, theirs.labels)
     assert sorted(found.train.class_names) == sorted(data.names)
-    if layout != "voc":  # which has no order of classes but that of their names
+    if layout not in ("voc", "beside"):  # which have no order of classes but that of their names
         assert torch.equal(found.train.labels, expected.train.labels)
         assert found.train.class_names == tuple(data.names)
 
@@ -304,6 +322,18 @@ def test_splits_of_voc_are_its_lists_and_without_any_all_images_are_one(tmp_path
     found = read(home)
     assert found.reading.is_test_held_out
     assert len(found.train.labels) + len(found.test.labels) == 11
+
+
+def test_xml_beside_images_in_folders_that_are_no_splits_is_one_split_and_every_image_has_one(tmp_path: Path) -> None:
+    root = as_labelled(tmp_path / "beside", small())
+    for split, folder in (("train", "monday"), ("validation", "tuesday/morning"), ("test", "tuesday/noon")):
+        (root / folder).parent.mkdir(exist_ok=True)
+        (root / split).rename(root / folder)
+    found = read(root)
+    assert found.reading.is_test_held_out
+    assert len(found.train.labels) + len(found.test.labels) == 13
+    next((root / "tuesday/noon").glob("*.xml")).unlink()
+    assert "beside/: 1 image(s) have no XML file beside them, as others have: tuesday/noon/000" in refusal(root)
 
 
 def test_of_masks_and_boxes_the_labels_that_are_asked_for_are_read(tmp_path: Path) -> None:

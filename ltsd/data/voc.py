@@ -1,21 +1,24 @@
 """PASCAL VOC's folders: `JPEGImages/`, an XML file with the boxes of each image in `Annotations/`, and the lists of
-splits in `ImageSets/Main/`.
+splits in `ImageSets/Main/`; and the same XML files beside their images, as labelling programs write them.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
-from posixpath import join
+from posixpath import basename, dirname, join
 from typing import Any, NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from ltsd.data.annotated import AnnotatedImage, AnnotatedSet, AnnotatedSplit, DrawnBox, refuse_missing
+from ltsd.data.annotated import SHOWN, AnnotatedImage, AnnotatedSet, AnnotatedSplit, DrawnBox, refuse_missing
 from ltsd.data.boxes import of_corners
 from ltsd.data.filesystems import Place
 from ltsd.data.folders import readable_suffixes
 from ltsd.data.layout import WHOLE
+from ltsd.data.names import listed
+from ltsd.data.roles import role_of
 from ltsd.errors import UserError
 
 LIST = re.compile(r"(?:(.*)/)?ImageSets/Main/(train|val|trainval|test)\.txt")
@@ -27,7 +30,11 @@ DIFFICULT = "objects marked difficult"
 
 
 def find(place: Place, paths: frozenset[str]) -> Iterator[AnnotatedSet]:
-    """Yield the folders with `Annotations/` and `JPEGImages/`. One without lists of splits is a single split."""
+    """Yield the folders with `Annotations/` and `JPEGImages/`. One without lists of splits is a single split.
+
+    Where there is none, yield the folders of XML files beside their images: their folders are splits if all of their
+    names state one, else they are a single split.
+    """
     homes = sorted({match[1] or "" for path in paths if (match := ANNOTATION.fullmatch(path))})
     lists = [match for path in sorted(paths) if (match := LIST.fullmatch(path))]
     for home in homes:
@@ -36,6 +43,41 @@ def find(place: Place, paths: frozenset[str]) -> Iterator[AnnotatedSet]:
             splits = {match[2]: match[0] for match in lists if (match[1] or "") == home}
             read = partial(_read, place, home, images, paths)
             yield AnnotatedSet(home, splits or {WHOLE: ""}, read, of_corners, DIFFICULT)
+    if not homes:
+        yield from _find_beside(place, paths)
+
+
+def _find_beside(place: Place, paths: frozenset[str]) -> Iterator[AnnotatedSet]:
+    images = {stem: path for path in sorted(paths) if (stem := _stem(path)) != path}
+    folders = sorted({dirname(path) for path in paths if path.endswith(".xml") and path.removesuffix(".xml") in images})
+    if not folders:
+        return
+    if not all(role_of(basename(folder)) for folder in folders):
+        read = partial(_read_beside, place, {stem: path for stem, path in images.items() if dirname(path) in folders})
+        yield AnnotatedSet("", {WHOLE: ""}, partial(read, paths), of_corners, DIFFICULT)
+        return
+    for home in sorted(set(map(dirname, folders))):
+        splits = {basename(folder): folder for folder in folders if dirname(folder) == home}
+        yield AnnotatedSet(home, splits, partial(_read_beside, place, images, paths), of_corners, DIFFICULT)
+
+
+def _stem(path: str) -> str:
+    """Return the path of an image without its ending; other paths as they are."""
+    inside = PurePosixPath(path)
+    return str(inside.with_suffix("")) if inside.suffix.casefold() in readable_suffixes() else path
+
+
+def _read_beside(place: Place, images: dict[str, str], known: frozenset[str], folder: str) -> AnnotatedSplit:
+    """Return the images in a folder, of "" all, with the XML files beside them; raise as `_read`."""
+    own = {stem: path for stem, path in images.items() if not folder or dirname(path) == folder}
+    annotations = {stem: f"{stem}.xml" for stem in own}
+    bare = [own[stem] for stem, annotation in annotations.items() if annotation not in known]
+    if bare and len(bare) < len(own):
+        raise UserError(
+            f"{place.root}/{folder}: {len(bare):,} image(s) have no XML file beside them, as others have: "
+            f"{listed(bare, SHOWN)}; label them, or take them away"
+        )
+    return _annotated(place, f"{place.root}/{folder}", own, annotations, known)
 
 
 def _images(place: Place, home: str, paths: frozenset[str]) -> dict[str, str]:
@@ -69,10 +111,30 @@ def _read(place: Place, home: str, images: dict[str, str], known: frozenset[str]
         raise UserError(f"{where}: names the image {twice} twice; take one away")
     refuse_missing(where, f"image(s) of {IMAGES}/", [name for name in names if name not in images])
     annotations = {name: join(home, ANNOTATIONS, f"{name}.xml") for name in names}
+    found = _annotated(place, where, images, annotations, known)
+    return replace(found, files=[*([path] if path else []), *found.files])
+
+
+def _annotated(
+    place: Place, where: str, images: Mapping[str, str], annotations: Mapping[str, str], known: frozenset[str]
+) -> AnnotatedSplit:
+    """Return images with their annotations.
+
+    Args:
+        place: the source.
+        where: what messages call the split.
+        images: their paths by name.
+        annotations: the paths of their XML files by name.
+        known: all paths.
+
+    Raises:
+        UserError: one has no annotation, though others have.
+    """
+    names = list(annotations)
     lacking = [name for name, one in annotations.items() if one not in known]
     if len(lacking) == len(names):  # those of a test set may not be published
         withheld = [AnnotatedImage(images[name], f"{where}, image {name}", None, ()) for name in names]
-        return AnnotatedSplit(withheld, (), [path] if path else [], ())
+        return AnnotatedSplit(withheld, (), [], ())
     refuse_missing(where, f"annotation(s) of {ANNOTATIONS}/", lacking)
     read, difficult = list[AnnotatedImage](), list[str]()
     for name, annotation in annotations.items():
@@ -80,7 +142,7 @@ def _read(place: Place, home: str, images: dict[str, str], known: frozenset[str]
         boxes, left_out = _boxes(f"{place.root}/{annotation}", root)
         read.append(AnnotatedImage(images[name], f"{place.root}/{annotation}", _size(root), boxes))
         difficult += [f"{annotation} {one}" for one in left_out]
-    return AnnotatedSplit(read, (), [*([path] if path else []), *annotations.values()], difficult)
+    return AnnotatedSplit(read, (), list(annotations.values()), difficult)
 
 
 def _parsed(where: str, content: bytes) -> Element:
