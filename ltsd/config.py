@@ -174,7 +174,8 @@ class DataConfig:
         "magnitude 9) or its AutoAugment policy for CIFAR-10; for segmentation also crop-flip-scale, by 0.5 to 2; "
         "for sound shift-gain-noise: by a tenth of its length, 6 dB, and noise at 10 to 40 dB below; "
         "spec-augment: beside that a span of time and a band of frequencies taken away; for texts "
-        "word-dropout: each word piece is unknown with a probability of 0.1",
+        "word-dropout: each word piece is unknown with a probability of 0.1, and edits: before it half of the texts "
+        "are misspelt or lack a word, half of these twice, and so on",
         choices=(
             "none",
             "crop-flip",
@@ -184,6 +185,7 @@ class DataConfig:
             "shift-gain-noise",
             "spec-augment",
             "word-dropout",
+            "edits",
         ),
     )
 

@@ -16,15 +16,16 @@ from textsets import BANKING, WORDS, texts_of, write_rows, write_texts
 from torch import Tensor
 
 from ltsd.__main__ import main
-from ltsd.attacks.edits import CANDIDATES, edited, greedy_edits
+from ltsd.attacks.edits import CANDIDATES, greedy_edits
 from ltsd.attacks.losses import margins as margins_of
 from ltsd.config import DataConfig, ModelConfig
 from ltsd.data import load_splits
-from ltsd.data.augment import word_dropout
 from ltsd.data.sources import load_source
+from ltsd.data.text_augment import with_edits, word_dropout
 from ltsd.data.vocabulary import PADDING, UNKNOWN, Vocabulary
 from ltsd.errors import UserError
 from ltsd.models import build_model
+from ltsd.spelling import edited
 
 TEXTS = [text for label in range(4) for text in texts_of(label, 60)]
 
@@ -180,6 +181,17 @@ def test_an_edit_changes_a_letter_or_two_or_takes_a_word_away(seed: int, text: s
         assert abs(len(found) - len(text)) <= 1
         places = [place for place, (a, b) in enumerate(zip(found, text, strict=False)) if a != b]
         assert len(found) != len(text) or len(places) <= 2
+
+
+def test_half_of_the_training_texts_are_edited_by_the_seed_and_the_rest_stay(vocabulary: Vocabulary) -> None:
+    texts = torch.from_numpy(vocabulary.numbers(TEXTS[:1] * 2000, 12))
+    found = with_edits(texts, vocabulary, torch.Generator().manual_seed(0))
+    assert torch.equal(found, with_edits(texts, vocabulary, torch.Generator().manual_seed(0)))
+    assert found.dtype == torch.int32
+    is_edited = (found != texts).any(1)
+    assert 0.4 < is_edited.float().mean() < 0.5, "an edit may change what the network does not read"
+    lengths = [len(vocabulary.text(row).replace(" ", "")) for row in found[is_edited].tolist()]
+    assert len(set(lengths)) > 5
 
 
 def letters_of(texts: object, labels: Tensor) -> Tensor:

@@ -14,16 +14,22 @@ from torch import Tensor
 from ltsd.answers import VOID
 from ltsd.data.boxes import moved_boxes
 from ltsd.data.sound_augment import masked, shift_gain_noise
+from ltsd.data.text_augment import with_edits, word_dropout
 from ltsd.data.units import unit_of
-from ltsd.data.vocabulary import PADDING, UNKNOWN
+from ltsd.data.vocabulary import Vocabulary
 
 PAD = 4
-DROPPED = 0.1
 LARGEST_SCALE = 2.0
 """The smallest is its inverse."""
 
 
-def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def augmented(
+    images: Tensor,
+    labels: Tensor,
+    augmentation: str,
+    generator: torch.Generator,
+    vocabulary: Vocabulary | None = None,
+) -> tuple[Tensor, Tensor]:
     """Augment a batch and its labels.
 
     Args:
@@ -34,9 +40,13 @@ def augmented(images: Tensor, labels: Tensor, augmentation: str, generator: torc
         augmentation: see `augment`; of images with a label a pixel `none`, `crop-flip` or `crop-flip-scale`; with a box
             `none` or `crop-flip`.
         generator: source of every draw.
+        vocabulary: of texts.
     """
     if augmentation == "word-dropout":
         return word_dropout(images, generator), labels
+    if augmentation == "edits":
+        assert vocabulary is not None
+        return word_dropout(with_edits(images, vocabulary, generator), generator), labels
     if augmentation == "shift-gain-noise":
         return shift_gain_noise(images, generator), labels
     if augmentation == "spec-augment":
@@ -72,12 +82,6 @@ def augment(images: Tensor, augmentation: str, generator: torch.Generator) -> Te
         return images
     cropped = crop_flip(images, generator)
     return cropped if augmentation == "crop-flip" else follow_policy(cropped, augmentation, generator)
-
-
-def word_dropout(texts: Tensor, generator: torch.Generator) -> Tensor:
-    """Replace each word piece of texts int32 [B, L] by the unknown one with a probability of DROPPED; padding stays."""
-    draws = torch.rand(texts.shape, generator=generator, device=texts.device)
-    return texts.masked_fill((draws < DROPPED) & (texts != PADDING), UNKNOWN)
 
 
 def drawn_moves(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -160,5 +160,5 @@ def epoch_batches(
     order = torch.randperm(len(split), generator=generator, device=generator.device)
     batches = split.rows[order[: len(split) // size * size]].split(size)  # type: ignore[no-untyped-call]
     for rows, stored in zip(batches, split.stored(batches), strict=True):
-        images, labels = augmented(stored, split.labels[rows], augmentation, generator)
+        images, labels = augmented(stored, split.labels[rows], augmentation, generator, split.vocabulary)
         yield split.inputs(images), labels

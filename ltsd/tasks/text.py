@@ -49,7 +49,7 @@ TASK = replace(
     counted=ITEMS["text"],
     domain=WORDS,
     networks=("text-cnn", "text-transformer"),
-    augmentations=("none", "word-dropout"),
+    augmentations=("none", "word-dropout", "edits"),
     radius=radius,
     validate=partial(classification.validate, domain=WORDS),
     show_attacked=show_attacked,
