@@ -7,6 +7,7 @@ from pathlib import Path
 from ltsd.config import Config, DataConfig
 from ltsd.data import description, load_splits
 from ltsd.data.sources import load_source
+from ltsd.data.units import ITEMS, kind_of
 from ltsd.errors import UserError
 from ltsd.files import check_writable, publishing
 from ltsd.flags import values_set
@@ -38,7 +39,7 @@ def data_command(parsed: argparse.Namespace) -> int:
     try:
         splits = load_splits(data)
     except UserError:
-        print("\n".join(source.reading.lines()))
+        print("\n".join(source.reading.lines(ITEMS[kind_of(source.train.images)])))
         raise
     print("\n".join([*description.introduction(splits, data), *description.class_rows(splits, data)]))
     with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
