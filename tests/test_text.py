@@ -73,7 +73,7 @@ def test_a_table_of_texts_is_read_with_its_vocabulary_and_what_was_cut_is_told(t
     assert source.vocabulary is not None
     told = "\n".join(source.reading.lines("texts"))
     assert "70 texts of 1 file" in told
-    assert "of 70 texts were cut to 5 word pieces (--data.tokens)" in told
+    assert "train: 49 of 49 texts were cut to 5 word pieces (--data.tokens)" in told
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,19 @@ def test_a_file_of_rows_is_read_as_a_parquet_file_of_the_same_texts(tmp_path: Pa
         assert np.array_equal(ours.images, theirs.images)
         assert np.array_equal(ours.labels, theirs.labels)
         assert ours.class_names == theirs.class_names == ("0", "1")
+
+
+def test_words_of_the_test_texts_are_not_learnt_where_these_are_held_out(tmp_path: Path) -> None:
+    rows = [{"text": f"where is my card number{chr(97 + k)}", "label": str(k % 2)} for k in range(20)]
+    source = load_source(DataConfig(source=str(write_rows(tmp_path / "one.csv", rows)), vocabulary=300))
+    assert source.reading.is_test_held_out
+    assert source.reading.parts["train"].images == 20
+    assert (len(source.train.labels), len(source.test.labels)) == (14, 6)
+    assert source.vocabulary is not None
+    learnt = {source.vocabulary.text(row).split()[-1] for row in source.train.images.tolist()}
+    every = {str(row["text"]).split()[-1] for row in rows}
+    assert {word for word in every if f'"{word}"' in source.vocabulary.tokenizer} == learnt
+    assert len(learnt) == 14
 
 
 @ROW_FILES

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 from ltsd.answers import VOID
@@ -16,7 +17,7 @@ from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_
 from ltsd.data.box_layouts import open_box_layout
 from ltsd.data.clips import decode_clips
 from ltsd.data.decode import Encoded
-from ltsd.data.decoding import SizesDiffer, decode_all, resized_to
+from ltsd.data.decoding import Decoded, SizesDiffer, decode_all, resized_to
 from ltsd.data.filesystems import Place, find_place
 from ltsd.data.folders import open_folder
 from ltsd.data.label_maps import numbered_names
@@ -32,12 +33,12 @@ from ltsd.data.roles import choices_of, role_of
 from ltsd.data.room import stays_encoded
 from ltsd.data.tables import open_tables
 from ltsd.data.text_files import open_text_files
-from ltsd.data.texts import TOKENIZER, decode_texts, vocabulary_in, written
+from ltsd.data.texts import TOKENIZER, Text, number_texts, read_texts, vocabulary_in, written
 from ltsd.data.units import unit_of
 from ltsd.data.vocabulary import Vocabulary
 from ltsd.errors import UserError
 
-DECODER_VERSION = 5
+DECODER_VERSION = 6
 SIDE = 64
 """Of images that have several sizes, where no size is given; the networks from nothing are made for 8 to 64 pixels."""
 DECODED_FILES = ("train.arrow", "test.arrow")
@@ -184,8 +185,12 @@ def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Part
     rows = {role: _chained(opened, splits) for role, splits in roles.items()}
     files = {role: [path for split in splits for path in opened.files[split]] for role, splits in roles.items()}
     parts, own = Parts(), dict[str, str]()
+    holds_out = opened.kind == "text" and "test" not in rows and not opened.groups
     if opened.kind == "text":
-        parts, vocabulary, changed = decode_texts(rows, data.source, pieces=data.vocabulary, length=data.tokens)
+        texts = read_texts(rows, data.source)
+        if holds_out:  # first, so that nothing is learnt of the test texts
+            texts |= _held_out_texts(data, opened.class_names, texts["train"], folder)
+        parts, vocabulary, changed = number_texts(texts, pieces=data.vocabulary, length=data.tokens)
         own, notes = written(vocabulary), [*notes, *changed]
     elif opened.kind == "clip":
         for role, of_role in rows.items():
@@ -210,19 +215,32 @@ def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Part
     unused = [path for of_split in opened.files.values() for path in of_split if path not in used]
     passed_over = {HIDDEN: hidden, **opened.passed_over, UNUSED: unused, **place.passed_over}
     known = used.union(*passed_over.values())
+    sizes = {role: len(part.labels) for role, part in parts.items()}
+    sizes["train"] += sizes["test"] if holds_out else 0
     passed_over[OTHERS] = [p for p in seen if p not in known and p.rpartition("/")[2].casefold() not in DESCRIBED]
     reading = Reading(
         source=data.source,
         config=opened.config,
         parts={
-            role: PartRead("+".join(filter(None, roles[role])), len(of_role), of_role[0], len(parts[role].labels))
+            role: PartRead("+".join(filter(None, roles[role])), len(of_role), of_role[0], sizes[role])
             for role, of_role in files.items()
         },
+        is_test_held_out=holds_out,
         passed_over={reason: (len(found), found[0]) for reason, found in passed_over.items() if found},
         oriented=sum(part.oriented for part in parts.values()),
         notes=notes,
     )
     return names, parts, reading, own
+
+
+def _held_out_texts(
+    data: DataConfig, names: Sequence[str], texts: Sequence[Text], folder: Path
+) -> dict[str, list[Text]]:
+    """Divide texts as `held_out` divides images."""
+    labels = np.asarray([label for *_, label in texts], dtype=np.int64)
+    numbered = Decoded(np.arange(len(texts), dtype=np.int64)[:, None], labels, 0)
+    parts = held_out(data, names, numbered, folder)
+    return {role: [texts[row] for row in np.asarray(part.images)[:, 0]] for role, part in parts.items()}
 
 
 def _ways(data: DataConfig) -> Sequence[Callable[[Place, Sequence[str], DataConfig], Opened | None]]:

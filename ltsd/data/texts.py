@@ -16,14 +16,33 @@ TOKENIZER, VECTORS = "tokenizer", "vectors"
 """What the file of training texts has beside them."""
 
 
-def decode_texts(
-    rows: Mapping[str, Encoded], source: str, *, pieces: int, length: int
-) -> tuple[dict[str, Decoded], Vocabulary, list[str]]:
-    """Read texts by role, learn the vocabulary from the training texts, and return the numbers of word pieces.
+Text = tuple[str, str, int]
+"""The place, the text and its class."""
+
+
+def read_texts(rows: Mapping[str, Encoded], source: str) -> dict[str, list[Text]]:
+    """Read texts by role.
 
     Args:
         rows: UTF-8 texts, all with a class, by role; `train` is one.
         source: what messages call the whole.
+
+    Raises:
+        UserError: a text that is empty or not UTF-8; none at all; labels other than classes.
+    """
+    read = {role: _read(of_role) for role, of_role in rows.items()}
+    if not read["train"]:
+        raise UserError(f"--data.source {source}: holds no texts")
+    return read
+
+
+def number_texts(
+    read: Mapping[str, Sequence[Text]], *, pieces: int, length: int
+) -> tuple[dict[str, Decoded], Vocabulary, list[str]]:
+    """Learn the vocabulary from the training texts, and return the numbers of word pieces.
+
+    Args:
+        read: texts by role; `train` is one.
         pieces: the most word pieces of the vocabulary.
         length: word pieces of a text.
 
@@ -31,13 +50,9 @@ def decode_texts(
         By role int32 [N, length]; the vocabulary; remarks on what had to be changed.
 
     Raises:
-        UserError: a text that is empty, not UTF-8 or of unknown word pieces alone; none at all; labels other than
-            classes.
+        UserError: a text of unknown word pieces alone.
         MissingPackageError: tokenizers is not installed.
     """
-    read = {role: _read(of_role) for role, of_role in rows.items()}
-    if not read["train"]:
-        raise UserError(f"--data.source {source}: holds no texts")
     vocabulary = Vocabulary.of([text for _, text, _ in read["train"]], pieces, length)
     parts, notes = dict[str, Decoded](), list[str]()
     for role, found in read.items():
@@ -78,7 +93,7 @@ def decoded(encoded: bytes, place: str) -> str:
     return text
 
 
-def _read(rows: Encoded) -> list[tuple[str, str, int]]:
+def _read(rows: Encoded) -> list[Text]:
     found = []
     for place, encoded, label in rows:
         if not isinstance(label, int):
