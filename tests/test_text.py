@@ -222,9 +222,9 @@ def test_the_search_takes_the_edits_that_mislead_and_no_more_than_its_budget() -
 
     labels = torch.zeros(4, dtype=torch.long)
     for budget, misled in ((1, [False, True, True, True]), (2, [True, True, True, True])):
-        found = greedy_edits(margins, texts, labels, budget=budget, seed=0)
+        *_, found = greedy_edits(margins, texts, labels, budget=budget, seed=0)
         assert (letters_of(found, labels) <= 0).tolist() == misled
-    assert greedy_edits(margins, texts, labels, budget=2, seed=0) == found
+    assert list(greedy_edits(margins, texts, labels, budget=3, seed=0))[1:] == [found, found]
     assert found[3] == "xx", "what is wrong already is left alone"
     assert asked[:2] == [4, 3 * CANDIDATES]
 

@@ -6,7 +6,7 @@ et al. 2019).
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -19,10 +19,12 @@ Margins = Callable[[Sequence[str], Tensor], Tensor]
 """(texts, labels [N]) -> margins [N], see `ltsd.attacks.losses`."""
 
 
-def greedy_edits(margins: Margins, texts: Sequence[str], labels: Tensor, *, budget: int, seed: int) -> list[str]:
-    """Return texts with up to `budget` edits each, chosen to mislead.
+def greedy_edits(
+    margins: Margins, texts: Sequence[str], labels: Tensor, *, budget: int, seed: int
+) -> Iterator[list[str]]:
+    """Yield texts with up to one edit each, chosen to mislead, then those with up to two, and so on up to `budget`.
 
-    The draws for a text depend on it and the seed alone: a larger budget goes on where a smaller one ended.
+    The draws for a text depend on it and the seed alone.
 
     Args:
         margins: of the model.
@@ -37,7 +39,8 @@ def greedy_edits(margins: Margins, texts: Sequence[str], labels: Tensor, *, budg
     for _ in range(budget):
         left = [place for place, margin in enumerate(best.tolist()) if margin > 0]
         if not left:
-            break
+            yield list(found)
+            continue
         tries = [edited(found[place], draws[place]) for place in left for _ in range(CANDIDATES)]
         reached = margins(tries, labels[left].repeat_interleave(CANDIDATES)).view(len(left), CANDIDATES)
         lowest, which = reached.min(1)
@@ -45,4 +48,4 @@ def greedy_edits(margins: Margins, texts: Sequence[str], labels: Tensor, *, budg
             if lowest[row] < best[place]:
                 found[place] = tries[row * CANDIDATES + int(which[row])]
                 best[place] = lowest[row]
-    return found
+        yield list(found)

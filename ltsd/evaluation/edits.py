@@ -15,9 +15,9 @@ BUDGETS = {"edit1": 1, "edit2": 2}
 """Edits of a text, by the name of the attack."""
 
 
-def edit_correctness(model: nn.Module, split: Split, name: str, *, seed: int) -> Correctness:
-    """Return the correctness after the greedy edits of BUDGETS[name]; texts are edited as the network reads them: the
-    lower-case text of their word pieces.
+def edit_correctness(model: nn.Module, split: Split, *, seed: int) -> dict[str, Correctness]:
+    """Return the correctness after greedy edits, by the names of BUDGETS; texts are edited as the network reads them:
+    the lower-case text of their word pieces.
     """
     vocabulary = split.vocabulary
     assert vocabulary is not None
@@ -28,14 +28,19 @@ def edit_correctness(model: nn.Module, split: Split, name: str, *, seed: int) ->
         with torch.no_grad():
             return torch.cat([model(split.inputs(chunk)) for chunk in numbers.split(CHUNK)])  # type: ignore[no-untyped-call]
 
-    judged = []
+    judged: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in BUDGETS}
     with eval_mode(model):
         for rows in split.rows.split(CHUNK):  # type: ignore[no-untyped-call]
             texts = [vocabulary.text(numbers) for numbers in split.images[rows].tolist()]
             labels = split.labels[rows]
-            found = greedy_edits(
-                lambda tries, own: margins(logits_of(tries), own), texts, labels, budget=BUDGETS[name], seed=seed
+            steps = greedy_edits(
+                lambda tries, own: margins(logits_of(tries), own),
+                texts,
+                labels,
+                budget=max(BUDGETS.values()),
+                seed=seed,
             )
-            logits = logits_of(found)
-            judged.append((is_right(logits, labels), is_finite(logits)))
-    return Correctness.judged(judged, split)
+            found = {edits: logits_of(edited) for edits, edited in enumerate(steps, start=1)}
+            for name, budget in BUDGETS.items():
+                judged[name].append((is_right(found[budget], labels), is_finite(found[budget])))
+    return {name: Correctness.judged(own, split) for name, own in judged.items()}

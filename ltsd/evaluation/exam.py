@@ -84,7 +84,7 @@ class ExamResult:
         found = {name: Accuracy.of(one, groups) for name, one in correctness.items()}
         accuracies = {name: found[name] for name in TITLES if name in found}
         titled = {TITLES[name]: accuracy.balanced for name, accuracy in accuracies.items() if name != "clean"}
-        accuracies |= {name: found[name] for name in medium.more if name in found}
+        accuracies |= {name: found[name] for name in medium.own if name in found}
         corrupted = [found[variant] for variant in medium.variants if variant in found]
         if corrupted:
             accuracies["corruption"] = Accuracy.mean_of(corrupted)
@@ -251,7 +251,7 @@ def _conditions(test: Split, attack: AttackConfig) -> list[object]:
 
 def parts_of(medium: Medium) -> dict[str, Sequence[str]]:
     """Return the names of what is measured, by the title of a part, in order."""
-    own = {medium.titles[name]: (name,) for name in medium.more}
+    own = {title: names for title, (names, _) in medium.more.items()}
     return {**PARTS, **own, **({"corruptions": tuple(medium.variants)} if medium.variants else {})}
 
 
@@ -276,9 +276,10 @@ def _parts(
             seed=SEED,
             loss=loss,
         )
-    for name, measure in medium.more.items():
-        measures[name] = partial(measure, model, test)
     for variant in medium.variants:
         measures[variant] = partial(medium.corrupted, model, test, variant, seed=SEED)
     for title, names in parts_of(medium).items():
-        yield title, {name: known[name] if name in known else measures[name]() for name in names}, ()
+        if title in medium.more and not known.keys() >= set(names):
+            yield title, medium.more[title][1](model, test), ()
+        else:
+            yield title, {name: known[name] if name in known else measures[name]() for name in names}, ()

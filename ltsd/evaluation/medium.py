@@ -1,6 +1,6 @@
 """What an exam of classes has to know of its inputs: where attacks live, what corrupts them, what else is measured."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,7 +14,7 @@ from ltsd.data.units import ITEMS
 from ltsd.evaluation import corruptions, edits, sound
 from ltsd.evaluation.evaluate import Correctness
 
-Measure = Callable[[nn.Module, Split], Correctness]
+Measure = Callable[[nn.Module, Split], dict[str, Correctness]]
 SEED = 0
 PGD_STEPS = 20
 
@@ -28,7 +28,8 @@ class Medium:
         domain: where attacks live; AutoAttack attacks a `Range`, mapped to [0, 1], and padding with it.
         variants: (corruption, severity) by the name of both; {} for none.
         corrupted: (model, split, name of a variant, seed=) -> the correctness on corrupted inputs.
-        more: what is measured beside the attacks of every exam, by name.
+        more: what is measured beside the attacks of every exam: by the title of a part, the names of what it finds, and
+            (model, split) -> the correctness by these names.
         titles: how tables and pictures call that, by name.
         radius: (split, eps) -> what eps means for these inputs, in words; "" where it says that itself.
     """
@@ -37,10 +38,17 @@ class Medium:
     domain: Domain
     variants: Mapping[str, tuple[str, int]]
     corrupted: Callable[..., Correctness]
-    more: Mapping[str, Measure] = field(default_factory=dict)
+    more: Mapping[str, tuple[Sequence[str], Measure]] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
     radius: Callable[[Split, float], str] = lambda split, eps: ""
 
+    @property
+    def own(self) -> list[str]:
+        """The names of all that `more` finds, in order."""
+        return [name for names, _ in self.more.values() for name in names]
+
+
+AT_RATIOS = {name: f"PGD-{PGD_STEPS} at {ratio:g} dB" for name, ratio in sound.RATIOS.items()}
 
 IMAGES = Medium(ITEMS["image"], PIXELS, corruptions.VARIANTS, corruptions.corruption_correctness)
 SOUND = Medium(
@@ -48,8 +56,11 @@ SOUND = Medium(
     WAVEFORMS,
     sound.VARIANTS,
     sound.corruption_correctness,
-    more={name: partial(sound.ratio_correctness, name=name, steps=PGD_STEPS, seed=SEED) for name in sound.RATIOS},
-    titles={name: f"PGD-{PGD_STEPS} at {ratio:g} dB" for name, ratio in sound.RATIOS.items()},
+    more={
+        title: ((name,), partial(sound.ratio_correctness, name=name, steps=PGD_STEPS, seed=SEED))
+        for name, title in AT_RATIOS.items()
+    },
+    titles=AT_RATIOS,
     radius=sound.radius_in_decibels,
 )
 TEXTS = Medium(
@@ -57,6 +68,6 @@ TEXTS = Medium(
     WORDS,
     {},
     corruptions.corruption_correctness,
-    more={name: partial(edits.edit_correctness, name=name, seed=SEED) for name in edits.BUDGETS},
+    more={"edits": (tuple(edits.BUDGETS), partial(edits.edit_correctness, seed=SEED))},
     titles={name: f"edit-{budget} (greedy, {CANDIDATES} candidates)" for name, budget in edits.BUDGETS.items()},
 )

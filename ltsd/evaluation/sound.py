@@ -32,9 +32,9 @@ def signal_power(inputs: Tensor) -> Tensor:
     return inputs.square().mean(1, keepdim=True).sum(-1, keepdim=True) / sounds
 
 
-def ratio_correctness(model: nn.Module, split: Split, name: str, *, steps: int, seed: int) -> Correctness:
-    """Return the correctness under PGD on cross-entropy with a radius for each clip: noise of that amplitude has the
-    signal-to-noise ratio of `name`, one of RATIOS.
+def ratio_correctness(model: nn.Module, split: Split, name: str, *, steps: int, seed: int) -> dict[str, Correctness]:
+    """Return, by `name`, the correctness under PGD on cross-entropy with a radius for each clip: noise of that
+    amplitude has the signal-to-noise ratio of `name`, one of RATIOS.
     """
     generator = torch.Generator(split.rows.device).manual_seed(seed)
 
@@ -56,7 +56,7 @@ def ratio_correctness(model: nn.Module, split: Split, name: str, *, steps: int, 
         return found
 
     with eval_mode(model):
-        return Correctness.of(answers(), split)
+        return {name: Correctness.of(answers(), split)}
 
 
 def radius_in_decibels(split: Split, eps: float) -> str:
