@@ -19,8 +19,8 @@ from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.pgd import pgd
 from ltsd.config import AttackConfig
 from ltsd.data.decode import decode_image
-from ltsd.data.folders import readable_suffixes
 from ltsd.data.items import READERS, fitted_image
+from ltsd.data.layouts.folders import readable_suffixes
 from ltsd.errors import UserError
 from ltsd.evaluation.pixel_attacks import CHUNK, maximised
 from ltsd.files import check_writable, publishing

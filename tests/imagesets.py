@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ltsd.config import DataConfig
 from ltsd.data.filesystems import find_place
-from ltsd.data.folders import open_folder
-from ltsd.data.reading import Opened
+from ltsd.data.layouts.folders import open_folder
+from ltsd.data.layouts.reading import Opened
+from ltsd.data.layouts.tables import open_tables
 from ltsd.data.sources import load_source
-from ltsd.data.tables import open_tables
 from ltsd.errors import UserError
 
 Images = NDArray[np.uint8]

@@ -25,7 +25,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", 
 import datasets  # reads its environment when it is imported
 
 from ltsd.config import DataConfig
-from ltsd.data.roles import ROLE_OF, ROLES
+from ltsd.data.layouts.roles import ROLE_OF, ROLES
 from ltsd.data.sources import load_source
 from ltsd.errors import UserError
 

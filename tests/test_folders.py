@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from ltsd.config import DataConfig
-from ltsd.data.layout import WHOLE
+from ltsd.data.layouts.layout import WHOLE
 from ltsd.data.sources import load_source
 
 

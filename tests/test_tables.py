@@ -25,7 +25,7 @@ from imagesets import (
 )
 
 from ltsd.config import DataConfig
-from ltsd.data.layout import WHOLE
+from ltsd.data.layouts.layout import WHOLE
 from ltsd.data.sources import load_source
 from ltsd.errors import UserError
 

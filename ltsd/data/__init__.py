@@ -13,10 +13,10 @@ from ltsd.config import DataConfig
 from ltsd.data import many_labels
 from ltsd.data.batches import Split
 from ltsd.data.groups import bootstrap_blocks
+from ltsd.data.layouts.reading import Reading
 from ltsd.data.longtail import check_groups, shuffled_by_class
 from ltsd.data.overlap import overlap, repeated, without_copies
 from ltsd.data.protocol import SplitIndices, draw_protocol
-from ltsd.data.reading import Reading
 from ltsd.data.sources import Source, decoded, read_decoded
 from ltsd.data.units import unit_of
 from ltsd.errors import UserError

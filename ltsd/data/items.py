@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from pyarrow.fs import FileInfo
 
 from ltsd.config import DataConfig
-from ltsd.data import clips, tables, text_files, texts
+from ltsd.data import clips, texts
 from ltsd.data.decode import Images, decode_image
 from ltsd.data.filesystems import Place, find_place
-from ltsd.data.folders import readable_suffixes
-from ltsd.data.layout import is_hidden
-from ltsd.data.table_files import AUDIO_COLUMN, IMAGE_COLUMNS, TEXT_COLUMN, Table
+from ltsd.data.layouts import tables, text_files
+from ltsd.data.layouts.folders import readable_suffixes
+from ltsd.data.layouts.layout import is_hidden
+from ltsd.data.layouts.table_files import AUDIO_COLUMN, IMAGE_COLUMNS, TEXT_COLUMN, Table
 from ltsd.data.units import Kind
 from ltsd.data.vocabulary import Vocabulary
 from ltsd.errors import UserError

@@ -10,7 +10,8 @@ from ltsd.config import DataConfig
 from ltsd.data.boxes import joined as joined_boxes
 from ltsd.data.decoding import Decoded
 from ltsd.data.encoded import EncodedImages
-from ltsd.data.groups import Member, hold_out_groups, in_time, label_counts, shared_groups
+from ltsd.data.groups import hold_out_groups, label_counts
+from ltsd.data.layouts.members import Member, in_time, shared_groups
 from ltsd.data.longtail import hold_out
 from ltsd.data.many_labels import hold_out_images
 from ltsd.data.on_disk import concatenated, taken

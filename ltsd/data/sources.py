@@ -12,27 +12,27 @@ from filelock import FileLock
 
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
-from ltsd.data import coco, lists
 from ltsd.data.arrow import ImageSet, cache_folder, check_image_set, read_image_set, write_image_set
-from ltsd.data.box_layouts import open_box_layout
 from ltsd.data.clips import decode_clips
 from ltsd.data.decode import Encoded
 from ltsd.data.decoding import Decoded, SizesDiffer, decode_all, resized_to
 from ltsd.data.filesystems import Place, find_place
-from ltsd.data.folders import open_folder
-from ltsd.data.label_maps import numbered_names
-from ltsd.data.layout import HIDDEN, UNUSED, is_hidden
-from ltsd.data.list_layouts import open_lists
-from ltsd.data.mask_folders import open_mask_folder
-from ltsd.data.mask_layouts import open_mask_layout
+from ltsd.data.layouts import coco, lists
+from ltsd.data.layouts.box_layouts import open_box_layout
+from ltsd.data.layouts.folders import open_folder
+from ltsd.data.layouts.label_maps import numbered_names
+from ltsd.data.layouts.layout import HIDDEN, UNUSED, is_hidden
+from ltsd.data.layouts.list_layouts import open_lists
+from ltsd.data.layouts.mask_folders import open_mask_folder
+from ltsd.data.layouts.mask_layouts import open_mask_layout
+from ltsd.data.layouts.reading import Opened, PartRead, Reading
+from ltsd.data.layouts.roles import choices_of, role_of
+from ltsd.data.layouts.tables import open_tables
+from ltsd.data.layouts.text_files import open_text_files
 from ltsd.data.named import NAMED
 from ltsd.data.names import listed
 from ltsd.data.parts import Parts, grouped, held_out, joined
-from ltsd.data.reading import Opened, PartRead, Reading
-from ltsd.data.roles import choices_of, role_of
 from ltsd.data.room import stays_encoded
-from ltsd.data.tables import open_tables
-from ltsd.data.text_files import open_text_files
 from ltsd.data.texts import TOKENIZER, Text, number_texts, read_texts, vocabulary_in, written
 from ltsd.data.units import unit_of
 from ltsd.data.vocabulary import Vocabulary

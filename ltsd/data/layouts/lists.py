@@ -15,9 +15,9 @@ from pyarrow.fs import FileType
 
 from ltsd.config import DataConfig
 from ltsd.data.filesystems import FLAG, Place, unusable
-from ltsd.data.layout import WHOLE
+from ltsd.data.layouts.layout import WHOLE
+from ltsd.data.layouts.roles import ROLE_OF, WORD, by_role, choices_of, role_of
 from ltsd.data.names import listed, shortened
-from ltsd.data.roles import ROLE_OF, WORD, by_role, choices_of, role_of
 from ltsd.errors import UserError
 
 SUFFIX = ".txt"

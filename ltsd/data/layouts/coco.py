@@ -12,12 +12,12 @@ from pathlib import Path
 from posixpath import basename, dirname, join, normpath
 from typing import Any, NamedTuple
 
-from ltsd.data.annotated import AnnotatedImage, AnnotatedSet, AnnotatedSplit, DrawnBox, refuse_missing
 from ltsd.data.boxes import of_widths
 from ltsd.data.filesystems import Place
-from ltsd.data.layout import WHOLE
+from ltsd.data.layouts.annotated import AnnotatedImage, AnnotatedSet, AnnotatedSplit, DrawnBox, refuse_missing
+from ltsd.data.layouts.layout import WHOLE
+from ltsd.data.layouts.roles import WORD, role_of
 from ltsd.data.names import shortened
-from ltsd.data.roles import WORD, role_of
 from ltsd.errors import UserError
 
 INSTANCES = re.compile(r"(?:(.*)/)?instances_([^/]+)\.json")

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from ltsd.config import DataConfig
-from ltsd.data import coco, voc
-from ltsd.data.annotated import AnnotatedSet, AnnotatedSplit
 from ltsd.data.decode import Encoded
 from ltsd.data.filesystems import Place
-from ltsd.data.folders import readable_suffixes
-from ltsd.data.layout import OUTSIDE, WHOLE, only_home
+from ltsd.data.layouts import coco, voc
+from ltsd.data.layouts.annotated import AnnotatedSet, AnnotatedSplit
+from ltsd.data.layouts.folders import readable_suffixes
+from ltsd.data.layouts.layout import OUTSIDE, WHOLE, only_home
+from ltsd.data.layouts.reading import Opened
+from ltsd.data.layouts.roles import by_role, choices_of
 from ltsd.data.names import listed
-from ltsd.data.reading import Opened
-from ltsd.data.roles import by_role, choices_of
 from ltsd.errors import UserError
 
 JOINED = "trainval"

@@ -10,17 +10,16 @@ import pyarrow.compute as pc
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
 from ltsd.data.boxes import of_widths
-from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded, Label, Mask
 from ltsd.data.filesystems import Place
-from ltsd.data.groups import members
-from ltsd.data.label_maps import checked_names
-from ltsd.data.layout import WHOLE, find_layout
-from ltsd.data.names import in_order
-from ltsd.data.reading import Opened
-from ltsd.data.roles import by_role, choices_of
-from ltsd.data.saved import Rows, SavedFolders
-from ltsd.data.table_files import (
+from ltsd.data.layouts.cards import read_card
+from ltsd.data.layouts.label_maps import checked_names
+from ltsd.data.layouts.layout import WHOLE, find_layout
+from ltsd.data.layouts.members import members
+from ltsd.data.layouts.reading import Opened
+from ltsd.data.layouts.roles import by_role, choices_of
+from ltsd.data.layouts.saved import Rows, SavedFolders
+from ltsd.data.layouts.table_files import (
     AUDIO_COLUMN,
     BBOX,
     BOX_COLUMN,
@@ -33,7 +32,8 @@ from ltsd.data.table_files import (
     holds_masks,
     holds_names,
 )
-from ltsd.data.text_files import SUFFIXES as TEXT_FILES
+from ltsd.data.layouts.text_files import SUFFIXES as TEXT_FILES
+from ltsd.data.names import in_order
 from ltsd.data.units import Kind, Unit
 from ltsd.errors import UserError
 

@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from ltsd.data.annotated import SHOWN, AnnotatedImage, AnnotatedSet, AnnotatedSplit, DrawnBox, refuse_missing
 from ltsd.data.boxes import of_corners
 from ltsd.data.filesystems import Place
-from ltsd.data.folders import readable_suffixes
-from ltsd.data.layout import WHOLE
+from ltsd.data.layouts.annotated import SHOWN, AnnotatedImage, AnnotatedSet, AnnotatedSplit, DrawnBox, refuse_missing
+from ltsd.data.layouts.folders import readable_suffixes
+from ltsd.data.layouts.layout import WHOLE
+from ltsd.data.layouts.roles import role_of
 from ltsd.data.names import listed
-from ltsd.data.roles import role_of
 from ltsd.errors import UserError
 
 LIST = re.compile(r"(?:(.*)/)?ImageSets/Main/(train|val|trainval|test)\.txt")

@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 from ltsd.answers import VOID
 from ltsd.config import DataConfig
 from ltsd.data.filesystems import Place
-from ltsd.data.layout import OUTSIDE, only_home
-from ltsd.data.mask_folders import Pairs, encoded_pairs
-from ltsd.data.reading import Opened
-from ltsd.data.roles import by_role, choices_of
+from ltsd.data.layouts.layout import OUTSIDE, only_home
+from ltsd.data.layouts.mask_folders import Pairs, encoded_pairs
+from ltsd.data.layouts.reading import Opened
+from ltsd.data.layouts.roles import by_role, choices_of
 from ltsd.errors import UserError
 
 JOINED = "trainval"

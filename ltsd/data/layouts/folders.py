@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from ltsd.config import DataConfig
-from ltsd.data.cards import read_card
 from ltsd.data.clips import SUFFIXES
 from ltsd.data.decode import Encoded
 from ltsd.data.filesystems import Place
-from ltsd.data.layout import OUTSIDE, ROOT, WHOLE, Layout, find_layout
+from ltsd.data.layouts.cards import read_card
+from ltsd.data.layouts.layout import OUTSIDE, ROOT, WHOLE, Layout, find_layout
+from ltsd.data.layouts.reading import Opened
+from ltsd.data.layouts.roles import Choices, by_role, choices_of
 from ltsd.data.names import listed
-from ltsd.data.reading import Opened
-from ltsd.data.roles import Choices, by_role, choices_of
 from ltsd.errors import UserError
 
 WITHOUT_CLASS = "images outside the folders of classes"

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ltsd.config import DataConfig
-from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded, Mask
 from ltsd.data.filesystems import Place
-from ltsd.data.folders import readable_suffixes
-from ltsd.data.label_maps import checked_names
-from ltsd.data.layout import WHOLE, Layout, find_layout
+from ltsd.data.layouts.cards import read_card
+from ltsd.data.layouts.folders import readable_suffixes
+from ltsd.data.layouts.label_maps import checked_names
+from ltsd.data.layouts.layout import WHOLE, Layout, find_layout
+from ltsd.data.layouts.reading import Opened
+from ltsd.data.layouts.roles import Choices, by_role, choices_of, role_of
 from ltsd.data.names import listed
-from ltsd.data.reading import Opened
-from ltsd.data.roles import Choices, by_role, choices_of, role_of
 from ltsd.errors import UserError
 
 IMAGES, MASKS, SUFFIX = "images", ("annotations", "masks", "labels"), "annot"

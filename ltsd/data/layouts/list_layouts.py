@@ -7,12 +7,12 @@ from itertools import islice
 from posixpath import basename, dirname
 
 from ltsd.config import DataConfig
-from ltsd.data.annotated import SHOWN
 from ltsd.data.decode import Encoded
 from ltsd.data.filesystems import Place
-from ltsd.data.lists import Entry, entries_of, images_folder, lists_by_role, paths_of
+from ltsd.data.layouts.annotated import SHOWN
+from ltsd.data.layouts.lists import Entry, entries_of, images_folder, lists_by_role, paths_of
+from ltsd.data.layouts.reading import Opened
 from ltsd.data.names import listed
-from ltsd.data.reading import Opened
 from ltsd.errors import UserError
 
 Lists = Mapping[str, Sequence[Entry]]

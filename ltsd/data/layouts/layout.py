@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ltsd.data.cards import Configuration, DataSetCard
+from ltsd.data.layouts.cards import Configuration, DataSetCard
+from ltsd.data.layouts.roles import ROLE_OF, WORD, role_of
 from ltsd.data.names import listed
-from ltsd.data.roles import ROLE_OF, WORD, role_of
 from ltsd.errors import UserError
 
 WHOLE = ""

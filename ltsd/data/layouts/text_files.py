@@ -9,14 +9,14 @@ from pyarrow import csv, json
 from pyarrow.fs import FileInfo
 
 from ltsd.config import DataConfig
-from ltsd.data.cards import read_card
 from ltsd.data.decode import Encoded
 from ltsd.data.filesystems import Place
-from ltsd.data.layout import WHOLE, find_layout
+from ltsd.data.layouts.cards import read_card
+from ltsd.data.layouts.layout import WHOLE, find_layout
+from ltsd.data.layouts.reading import Opened
+from ltsd.data.layouts.roles import by_role, choices_of
+from ltsd.data.layouts.table_files import LABEL_COLUMNS, TEXT_COLUMN, UNREADABLE
 from ltsd.data.names import in_order
-from ltsd.data.reading import Opened
-from ltsd.data.roles import by_role, choices_of
-from ltsd.data.table_files import LABEL_COLUMNS, TEXT_COLUMN, UNREADABLE
 from ltsd.errors import UserError
 from ltsd.knobs import nearest
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from ltsd.data.decode import Encoded
-from ltsd.data.groups import Member
+from ltsd.data.layouts.members import Member
+from ltsd.data.layouts.roles import ROLES, Choices
 from ltsd.data.names import shortened
-from ltsd.data.roles import ROLES, Choices
 from ltsd.data.units import Kind
 from ltsd.errors import UserError
 
