@@ -125,10 +125,10 @@ def test_classes_are_the_labels_of_the_training_texts_and_files_are_named_for_sp
     tmp_path: Path, suffix: str
 ) -> None:
     rows = [
-        {"id": 0.5, "text": 'my card, "lost"\nand found', "label": "lost card"},
+        {"id": 0.5, "text": 'my card, "lost"\nand found' + " " * 2_000_000, "label": "lost card"},
         {"id": 1.5, "text": "12.50", "label": "a sum, of money"},
     ]
-    write_rows(tmp_path / f"train{suffix}", rows * 10)
+    write_rows(tmp_path / f"train{suffix}", rows[:1] + rows[1:] * 10)
     write_rows(tmp_path / f"test{suffix}", rows[::-1])
     source = load_source(DataConfig(source=str(tmp_path)))
     assert source.train.class_names == ("a sum, of money", "lost card")
@@ -147,6 +147,7 @@ def test_classes_are_the_labels_of_the_training_texts_and_files_are_named_for_sp
         ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"}\n', "a.jsonl row 1: has no label; give it one"),
         ("a.csv", b"question,label\na,x\n", "a.csv: has no column text; it has question, label"),
         ("a.csv", b"text,intent\na,x\n", "a.csv: has no column label; it has text, intent"),
+        ("a.csv", b"text;label\na;x\n", "a.csv: has no column label; it has text;label; separate columns by commas"),
         ("a.csv", b"text,label\na,x\nb,c,y\n", r"a.csv: cannot be read \(CSV parse error: Row #3: Expected 2 columns"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', r"a.jsonl: cannot be read \(JSON parse error: .* row 1"),
         ("a.csv", b"", r"a.csv: cannot be read \(Empty CSV file\)"),

@@ -70,15 +70,16 @@ class TextFile:
         try:
             with self._opened() as content:
                 if self._has_lines:
-                    return list(json.open_json(content).schema.names)
-                return list(csv.open_csv(content, parse_options=self._cells).schema.names)
+                    return list(json.open_json(content, json.ReadOptions(block_size=self._size)).schema.names)
+                return list(csv.open_csv(content, csv.ReadOptions(block_size=self._size), self._cells).schema.names)
         except UNREADABLE as error:
             raise self._unreadable(error) from error
 
     def _read(self, column: str) -> list[bytes]:
         """Return a column of strings, or of integers in JSON lines."""
         if column not in (known := self._columns()):
-            raise UserError(f"{self.name}: has no column {column}; it has {', '.join(known)}")
+            hint = "; separate columns by commas, in a .tsv file by tabs" if len(known) == 1 else ""
+            raise UserError(f"{self.name}: has no column {column}; it has {', '.join(known)}{hint}")
         try:
             table = self._of_lines(column) if self._has_lines else self._of_cells(column)
         except UNREADABLE as error:
@@ -89,7 +90,7 @@ class TextFile:
         with self._opened() as content:
             return csv.read_csv(
                 content,
-                csv.ReadOptions(use_threads=False),  # with threads, errors do not name the row
+                csv.ReadOptions(use_threads=False, block_size=self._size),  # with threads, errors do not name the row
                 self._cells,
                 csv.ConvertOptions(include_columns=[column], column_types={column: pa.binary()}),
             )
@@ -98,7 +99,7 @@ class TextFile:
         def read(kind: pa.DataType) -> pa.Table:
             options = json.ParseOptions(explicit_schema=pa.schema([(column, kind)]), unexpected_field_behavior="ignore")
             with self._opened() as content:
-                return json.read_json(content, json.ReadOptions(use_threads=False), options)
+                return json.read_json(content, json.ReadOptions(use_threads=False, block_size=self._size), options)
 
         try:
             table = read(pa.string())
@@ -107,6 +108,11 @@ class TextFile:
                 raise
             return read(pa.int64())
         return table.cast(pa.schema([(column, pa.binary())]))  # pyarrow does not check that strings are UTF-8
+
+    @property
+    def _size(self) -> int:
+        """So many bytes are read at a time: no row is too long then."""
+        return int(min(max(2**20, self.file.size + 1), 2**31 - 1))
 
     @property
     def _has_lines(self) -> bool:
