@@ -78,8 +78,10 @@ TEXT: Mapping[str, Value] = {
     "attack.eps": 0.1,
     "attack.steps": 3,
     "attack.step_size": 0.05,
+    # At 0.1, LTSD came to 40% on validation with one seed of three, at 0.05 with the same seed to 64% (banking77).
+    "optim.lr": 0.05,
+    "teacher.lr": 0.05,
     "optim.ema_decay": 0.98,
-    # After 10 epochs a teacher was right on 24% of its own attacked texts (banking77).
     "teacher.epochs": 15,
     "teacher.ema_decay": 0.98,
     "evaluate.every": 15,

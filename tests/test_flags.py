@@ -101,7 +101,7 @@ def test_help_tells_what_every_knob_does() -> None:
         "other boxes: 0.007843; sound: 0.001; texts: 0.05; above "
         "0 and at most 1)",
         "softmax temperature of the distillation term (default: 1; above 0; a sweep tries 0.5 to 8)",
-        "highest learning rate (default: 0.1; above 0; a sweep tries 0.2 to 3 times the default)",
+        "highest learning rate (default: 0.1; texts: 0.05; above 0; a sweep tries 0.2 to 3 times the default)",
         "false: on clean images (default: true)",
     ],
 )
