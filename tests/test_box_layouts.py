@@ -324,16 +324,39 @@ def test_splits_of_voc_are_its_lists_and_without_any_all_images_are_one(tmp_path
     assert len(found.train.labels) + len(found.test.labels) == 11
 
 
-def test_xml_beside_images_in_folders_that_are_no_splits_is_one_split_and_every_image_has_one(tmp_path: Path) -> None:
+def test_xml_beside_images_is_of_the_split_above_it_or_where_boxes_are_asked_for_of_a_single_one(
+    tmp_path: Path,
+) -> None:
     root = as_labelled(tmp_path / "beside", small())
-    for split, folder in (("train", "monday"), ("validation", "tuesday/morning"), ("test", "tuesday/noon")):
-        (root / folder).parent.mkdir(exist_ok=True)
-        (root / split).rename(root / folder)
+    for split in ("train", "validation", "test"):
+        (root / split).rename(tmp_path / "moved")
+        (root / split).mkdir()
+        (tmp_path / "moved").rename(root / split / "images")
+    for one in (root / "test").rglob("*.xml"):
+        one.rename(one.with_suffix(".XML"))
     found = read(root)
-    assert found.reading.is_test_held_out
-    assert len(found.train.labels) + len(found.test.labels) == 13
-    next((root / "tuesday/noon").glob("*.xml")).unlink()
-    assert "beside/: 1 image(s) have no XML file beside them, as others have: tuesday/noon/000" in refusal(root)
+    assert [len(found.train.labels), len(found.test.labels), found.validation_from] == [11, 2, 9]
+    for folder in ("monday", "tuesday", "wednesday"):
+        next(root.iterdir()).rename(tmp_path / folder)
+    for folder in ("monday", "tuesday", "wednesday"):
+        (tmp_path / folder).rename(root / folder)
+    whole = read(root, labels="boxes")
+    assert whole.reading.is_test_held_out
+    assert len(whole.train.labels) + len(whole.test.labels) == 13
+    next(root.rglob("*.xml")).unlink()
+    assert "beside/: 1 image(s) have no XML file beside them, as others have: " in refusal(root, labels="boxes")
+
+
+def test_folders_of_classes_with_xml_beside_their_images_are_classes(tmp_path: Path) -> None:
+    """Boxes or anything else in them: `--data.labels boxes` asks for boxes."""
+    root = as_labelled(tmp_path / "one", small())
+    classes = tmp_path / "classes"
+    for name, folder in (("cat", "train"), ("dog", "test")):
+        (classes / "train").mkdir(parents=True, exist_ok=True)
+        (root / folder).rename(classes / "train" / name)
+    assert read(classes).train.class_names == ("cat", "dog")
+    assert read(classes).train.labels.ndim == 1
+    assert read(classes, labels="boxes").train.labels.ndim == 3
 
 
 def test_of_masks_and_boxes_the_labels_that_are_asked_for_are_read(tmp_path: Path) -> None:

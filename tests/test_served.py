@@ -251,6 +251,8 @@ def test_texts_have_the_answers_of_predict_and_one_without_a_known_word_is_refus
     assert list(found["class"]) == [one.label for one in expected]
     for row, one in zip(found["probabilities"], expected, strict=True):
         assert list(row.values()) == pytest.approx(one.probabilities, abs=1e-6)
+    with pytest.raises(MlflowException):
+        served.predict(pd.DataFrame({"text": ["lost card", None]}))
     for text in ("", "12 34"):
         with pytest.raises(MlflowException, match="row 1: a text without a word that is known"):
             served.predict(pd.DataFrame({"text": ["lost card", text]}))

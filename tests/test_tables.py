@@ -65,6 +65,17 @@ def test_labels_may_be_the_names_of_their_classes(tmp_path: Path, kind: pa.DataT
         assert found == [expected[image.numpy().tobytes()] for image in part.images]
 
 
+def test_names_in_one_file_and_numbers_in_another_are_refused(tmp_path: Path) -> None:
+    images = [encoded(image) for image in images_of(6)]
+    named = table_of(images, [0] * 6).drop_columns("label").append_column("label", pa.array(["b", "a"] * 3))
+    pq.write_table(named, tmp_path / "train.parquet")
+    write_parquet(tmp_path / "test.parquet", images, [0, 1] * 3, ["b", "a"])
+    with pytest.raises(
+        UserError, match=r"test.parquet: its column label holds numbers, and that of the first training"
+    ):
+        load_source(DataConfig(source=str(tmp_path)))
+
+
 LAYOUTS = {
     "the hub": ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-0.parquet"),
     "zh-plus/tiny-imagenet": ("data/train-0-of-2-a.parquet", "data/train-1-of-2-b.parquet", "data/valid-0.parquet"),

@@ -20,6 +20,7 @@ from ltsd.attacks.edits import CANDIDATES, greedy_edits
 from ltsd.attacks.losses import margins as margins_of
 from ltsd.config import DataConfig, ModelConfig
 from ltsd.data import load_splits
+from ltsd.data.items import READERS
 from ltsd.data.sources import load_source
 from ltsd.data.text_augment import with_edits, word_dropout
 from ltsd.data.vocabulary import PADDING, UNKNOWN, Vocabulary
@@ -150,6 +151,7 @@ def test_classes_are_the_labels_of_the_training_texts_and_files_are_named_for_sp
         ("a.csv", b"text;label\na;x\n", "a.csv: has no column label; it has text;label; separate columns by commas"),
         ("a.csv", b"text,label\na,x\nb,c,y\n", r"a.csv: cannot be read \(CSV parse error: Row #3: Expected 2 columns"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', r"a.jsonl: cannot be read \(JSON parse error: .* row 1"),
+        ("a.tsv", b'text\tlabel\na\tx\n"b\ty\nc"\ty\n', "a.tsv row 1: holds a tab and a new line, so that a quotation"),
         ("a.csv", b"", r"a.csv: cannot be read \(Empty CSV file\)"),
     ],
 )
@@ -168,9 +170,28 @@ def test_a_label_that_no_training_text_has_is_refused_with_the_nearest_one(tmp_p
         load_source(DataConfig(source=str(tmp_path)))
 
 
+def test_the_same_texts_in_two_formats_are_read_once_and_a_folder_of_one_bad_file_says_why(tmp_path: Path) -> None:
+    rows = [{"text": f"my card {k}", "label": label} for k, label in enumerate(("1", "01") * 10)]
+    for suffix in (".csv", ".jsonl"):
+        write_rows(tmp_path / f"train{suffix}", rows)
+    source = load_source(DataConfig(source=str(tmp_path)))
+    assert source.reading.parts["train"].images == 20
+    assert source.train.class_names == ("01", "1")
+    (tmp_path / "train.jsonl").unlink()
+    (tmp_path / "train.csv").write_text("text;label\na;b\n")
+    with pytest.raises(UserError, match=r"train.csv: has no column label; it has text;label; separate"):
+        load_source(DataConfig(source=str(tmp_path)))
+
+
+def test_a_file_without_a_text_is_nothing_to_predict(tmp_path: Path) -> None:
+    (tmp_path / "none.csv").write_text("text\n")
+    with pytest.raises(UserError, match=r"none.csv: holds no text, and no .txt, .csv, .tsv, .jsonl, Parquet or Arrow"):
+        list(READERS["text"].encoded(str(tmp_path / "none.csv")))
+
+
 def test_a_table_beside_images_is_no_source_of_texts(tmp_path: Path) -> None:
     write_folder(tmp_path, images_of(8), [0, 1] * 4, ["a", "b"])
-    write_rows(tmp_path / "captions.csv", [{"file_name": "a/0.png", "text": "a digit"}])
+    write_rows(tmp_path / "captions.csv", [{"file_name": "a/0.png", "text": "a digit", "label": "0"}])
     assert load_source(DataConfig(source=str(tmp_path))).train.images.ndim == 4
 
 

@@ -70,12 +70,12 @@ class ItemReader:
             suffix = Path(relative).suffix.casefold()
             if is_hidden(relative) or suffix not in (*known, *self.lists, *tables.SUFFIXES):
                 continue
-            found = True
-            if suffix in self.lists:
-                yield from self.lists[suffix](place, file)
-            elif suffix in tables.SUFFIXES:
-                yield from Table(place, file, place.shown(file)).encoded(self.columns)
+            if suffix in (*self.lists, *tables.SUFFIXES):
+                for item in self._rows_of(place, file, suffix):
+                    found = True
+                    yield item
             else:
+                found = True
                 with place.filesystem.open_input_file(file.path) as opened:
                     yield place.shown(file), bytes(opened.read())
         if not found:
@@ -83,6 +83,11 @@ class ItemReader:
             raise UserError(
                 f"{source}: holds no {self.name}, and no {endings}Parquet or Arrow file; give files or folders that do"
             )
+
+    def _rows_of(self, place: Place, file: FileInfo, suffix: str) -> Iterator[tuple[str, bytes]]:
+        if suffix in self.lists:
+            return self.lists[suffix](place, file)
+        return Table(place, file, place.shown(file)).encoded(self.columns)
 
 
 def fitted_image(encoded: bytes, path: str, shape: Sequence[int]) -> Images:

@@ -8,11 +8,14 @@ from rich.cells import cell_len
 ELLIPSIS = "…"
 JOINERS = "\u200c\u200d"
 LISTED_WIDTH = 30
+LONGEST_NUMBER = 18
 
 
 def in_order(labels: Collection[str]) -> list[str]:
     """Return labels by the alphabet, or by size if all are numbers."""
-    return sorted(labels, key=int if all(map(str.isdecimal, labels)) else None)
+    if all(label.isdecimal() and len(label) <= LONGEST_NUMBER for label in labels):
+        return sorted(labels, key=lambda label: (int(label), label))
+    return sorted(labels)
 
 
 def shortened(name: str, width: int) -> str:

@@ -261,5 +261,5 @@ class Sweep:
 
 def data_name(source: str) -> str:
     """Return a short name of a source, fit for experiments, models and filters."""
-    name = re.sub(r"(\.parquet|\.arrow|\.json|\.txt)$", "", Path(source.partition("?")[0]).name)
+    name = re.sub(r"(\.parquet|\.arrow|\.json|\.jsonl|\.csv|\.tsv|\.txt)$", "", Path(source.partition("?")[0]).name)
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-._") or "data"

@@ -50,7 +50,9 @@ class ServedReader(PythonModel):
         Raises:
             MlflowException: a row holds no text, or one of unknown words alone.
         """
-        texts = [str(text) for text in model_input["text"].tolist()]
+        texts = model_input["text"].tolist()
+        if missing := [row for row, text in enumerate(texts) if not isinstance(text, str)]:
+            raise MlflowException(f"row {missing[0]}: no text", error_code=INVALID_PARAMETER_VALUE)
         found = self.tokenizer.encode_batch_fast(texts)
         numbers = [(one.ids + [PADDING] * self.length)[: self.length] for one in found]
         for row, of_text in enumerate(numbers):

@@ -1,6 +1,7 @@
 """Images in folders whose boxes are in files beside them: COCO's JSON, and PASCAL VOC's XML."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 from ltsd.config import DataConfig
@@ -37,7 +38,8 @@ def open_box_layout(place: Place, paths: Sequence[str], data: DataConfig) -> Ope
             read, or names what is not there; as `by_role`.
     """
     known = frozenset(paths)
-    found = {one.home: one for find in (coco.find, voc.find) for one in find(place, known)} if place.is_local else {}
+    ways = (coco.find, partial(voc.find, asked=data.labels == "boxes"))
+    found = {one.home: one for find in ways for one in find(place, known)} if place.is_local else {}
     home = only_home(place.source, list(found), data.config)
     if home is None:
         return None

@@ -98,7 +98,7 @@ def open_tables(place: Place, paths: Sequence[str], data: DataConfig) -> Opened 
     return Opened(
         class_names=names,
         config=layout.config,
-        rows={split: _rows(tables, names, unit) for split, tables in splits.items()},
+        rows={split: _rows(tables, names, unit, _is_named(train[0])) for split, tables in splits.items()},
         files={split: [*files, *saved.indices_of(list(files))] for split, files in layout.splits.items()},
         roles=roles,
         unlabelled=unlabelled,
@@ -153,7 +153,7 @@ def _class_names(tables: Sequence[Rows]) -> list[str]:
     to the largest one.
     """
     _, label = tables[0].columns()
-    if holds_names(tables[0].schema().field(label).type):
+    if _is_named(tables[0]):
         return in_order({name for table in tables for name in _names_in(table) if name})
     return _names_in_metadata(tables[0].schema(), label) or [str(c) for c in range(_count_classes(tables))]
 
@@ -213,7 +213,13 @@ def _count_classes(tables: Sequence[Rows]) -> int:
     return largest + 1
 
 
-def _rows(tables: Sequence[Rows], names: Sequence[str], unit: Unit) -> Encoded:
+def _is_named(table: Rows) -> bool:
+    """Return whether labels are the names of classes."""
+    _, label = table.columns()
+    return holds_names(table.schema().field(label).type)
+
+
+def _rows(tables: Sequence[Rows], names: Sequence[str], unit: Unit, named: bool) -> Encoded:
     numbers = {name: number for number, name in enumerate(names)}
     for table in tables:
         columns = table.columns()
@@ -222,13 +228,18 @@ def _rows(tables: Sequence[Rows], names: Sequence[str], unit: Unit) -> Encoded:
                 f"{table.name}: its column {columns[1]} holds {HELD[own]}, and that of the training images "
                 f"{HELD[unit]}; leave its split out with --data.split-map"
             )
+        if named and not _is_named(table):
+            raise UserError(
+                f"{table.name}: its column {columns[1]} holds numbers, and that of the first training file the names "
+                f"of classes; write names in both"
+            )
         row = 0
         try:
             for batch in table.batches(columns):
                 for image, label in zip(*(batch[name].to_pylist() for name in columns), strict=True):
                     place = f"{table.name} row {row}"
-                    named = numbers.get(label, label) if isinstance(label, str) else label
-                    checked = _label(place, columns[1], named, unit, len(names))
+                    number = numbers.get(label, label) if isinstance(label, str) else label
+                    checked = _label(place, columns[1], number, unit, len(names))
                     if not (content := content_of(image)):
                         raise UserError(f"{place}: has no bytes in the column {columns[0]}")
                     yield place, content, checked

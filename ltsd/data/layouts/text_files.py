@@ -9,9 +9,11 @@ from pyarrow import csv, json
 from pyarrow.fs import FileInfo
 
 from ltsd.config import DataConfig
+from ltsd.data.clips import SUFFIXES as CLIPS
 from ltsd.data.decode import Encoded
 from ltsd.data.filesystems import Place
 from ltsd.data.layouts.cards import read_card
+from ltsd.data.layouts.folders import readable_suffixes
 from ltsd.data.layouts.layout import WHOLE, find_layout
 from ltsd.data.layouts.reading import Opened
 from ltsd.data.layouts.roles import by_role, choices_of
@@ -84,7 +86,15 @@ class TextFile:
             table = self._of_lines(column) if self._has_lines else self._of_cells(column)
         except UNREADABLE as error:
             raise self._unreadable(error) from error
-        return [str(one).encode() if isinstance(one, int) else one or b"" for one in table[column].to_pylist()]
+        found = [str(one).encode() if isinstance(one, int) else one or b"" for one in table[column].to_pylist()]
+        if SEPARATORS.get(_suffix(self.file.path)) == "\t":
+            joined = next((row for row, one in enumerate(found) if b"\t" in one and b"\n" in one), None)
+            if joined is not None:
+                raise UserError(
+                    f"{self.name} row {joined}: holds a tab and a new line, so that a quotation mark was not closed; "
+                    f"double such marks, and put them around the text"
+                )
+        return found
 
     def _of_cells(self, column: str) -> pa.Table:
         with self._opened() as content:
@@ -144,8 +154,16 @@ def open_text_files(place: Place, paths: Sequence[str], data: DataConfig) -> Ope
             that no training text has.
     """
     files = {path: TextFile(place, file) for file in place.files if _suffix(path := place.relative(file)) in SUFFIXES}
+    suffixes = {_suffix(path) for path in paths}
+    if not files or (suffixes & {*readable_suffixes(), *CLIPS} and not place.is_file):
+        return None
     found = [path for path in paths if path in files]
-    if not found or not (place.is_file or any(files[path].has_classes() for path in found)):
+    kept = [path for path in found if place.is_file or files[path].has_classes()]
+    if not kept and suffixes <= set(SUFFIXES):
+        files[found[0]].labels()  # says what is wrong with it
+    # The same texts may be there in several formats.
+    found = next(filter(None, ([path for path in kept if _suffix(path) == suffix] for suffix in SUFFIXES)), [])
+    if not found:
         return None
     choices = choices_of(data.split_map)
     layout = find_layout(

@@ -25,15 +25,17 @@ LIST = re.compile(r"(?:(.*)/)?ImageSets/Main/(train|val|trainval|test)\.txt")
 ANNOTATION = re.compile(r"(?:(.*)/)?Annotations/[^/]+\.xml")
 PIXELS = re.compile(r"[1-9][0-9]{0,8}")
 IMAGES, ANNOTATIONS = "JPEGImages", "Annotations"
+SUFFIX = ".xml"
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 DIFFICULT = "objects marked difficult"
 
 
-def find(place: Place, paths: frozenset[str]) -> Iterator[AnnotatedSet]:
+def find(place: Place, paths: frozenset[str], *, asked: bool) -> Iterator[AnnotatedSet]:
     """Yield the folders with `Annotations/` and `JPEGImages/`. One without lists of splits is a single split.
 
-    Where there is none, yield the folders of XML files beside their images: their folders are splits if all of their
-    names state one, else they are a single split.
+    Where there is none, yield the images that have XML files beside them: by the split that a folder above them states,
+    or all as a single split. Where they lie in several folders, these may as well be classes: unless boxes are `asked`
+    for, each split is in one folder.
     """
     homes = sorted({match[1] or "" for path in paths if (match := ANNOTATION.fullmatch(path))})
     lists = [match for path in sorted(paths) if (match := LIST.fullmatch(path))]
@@ -44,21 +46,27 @@ def find(place: Place, paths: frozenset[str]) -> Iterator[AnnotatedSet]:
             read = partial(_read, place, home, images, paths)
             yield AnnotatedSet(home, splits or {WHOLE: ""}, read, of_corners, DIFFICULT)
     if not homes:
-        yield from _find_beside(place, paths)
+        yield from _find_beside(place, paths, asked)
 
 
-def _find_beside(place: Place, paths: frozenset[str]) -> Iterator[AnnotatedSet]:
+def _find_beside(place: Place, paths: frozenset[str], asked: bool) -> Iterator[AnnotatedSet]:
+    annotations = {path[: -len(SUFFIX)]: path for path in paths if path.casefold().endswith(SUFFIX)}
     images = {stem: path for path in sorted(paths) if (stem := _stem(path)) != path}
-    folders = sorted({dirname(path) for path in paths if path.endswith(".xml") and path.removesuffix(".xml") in images})
-    if not folders:
+    folders = sorted({dirname(stem) for stem in annotations.keys() & images.keys()})
+    homes = {folder: _split_folder(folder) for folder in folders}
+    states = {home is not None for home in homes.values()}
+    if len(states) != 1 or not (asked or len(set(homes.values())) == len(folders)):
         return
-    if not all(role_of(basename(folder)) for folder in folders):
-        read = partial(_read_beside, place, {stem: path for stem, path in images.items() if dirname(path) in folders})
-        yield AnnotatedSet("", {WHOLE: ""}, partial(read, paths), of_corners, DIFFICULT)
-        return
-    for home in sorted(set(map(dirname, folders))):
-        splits = {basename(folder): folder for folder in folders if dirname(folder) == home}
-        yield AnnotatedSet(home, splits, partial(_read_beside, place, images, paths), of_corners, DIFFICULT)
+    splits = {WHOLE: ""} if None in homes.values() else {basename(home): home for home in homes.values() if home}
+    own = {stem: path for stem, path in images.items() if dirname(stem) in folders}
+    read = partial(_read_beside, place, own, annotations, paths)
+    yield AnnotatedSet("", splits, read, of_corners, DIFFICULT)
+
+
+def _split_folder(folder: str) -> str | None:
+    """Return the topmost folder of a path whose name states a split; None if there is none."""
+    parts = folder.split("/")
+    return next(("/".join(parts[: k + 1]) for k, part in enumerate(parts) if role_of(part)), None)
 
 
 def _stem(path: str) -> str:
@@ -67,16 +75,20 @@ def _stem(path: str) -> str:
     return str(inside.with_suffix("")) if inside.suffix.casefold() in readable_suffixes() else path
 
 
-def _read_beside(place: Place, images: dict[str, str], known: frozenset[str], folder: str) -> AnnotatedSplit:
-    """Return the images in a folder, of "" all, with the XML files beside them; raise as `_read`."""
-    own = {stem: path for stem, path in images.items() if not folder or dirname(path) == folder}
-    annotations = {stem: f"{stem}.xml" for stem in own}
-    bare = [own[stem] for stem, annotation in annotations.items() if annotation not in known]
+def _read_beside(
+    place: Place, images: dict[str, str], written: Mapping[str, str], known: frozenset[str], folder: str
+) -> AnnotatedSplit:
+    """Return the images below a folder, of "" all, with the XML files beside them, `written` by the same stems; raise
+    as `_read`.
+    """
+    own = {stem: path for stem, path in images.items() if not folder or f"{stem}/".startswith(f"{folder}/")}
+    bare = [path for stem, path in own.items() if stem not in written]
     if bare and len(bare) < len(own):
         raise UserError(
             f"{place.root}/{folder}: {len(bare):,} image(s) have no XML file beside them, as others have: "
             f"{listed(bare, SHOWN)}; label them, or take them away"
         )
+    annotations = {stem: written.get(stem, stem) for stem in own}
     return _annotated(place, f"{place.root}/{folder}", own, annotations, known)
 
 
