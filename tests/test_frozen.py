@@ -12,7 +12,7 @@ from ltsd.config import ModelConfig
 from ltsd.methods import METHODS
 from ltsd.models import FEATURES, build_model
 from ltsd.models.frozen import Frozen, Pooled, folded, frozen
-from ltsd.models.network import Head, Network
+from ltsd.models.network import Features, Head, Network, Opaque
 from ltsd.models.smp import DECODERS
 from ltsd.precision import compute_dtype
 from ltsd.tasks import TASKS
@@ -117,6 +117,29 @@ def test_pooling_is_the_mean_of_torch_to_the_bit_with_a_gradient_that_lies_as_th
     for mine, reference in zip(*found, strict=True):
         assert torch.equal(mine, reference)
     assert found[0][1].is_contiguous(memory_format=torch.channels_last)
+
+
+class Branching(Opaque):
+    """A layer that a trace cannot follow, or, with `wrongly`, follows down the wrong branch."""
+
+    def __init__(self, wrongly: bool) -> None:
+        super().__init__()
+        self.conv, self.norm, self.wrongly = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), wrongly
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.norm(self.conv(inputs))
+        right = isinstance(inputs, Tensor) if self.wrongly else bool(inputs.max() > 0)
+        return outputs.flatten(1) if right else -outputs.flatten(1)
+
+
+@pytest.mark.parametrize("wrongly", [False, True])
+def test_a_layer_whose_trace_fails_or_errs_is_computed_as_it_is_written(wrongly: bool) -> None:
+    network = Network(Features(Branching(wrongly)), nn.Linear(8 * 36, 10))
+    network(torch.rand(16, 3, 8, 8))
+    inputs = torch.rand(4, 3, 8, 8)
+    expected = answer(deepcopy(network).eval(), inputs)
+    for mine, reference in zip(answer(Frozen(network), inputs), expected, strict=True):
+        assert torch.equal(mine, reference)
 
 
 def test_no_normalisation_is_left_to_compute() -> None:
