@@ -148,6 +148,9 @@ def test_mlflow_holds_configuration_metrics_data_and_pictures_of_a_trial(folder:
     history = client.get_metric_history(run.info.run_id, "val/robust_acc")
     assert {point.step: point.value for point in history} == study_of(folder).trials[0].intermediate_values
     assert run.data.metrics["final/robust_acc"] == study_of(folder).trials[0].intermediate_values[4]
+    used = client.get_metric_history(run.info.run_id, "system/seconds")
+    assert sorted(point.step for point in used) == [1, 2, 3, 4]
+    assert {"system/cpu_percent", "system/memory_mib"} <= run.data.metrics.keys()
     data = run.inputs.dataset_inputs[0].dataset
     assert sum(json.loads(data.profile)["class_counts"].values()) == json.loads(data.profile)["images"]
     for name in ("version.torch", "version.ray", "ltsd.sweep"):

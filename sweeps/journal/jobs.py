@@ -102,7 +102,8 @@ class Report:
     final run, `failure` with the last one of a job that cannot continue, and `halts` if no other job could either: the
     disk is full or gone, the machine unfit. The first report of a worker has the phase BEGINS, its `host`, and in
     `past` the epochs of the checkpoint that it continues from: a worker may have been killed before the driver heard of
-    the last of them. `left` names shards of an exam that other workers can attack meanwhile.
+    the last of them. `left` names shards of an exam that other workers can attack meanwhile. `usage` is what the
+    worker used of its machine in an epoch.
     """
 
     epoch: int
@@ -115,6 +116,7 @@ class Report:
     host: str = ""
     past: tuple["Report", ...] = ()
     left: tuple[str, ...] = ()
+    usage: Mapping[str, float] = field(default_factory=dict)
 
     def message(self) -> dict[str, "Report"]:
         """Return the report as `tune.report` takes it: under one key, which Ray leaves alone."""

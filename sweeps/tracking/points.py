@@ -27,7 +27,7 @@ def points(values: Mapping[str, float], step: int, at: int) -> Iterator[Point]:
 def expected(known: JobRecord) -> Iterator[Point]:
     """Return every measurement that MLflow should have of a job."""
     for epoch, report in known.epochs.items():
-        yield from points(report.values, epoch, known.reported[epoch])
+        yield from points({**report.values, **report.usage}, epoch, known.reported[epoch])
     if known.result is not None:
         yield from points(known.result.values, known.result.epoch, known.measured)
     if known.outcome is not None:

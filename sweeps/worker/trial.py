@@ -5,6 +5,7 @@ epoch.
 import errno
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from sweeps.worker.followers import followed
 from sweeps.worker.job_runs import run_of
 from sweeps.worker.node_setup import NodeUnfitError, Shipment, received
 from sweeps.worker.teachers import is_trained, training_lock
+from sweeps.worker.usage import Usage
 
 CONTEXT_BYTES = 600 * 2**20
 """What CUDA takes of a GPU for a process beside its tensors: an estimate, with room to spare."""
@@ -101,10 +103,11 @@ def _trained(job: Job, splits: Splits, device: torch.device, exchange: Exchange,
         print(f"training {run.data.items}: {run.data.whereabouts()}", flush=True)
         past = tuple(_report(metrics) for metrics in run.state.history)
         tune.report(Report(len(past), BEGINS, past=past, host=host()).message())
+        usage = Usage(device)
         for metrics in run.epochs():
             keep_checkpoint(job, run.save)
             exchange.publish(job.checkpoint, metrics.epoch)
-            tune.report(_report(metrics).message())
+            tune.report(replace(_report(metrics), usage=usage.lap()).message())
     return run
 
 
