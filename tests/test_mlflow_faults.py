@@ -84,8 +84,15 @@ def read_only(path: Path) -> str:
     ],
 )
 def test_a_fault_of_the_place(
-    spoiled: Callable[[Path], str], what: str, remedy: str, whole: Path, tmp_path: Path, told: Callable[[str], str]
+    spoiled: Callable[[Path], str],
+    what: str,
+    remedy: str,
+    whole: Path,
+    tmp_path: Path,
+    told: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # MLflow makes a folder of the name of a database that is given as file:...
     said = told(spoiled(Path(shutil.copy(whole, tmp_path / "mlflow.db"))))
     assert said.startswith("--tracking-uri ")
     assert what in said
