@@ -73,7 +73,7 @@ def test_a_class_without_a_test_image_is_refused(tmp_path: Path) -> None:
     images = [*map(encoded, images_of(24))]
     write_parquet(tmp_path / "train.parquet", images[:18], [0, 1, 2] * 6, ["cat", "dog", "emu"])
     write_parquet(tmp_path / "test.parquet", images[18:], [0, 1] * 3, ["cat", "dog", "emu"])
-    with pytest.raises(UserError, match=r"class 'emu' has no test image"):
+    with pytest.raises(UserError, match=r"class 'emu' has no test example"):
         load_splits(DataConfig(source=str(tmp_path), n_max=4, imbalance_ratio=2.0, val_per_class=1))
 
 

@@ -148,7 +148,7 @@ def test_classes_of_images_are_held_out_by_group_too(tmp_path: Path) -> None:
     groups = [{group_of[one] for one in part} for part in hashes]
     assert len(set.union(*groups)) == sum(map(len, groups)) == 15
     assert min(splits.val.class_counts()) > 0
-    with pytest.raises(UserError, match=r"--data\.group-by video: a simulated tail draws images one by one"):
+    with pytest.raises(UserError, match=r"--data\.group-by video: a simulated tail draws examples one by one"):
         split_up(tmp_path / "one.parquet", imbalance_ratio=2.0)
 
 

@@ -163,15 +163,19 @@ def test_natural_data_give_a_stratified_slice(counts: list[int], fraction: float
 @pytest.mark.parametrize(
     ("counts", "data", "said"),
     [
-        ([10, 0, 10], DataConfig(imbalance_ratio=2.0), "class 'class-1' has no training image"),
-        ([40, 40, 5], DataConfig(imbalance_ratio=2.0), r"class 'class-2' has 5 images and the tail asks for 20.*n-max"),
-        ([40, 40, 40], DataConfig(imbalance_ratio=100.0), r"asks for 0 of them; set a smaller --data.imbalance-ratio"),
+        ([10, 0, 10], DataConfig(imbalance_ratio=2.0), "class 'class-1' has no training example"),
+        (
+            [40, 40, 5],
+            DataConfig(imbalance_ratio=2.0),
+            r"class 'class-2' has 5 examples and the tail asks for 20.*n-max",
+        ),
+        ([40, 40, 40], DataConfig(imbalance_ratio=100.0), r"asks for 0; set a smaller --data.imbalance-ratio"),
         (
             [9, 9, 9],
             DataConfig(imbalance_ratio=2.0, val_per_class=9),
-            "class 'class-0' has 9 images, too few to give 9",
+            "class 'class-0' has 9 examples, too few to give 9",
         ),
-        ([90, 1, 20], DataConfig(), r"class 'class-1' has 1 training image\(s\), too few to give one to validation"),
+        ([90, 1, 20], DataConfig(), r"class 'class-1' has 1 training example\(s\), too few to give one to validation"),
     ],
 )
 def test_a_class_too_small_is_named_with_a_remedy(counts: list[int], data: DataConfig, said: str) -> None:
@@ -251,7 +255,7 @@ def test_many_are_more_than_100_images_and_few_are_fewer_than_20() -> None:
 
 
 def test_one_class_is_none() -> None:
-    with pytest.raises(UserError, match="has one class, class-0, and nothing to tell apart; give the folder"):
+    with pytest.raises(UserError, match="has one class, class-0, and nothing to tell apart; give data of several"):
         draw_protocol(labels_of([40]), names_of([40]), DataConfig())
 
 

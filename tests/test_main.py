@@ -270,6 +270,6 @@ def test_data_is_told_in_full_before_anything_is_trained(
     with pytest.raises(UserError, match="would lie among the images that are read"):
         main(["data", *flags, "--picture", str(source / "data.png")])
     write_parquet(source / "test.parquet", images[:20], [0, 1] * 10, ["cat", "dog"])
-    with pytest.raises(UserError, match="12 of 20 test images are, pixel by pixel, also training images"):
+    with pytest.raises(UserError, match="12 of 20 test examples are, value by value, also training examples"):
         main(["data", *flags])
     assert capsys.readouterr().out.startswith("read: "), "what was read is told before what is wrong with it"

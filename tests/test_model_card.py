@@ -27,7 +27,7 @@ FACTS = ModelFacts(
     test_counts=(4, 4, 16, 4),
     simulated=False,
     test_held_out=True,
-    copies={"images both trained on and tested on": 3},
+    copies={"examples both trained on and tested on": 3},
     exam={"images": 28, "per_class": RECALLS, "doubts": []},
 )
 
@@ -117,7 +117,7 @@ def test_the_limits_tell_what_so_few_test_images_can_show() -> None:
     assert "each robust accuracy is an upper bound" in limits
     assert "No other threat model was measured" in limits
     assert "Nothing is claimed of other data" in limits
-    assert "3 images both trained on and tested on" in limits
+    assert "3 examples both trained on and tested on" in limits
 
 
 def test_doubts_of_the_exam_stand_before_its_numbers() -> None:

@@ -102,10 +102,10 @@ def test_under_a_simulated_tail_it_is_balanced(tmp_path: Path) -> None:
     splits = split_up(tmp_path, imbalance_ratio=3.0)
     assert splits.val.class_counts() == [3, 3, 3]
     assert splits.train.class_counts() == splits.complete.class_counts() == [30, 17, 10]
-    with pytest.raises(UserError, match="the tail is simulated, and validation images would change it"):
+    with pytest.raises(UserError, match="the tail is simulated, and validation examples would change it"):
         split_up(tmp_path, imbalance_ratio=3.0, finalists="train+validation")
     write_split(tmp_path / "val.parquet", images[90:108], [0] * 9 + [1] * 9)
-    with pytest.raises(UserError, match=r"class 'owl' has no image in the validation split.*validation=none"):
+    with pytest.raises(UserError, match=r"class 'owl' has no example in the validation split.*validation=none"):
         split_up(tmp_path, imbalance_ratio=3.0)
 
 
@@ -307,13 +307,13 @@ def test_images_of_two_splits_are_refused_or_told(tmp_path: Path) -> None:
     write_split(tmp_path / "train.parquet", images[:300])
     write_split(tmp_path / "test.parquet", np.concatenate([images[300:399], images[:3]]))
     options = {"imbalance_ratio": 1.0, "val_per_class": 3}
-    with pytest.raises(UserError, match=r": 3 of 102 test images are, pixel by pixel, also training images.*allow"):
+    with pytest.raises(UserError, match=r": 3 of 102 test examples are, value by value, also training examples.*allow"):
         split_up(tmp_path, **options)
-    assert "3 images both trained on and tested on" in told(tmp_path, duplicates="allow", **options)
+    assert "3 examples both trained on and tested on" in told(tmp_path, duplicates="allow", **options)
     write_split(tmp_path / "test.parquet", np.concatenate([images[300:399], images[:1]]))
-    assert "1 images both trained on and tested on" in told(tmp_path, **options)
+    assert "1 examples both trained on and tested on" in told(tmp_path, **options)
     write_split(tmp_path / "test.parquet", np.concatenate([images[300:399], images[300:302]]))
-    assert "2 test images that repeat another one" in told(tmp_path, **options)
+    assert "2 test examples that repeat another one" in told(tmp_path, **options)
 
 
 def test_folds_side_by_side_are_not_one_data_set(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_folds_side_by_side_are_not_one_data_set(tmp_path: Path) -> None:
     assert "has 3 data sets, in the folders fold-0, fold-1, fold-2" in refusal(tmp_path)
     assert len(read(tmp_path, config="fold-1").test.labels) == 30
     shutil.copy(tmp_path / "fold-0" / "train.parquet", tmp_path / "fold-1" / "train.parquet")
-    with pytest.raises(UserError, match="30 of 30 test images are, pixel by pixel, also training images"):
+    with pytest.raises(UserError, match="30 of 30 test examples are, value by value, also training examples"):
         split_up(tmp_path, config="fold-1", imbalance_ratio=1.0, val_per_class=2)
 
 
@@ -342,7 +342,7 @@ def test_copies_of_what_is_held_out_are_not_trained_on(tmp_path: Path) -> None:
     assert not pixels["complete"] & pixels["test"]
     assert not pixels["train"] & pixels["val"]
     write_parquet(tmp_path / "same.parquet", [encoded(images[0])] * 40, labels[:40], NAMES[:2])
-    with pytest.raises(UserError, match=r"every training image of class 'cat' is, pixel by pixel, also held out"):
+    with pytest.raises(UserError, match=r"every training example of class 'cat' is, value by value, also held out"):
         split_up(tmp_path / "same.parquet", imbalance_ratio=2.0, val_per_class=1)
 
 

@@ -115,8 +115,8 @@ def _test_rows(source: Source, data: DataConfig) -> Rows:
     for name, rows in zip(names, by_class, strict=True):
         if not len(rows):
             raise UserError(
-                f"{data.source}: class {name!r} has no test image, so that nothing can be said of it; add some, leave "
-                f"the class out, or take the test images away: a share of all is held out then"
+                f"{data.source}: class {name!r} has no test example, so that nothing can be said of it; add some, "
+                f"leave the class out, or take the test split away: a share of all is held out then"
             )
     if data.test_per_class is None:
         return np.arange(len(labels))
@@ -150,18 +150,18 @@ def _drawn(source: Source, test_rows: Rows, data: DataConfig) -> tuple[SplitIndi
     if drops and own_val is None:
         train = without_copies(train, hashes, labels, hashes[protocol.val], data, names, size)
     counts = {
-        "training images that repeat another one": repeated(hashes[:first]),
-        "validation images that repeat another one": repeated(hashes[protocol.val]),
-        "test images that repeat another one": repeated(test_hashes),
-        "training images left out, as copies of held-out test images": first - len(rows),
-        "training images left out of trials, as copies of validation images": len(protocol.train) - len(train),
-        "images both trained on and validated on": overlap(
+        "training examples that repeat another one": repeated(hashes[:first]),
+        "validation examples that repeat another one": repeated(hashes[protocol.val]),
+        "test examples that repeat another one": repeated(test_hashes),
+        "training examples left out, as copies of held-out test examples": first - len(rows),
+        "training examples left out of trials, as copies of validation examples": len(protocol.train) - len(train),
+        "examples both trained on and validated on": overlap(
             ("training", "validation"), hashes[train], hashes[protocol.val], data
         ),
-        "images both trained on and tested on": overlap(
+        "examples both trained on and tested on": overlap(
             ("training", "test"), hashes[protocol.complete], test_hashes, data
         ),
-        "images both validated on and tested on": overlap(
+        "examples both validated on and tested on": overlap(
             ("validation", "test"), hashes[protocol.val], test_hashes, data
         ),
     }

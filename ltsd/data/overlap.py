@@ -45,8 +45,8 @@ def without_copies(
     for name, had, after in zip(class_names, before, left, strict=False):
         if had and not after:
             raise UserError(
-                f"{data.source}: every training image of class {name!r} is, pixel by pixel, also held out to validate "
-                f"or test; add images, or allow that with --data.duplicates allow"
+                f"{data.source}: every training example of class {name!r} is, value by value, also held out to "
+                f"validate or test; add examples, or allow that with --data.duplicates allow"
             )
     return kept
 
@@ -64,8 +64,8 @@ def overlap(kinds: tuple[str, str], one: Hashes, other: Hashes, data: DataConfig
     count = int(np.isin(small, large).sum())
     if count > MOST * len(small) and data.duplicates == "refuse":
         raise UserError(
-            f"{data.source}: {count:,} of {len(small):,} {what} images are, pixel by pixel, also {beside} images, so "
-            f"that results on them would be too good; take them out of one of the two, or allow that with "
+            f"{data.source}: {count:,} of {len(small):,} {what} examples are, value by value, also {beside} examples, "
+            f"so that results on them would be too good; take them out of one of the two, or allow that with "
             f"--data.duplicates allow"
         )
     return count

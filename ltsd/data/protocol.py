@@ -66,15 +66,15 @@ def draw_protocol(
     """
     if len(class_names) < 2:
         raise UserError(
-            f"{data.source}: has one class, {', '.join(class_names)}, and nothing to tell apart; give the folder that "
-            f"has a folder for each class, or images of several"
+            f"{data.source}: has one class, {', '.join(class_names)}, and nothing to tell apart; give data of "
+            f"several, such as the folder that has a folder for each class"
         )
     by_class = shuffled_by_class(labels, len(class_names))
     counts = [len(rows) for rows in by_class]
     for name, count in zip(class_names, counts, strict=True):
         if count == 0:
             raise UserError(
-                f"{data.source}: class {name!r} has no training image; remove it from the class names or add images"
+                f"{data.source}: class {name!r} has no training example; remove it from the class names or add some"
             )
     ratio = data.imbalance_ratio
     is_natural = ratio is None and not _can_be_cut(counts, data)
@@ -84,7 +84,7 @@ def draw_protocol(
     if groups is not None:
         if not is_natural:
             raise UserError(
-                f"--data.group-by {data.group_by}: a simulated tail draws images one by one, so that groups are torn "
+                f"--data.group-by {data.group_by}: a simulated tail draws examples one by one, so that groups are torn "
                 f"apart; leave one of the two out"
             )
         return _natural_by_groups(labels, class_names, data, groups)
@@ -111,8 +111,8 @@ def _with_own_validation(
     for name, rows in zip(class_names, val_by_class, strict=True):
         if not len(rows):
             raise UserError(
-                f"{data.source}: class {name!r} has no image in the validation split; add some, or leave the split out "
-                f"with --data.split-map validation=none: validation images are taken from the training images then"
+                f"{data.source}: class {name!r} has no example in the validation split; add some, or leave the split "
+                f"out with --data.split-map validation=none: validation examples are taken from those of training then"
             )
     if is_natural:
         train = [rows[: data.n_max] for rows in by_class]
@@ -126,7 +126,7 @@ def _with_own_validation(
         val_from = f"the data's own validation split, {fewest} of every class"
         if data.finalists != "train":
             raise UserError(
-                f"--data.finalists {data.finalists}: the tail is simulated, and validation images would change it; "
+                f"--data.finalists {data.finalists}: the tail is simulated, and validation examples would change it; "
                 f"leave the flag out"
             )
     both = [*train, *val] if data.finalists != "train" else train
@@ -154,8 +154,7 @@ def _cut(by_class: list[Rows], class_names: Sequence[str], data: DataConfig, rat
             remedy = "a smaller --data.n-max or another --data.imbalance-ratio"
             remedy = remedy if want else "a smaller --data.imbalance-ratio, where 1 keeps the data balanced"
             raise UserError(
-                f"{data.source}: class {name!r} has {len(rows)} images and the tail asks for {want} of them; "
-                f"set {remedy}"
+                f"{data.source}: class {name!r} has {len(rows)} examples and the tail asks for {want}; set {remedy}"
             )
     return [rows[:count] for rows, count in zip(by_class, wanted, strict=True)]
 
@@ -169,7 +168,7 @@ def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfi
         missing = data.val_per_class - len(spare)
         if missing >= len(keep):
             raise UserError(
-                f"{data.source}: class {name!r} has {len(rows)} images, too few to give {data.val_per_class} to "
+                f"{data.source}: class {name!r} has {len(rows)} examples, too few to give {data.val_per_class} to "
                 f"validation and train on the rest; set a smaller --data.val-per-class"
             )
         val.append(np.concatenate([spare, keep[len(keep) - missing :]]))
@@ -185,7 +184,7 @@ def _simulated(by_class: list[Rows], class_names: Sequence[str], data: DataConfi
         complete=np.concatenate(kept),
         imbalance_ratio=ratio,
         simulated=True,
-        val_from=f"{data.val_per_class} of every class, from images that the tail leaves unused first",
+        val_from=f"{data.val_per_class} of every class, from those that the tail leaves unused first",
     )
 
 
@@ -197,8 +196,8 @@ def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig)
         held_out = max(1, round(len(rows) * data.val_fraction))
         if held_out >= len(rows):
             raise UserError(
-                f"{data.source}: class {name!r} has {len(rows)} training image(s), too few to give one to "
-                f"validation and train on the rest; add images or leave the class out"
+                f"{data.source}: class {name!r} has {len(rows)} training example(s), too few to give one to "
+                f"validation and train on the rest; add some or leave the class out"
             )
         val.append(rows[:held_out])
         train.append(rows[held_out:])
@@ -210,7 +209,7 @@ def _natural(by_class: list[Rows], class_names: Sequence[str], data: DataConfig)
         complete=np.concatenate(by_class),
         imbalance_ratio=max(counts) / min(counts),
         simulated=False,
-        val_from=f"{data.val_fraction:.3g} of the training images of every class",
+        val_from=f"{data.val_fraction:.3g} of the training examples of every class",
     )
 
 
