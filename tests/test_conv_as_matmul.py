@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ltsd.models.conv_as_matmul import ConvAsMatmul, is_cheaper_as_matmul
-from ltsd.models.frozen import Folded
+from ltsd.models.folding import Folded
 
 SMALL = st.integers(1, 3)
 CONVOLUTIONS = st.builds(

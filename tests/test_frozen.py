@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ltsd.config import ModelConfig
 from ltsd.methods import METHODS
 from ltsd.models import FEATURES, build_model
-from ltsd.models.frozen import Frozen, Pooled, folded, frozen
+from ltsd.models.folding import Pooled, folded
+from ltsd.models.frozen import Frozen, frozen
 from ltsd.models.network import Features, Head, Network, Opaque
 from ltsd.models.smp import DECODERS
 from ltsd.precision import compute_dtype
