@@ -44,6 +44,8 @@ RENAMED = {"model.encoder_weights": "model.weights"}
 """Knobs by the names that checkpoints of earlier versions have for them."""
 LIBRARIES = ("timm/NAME", "torchvision/NAME")
 """Libraries that bring classifiers, which have their own widths."""
+ENCODER = "transformers/NAME"
+"""An encoder of texts in a local folder, its NAME."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,11 @@ class DataConfig:
         1.0, "length of clips of sound; longer ones are cut, shorter ones padded with zeros", above=0, at_most=60
     )
     vocabulary: int = knob(2000, "most word pieces that are learnt from the training texts", at_least=50)
+    encoder: str | None = knob(
+        None,
+        "folder of a trained encoder of Hugging Face whose word pieces and vectors are read",
+        unset="that of --model.name transformers/FOLDER; else they are learnt from the training texts",
+    )
     tokens: int = knob(32, "word pieces of a text; longer ones are cut, shorter ones padded", at_least=4, at_most=512)
     decoded_gib: float | None = knob(
         None,
@@ -199,8 +206,9 @@ class ModelConfig:
         "small-cnn for 8x8 images; small-resnet for 32x32 on processors; resnet18 and preact-resnet18 with the CIFAR "
         "stem; wrn-34-10; any classifier of timm, the extra timm, as timm/convnext_atto, or of torchvision, as "
         "torchvision/resnet18; for segmentation small-unet, or smp-... of segmentation-models-pytorch, the extra smp; "
-        "for detection small-fcos; for speech mel-resnet; for text text-cnn, or text-transformer, which wants adamw",
-        choices=(*PUBLISHED_WIDTHS, *LIBRARIES),
+        "for detection small-fcos; for speech mel-resnet; for text text-cnn, or text-transformer, which wants adamw, "
+        "or a trained encoder of Hugging Face in a local folder, as transformers/FOLDER",
+        choices=(*PUBLISHED_WIDTHS, *LIBRARIES, ENCODER),
     )
     width: int | None = knob(
         None,
@@ -232,8 +240,15 @@ class ModelConfig:
 
     @property
     def architecture(self) -> str:
-        """The name in the list of networks: of one that a library brings `timm/NAME` or `torchvision/NAME`."""
-        return next((family for family in LIBRARIES if admits(family, self.name)), self.name)
+        """The name in the list of networks: of one that a library brings `timm/NAME`, `torchvision/NAME` or
+        `transformers/NAME`.
+        """
+        return next((family for family in (*LIBRARIES, ENCODER) if admits(family, self.name)), self.name)
+
+    @property
+    def folder(self) -> str:
+        """The folder of an encoder of texts; "" for another network."""
+        return self.name.partition("/")[2] if self.architecture == ENCODER else ""
 
 
 @dataclass(frozen=True)
@@ -468,7 +483,10 @@ class Config:
         for name in dotted:
             if name not in known:
                 raise UserError(f"no configuration is named {name!r}{nearest(name, known)}")
-        return override(self, dotted)
+        changed = override(self, dotted)
+        if changed.model.folder and changed.data.encoder is None:
+            return override(changed, {"data.encoder": changed.model.folder})
+        return changed
 
     def flatten(self) -> dict[str, Value]:
         """Return all knobs as {dotted name: value}, in the order of declaration."""

@@ -16,7 +16,7 @@ from textsets import write_texts
 from torch import Tensor, nn
 
 from ltsd.answers import VOID
-from ltsd.config import LIBRARIES, Config
+from ltsd.config import ENCODER, LIBRARIES, Config
 from ltsd.data import Splits, load_splits
 from ltsd.data.augment import augmented
 from ltsd.data.batches import Split
@@ -83,7 +83,7 @@ def network(config: Config, splits: Splits) -> nn.Module:
 def test_the_configuration_and_the_networks_know_the_tasks() -> None:
     knob = Config.__dataclass_fields__["task"].metadata
     assert set(TASKS) == set(knob["choices"])
-    assert sorted(name for task in TASKS.values() for name in task.networks) == sorted((*FEATURES, *LIBRARIES))
+    assert sorted(name for task in TASKS.values() for name in task.networks) == sorted((*FEATURES, *LIBRARIES, ENCODER))
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -33,9 +33,10 @@ from ltsd.data.named import NAMED
 from ltsd.data.names import listed
 from ltsd.data.parts import Parts, grouped, held_out, joined
 from ltsd.data.room import stays_encoded
-from ltsd.data.texts import TOKENIZER, Text, number_texts, read_texts, vocabulary_in, written
+from ltsd.data.texts import DIGEST, TOKENIZER, Text, number_texts, read_texts, vocabulary_for, vocabulary_in
 from ltsd.data.units import unit_of
 from ltsd.data.vocabulary import Vocabulary
+from ltsd.encoders import digest_of
 from ltsd.errors import UserError
 
 DECODER_VERSION = 6
@@ -71,9 +72,9 @@ class Source:
         """Return a string that identifies these images."""
         brings = self.validation_from < len(self.train.labels)
         validation = f"-{self.validation_from}" if brings else ""
-        # Not of the vectors: their last bits differ between machines.
-        tokenizer = self.train.about.get(TOKENIZER, "")
-        words = hashlib.sha256(tokenizer.encode()).hexdigest()[:8] if tokenizer else ""
+        # Not of vectors that were learnt: their last bits differ between machines.
+        vocabulary = self.train.about.get(TOKENIZER, self.train.about.get(DIGEST, ""))
+        words = hashlib.sha256(vocabulary.encode()).hexdigest()[:8] if vocabulary else ""
         return "-".join(filter(None, (self.train.fingerprint[:16], self.test.fingerprint[:16] + validation, words)))
 
 
@@ -190,8 +191,11 @@ def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Part
         texts = read_texts(rows, data.source)
         if holds_out:  # first, so that nothing is learnt of the test texts
             texts |= _held_out_texts(data, opened.class_names, texts["train"], folder)
-        parts, vocabulary, changed = number_texts(texts, pieces=data.vocabulary, length=data.tokens)
-        own, notes = written(vocabulary), [*notes, *changed]
+        vocabulary, own = vocabulary_for(
+            texts["train"], encoder=data.encoder, pieces=data.vocabulary, length=data.tokens
+        )
+        parts, changed = number_texts(texts, vocabulary, data.tokens)
+        notes = [*notes, *changed]
     elif opened.kind == "clip":
         for role, of_role in rows.items():
             parts[role], changed = decode_clips(
@@ -303,6 +307,8 @@ def _key(data: DataConfig, place: Place | None) -> str:
         data.vocabulary,
         data.tokens,
     ]
+    if data.encoder is not None:
+        knobs.append(digest_of(data.encoder))
     if data.decoded_gib is not None:
         knobs.append(data.decoded_gib)
     found = json.dumps([DECODER_VERSION, data.source, *knobs, place and place.identity()])

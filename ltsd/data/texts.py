@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,11 +10,15 @@ from numpy.typing import NDArray
 
 from ltsd.data.decode import Encoded
 from ltsd.data.decoding import Decoded
+from ltsd.data.encoder_vocabulary import encoder_vocabulary
 from ltsd.data.vocabulary import DIMENSIONS, PADDING, UNKNOWN, Vocabulary
+from ltsd.encoders import digest_of
 from ltsd.errors import UserError
 
 TOKENIZER, VECTORS = "tokenizer", "vectors"
-"""What the file of training texts has beside them."""
+"""What the file of training texts has beside them, of a vocabulary that was learnt from them."""
+ENCODER, DIGEST = "encoder", "digest"
+"""The same, of one that was read: its vectors alone may be larger than all texts."""
 
 
 Text = tuple[str, str, int]
@@ -36,24 +41,66 @@ def read_texts(rows: Mapping[str, Encoded], source: str) -> dict[str, list[Text]
     return read
 
 
-def number_texts(
-    read: Mapping[str, Sequence[Text]], *, pieces: int, length: int
-) -> tuple[dict[str, Decoded], Vocabulary, list[str]]:
-    """Learn the vocabulary from the training texts, and return the numbers of word pieces.
+def vocabulary_for(
+    texts: Sequence[Text], *, encoder: str | None, pieces: int, length: int
+) -> tuple[Vocabulary, dict[str, str]]:
+    """Read the vocabulary of an encoder, or learn it from the training texts.
 
     Args:
-        read: texts by role; `train` is one.
-        pieces: the most word pieces of the vocabulary.
+        texts: those of the training.
+        encoder: its folder; None to learn.
+        pieces: the most word pieces that are learnt.
         length: word pieces of a text.
 
     Returns:
-        By role int32 [N, length]; the vocabulary; remarks on what had to be changed.
+        The vocabulary, and strings from which `vocabulary_in` finds it again.
+
+    Raises:
+        UserError: as `encoder_vocabulary`.
+        MissingPackageError: tokenizers, or transformers, is not installed.
+    """
+    if encoder is not None:
+        return encoder_vocabulary(encoder), {ENCODER: str(Path(encoder).absolute()), DIGEST: digest_of(encoder)}
+    learnt = Vocabulary.of([text for _, text, _ in texts], pieces, length)
+    vectors = base64.b85encode(learnt.vectors.numpy().tobytes()).decode()
+    return learnt, {TOKENIZER: learnt.tokenizer, VECTORS: vectors}
+
+
+def vocabulary_in(about: Mapping[str, str]) -> Vocabulary | None:
+    """Return the vocabulary of `vocabulary_for`; None if there is none.
+
+    Raises:
+        UserError: its encoder is not there any more, or another one is.
+    """
+    if ENCODER in about:
+        if digest_of(about[ENCODER]) != about[DIGEST]:
+            raise UserError(
+                f"{about[ENCODER]}: is not the encoder with which the texts were read; bring it back to that folder, "
+                f"or start anew"
+            )
+        return encoder_vocabulary(about[ENCODER])
+    if TOKENIZER not in about:
+        return None
+    content = np.frombuffer(base64.b85decode(about[VECTORS]), dtype=np.float32)
+    return Vocabulary(about[TOKENIZER], torch.from_numpy(content.reshape(-1, DIMENSIONS).copy()))
+
+
+def number_texts(
+    read: Mapping[str, Sequence[Text]], vocabulary: Vocabulary, length: int
+) -> tuple[dict[str, Decoded], list[str]]:
+    """Return the numbers of word pieces.
+
+    Args:
+        read: texts by role.
+        vocabulary: of the texts.
+        length: word pieces of a text.
+
+    Returns:
+        By role int32 [N, length]; remarks on what had to be changed.
 
     Raises:
         UserError: a text of unknown word pieces alone.
-        MissingPackageError: tokenizers is not installed.
     """
-    vocabulary = Vocabulary.of([text for _, text, _ in read["train"]], pieces, length)
     parts, notes = dict[str, Decoded](), list[str]()
     for role, found in read.items():
         numbers = numbered([(place, text) for place, text, _ in found], vocabulary, length)
@@ -62,7 +109,7 @@ def number_texts(
         if cut:
             notes.append(f"{role}: {cut:,} of {len(found):,} texts were cut to {length} word pieces (--data.tokens)")
         parts[role] = Decoded(numbers, np.asarray([label for *_, label in found], dtype=np.int64), 0)
-    return parts, vocabulary, notes
+    return parts, notes
 
 
 def numbered(texts: Sequence[tuple[str, str]], vocabulary: Vocabulary, length: int) -> NDArray[np.int32]:
@@ -100,17 +147,3 @@ def _read(rows: Encoded) -> list[Text]:
             raise UserError(f"{place}: a text has a class, and no masks or boxes")
         found.append((place, decoded(encoded, place), label))
     return found
-
-
-def written(vocabulary: Vocabulary) -> dict[str, str]:
-    """Return a vocabulary as strings."""
-    vectors = vocabulary.vectors.cpu().numpy()
-    return {TOKENIZER: vocabulary.tokenizer, VECTORS: base64.b85encode(vectors.tobytes()).decode()}
-
-
-def vocabulary_in(about: Mapping[str, str]) -> Vocabulary | None:
-    """Return the vocabulary that `written` wrote; None if there is none."""
-    if TOKENIZER not in about:
-        return None
-    content = np.frombuffer(base64.b85decode(about[VECTORS]), dtype=np.float32)
-    return Vocabulary(about[TOKENIZER], torch.from_numpy(content.reshape(-1, DIMENSIONS).copy()))

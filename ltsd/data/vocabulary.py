@@ -32,8 +32,8 @@ PACKAGES, EXTRA = ("tokenizers", "scipy"), "text"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`tokenizer` is what `tokenizers` wrote as JSON; `vectors` are float32 [V, DIMENSIONS], of length 1, and that of
-    PADDING 0.
+    """`tokenizer` is what `tokenizers` wrote as JSON; `vectors` are float32 [V, D], and that of PADDING 0. Learnt ones
+    have DIMENSIONS, and the length 1.
     """
 
     tokenizer: str

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import torch
 from torch import nn
 
-from ltsd.config import LIBRARIES, ModelConfig
+from ltsd.config import ENCODER, LIBRARIES, ModelConfig
 from ltsd.errors import UserError
 from ltsd.models.backbones import Backbone, backbone, check_size, downloaded
 from ltsd.models.detector import DetectionHead, small_fcos
@@ -18,6 +18,7 @@ from ltsd.models.smp import DECODERS, PACKAGE, EncoderDecoder, encoder_decoder
 from ltsd.models.smp import downloaded as downloaded_encoder
 from ltsd.models.speech import mel_resnet
 from ltsd.models.text import text_cnn, text_transformer
+from ltsd.models.text_encoder import TextEncoder, check_length, text_encoder
 from ltsd.models.unet import small_unet
 from ltsd.models.weights import PRETRAINED, Fit, fit_weights, read_weights
 from ltsd.models.wide_resnet import wide_resnet34
@@ -55,6 +56,8 @@ def build_model(model: ModelConfig, channels: int, num_classes: int, head: Head 
     """
     if model.architecture in LIBRARIES:
         features, size = backbone(model.name)
+    elif model.folder:
+        features, size = text_encoder(model.name)
     else:
         chosen = {"encoder": model.encoder} if model.name in DECODERS else {}
         features, size = FEATURES[model.name](channels, model.channels, **chosen)
@@ -64,7 +67,7 @@ def build_model(model: ModelConfig, channels: int, num_classes: int, head: Head 
 
 def library_of(model: ModelConfig) -> str:
     """Return which package and version builds a network and brings its weights; "" for ltsd itself."""
-    if model.name not in DECODERS and model.architecture not in LIBRARIES:
+    if model.name not in DECODERS and model.architecture not in (*LIBRARIES, ENCODER):
         return ""
     package = PACKAGE if model.name in DECODERS else model.name.partition("/")[0]
     return f"{package} {version(package)}"
@@ -78,10 +81,11 @@ def begin_with(network: Network, model: ModelConfig) -> Fit:
     """
     assert model.weights is not None
     body: nn.Module = network.features
-    if isinstance(layers := network.features[1], EncoderDecoder):
-        body = layers.encoder
-    elif isinstance(layers, Backbone):
-        body = layers.network
+    for layers in network.features:
+        if isinstance(layers, EncoderDecoder):
+            body = layers.encoder
+        elif isinstance(layers, Backbone | TextEncoder):
+            body = layers.network
     if model.weights != PRETRAINED:
         return fit_weights(body, network.features[0], read_weights(model.weights), model.weights)
     if body is network.features:
@@ -106,13 +110,17 @@ def check_model(model: ModelConfig, shape: Sequence[int]) -> str:
             f"--model.name {model.name}: has no encoder to choose; leave --model.encoder out, or choose "
             f"{', '.join(DECODERS)}"
         )
-    is_of_library = model.architecture in LIBRARIES
+    is_of_library = model.architecture in (*LIBRARIES, ENCODER)
     if is_of_library and model.width is not None:
         raise UserError(f"--model.width {model.width}: {model.name} has a width of its own; leave it out")
     if not is_of_library and model.name not in DECODERS and model.weights is None:
         return ""
     with torch.random.fork_rng(devices=[]):
         network = build_model(model, shape[0], 2)
-    if is_of_library:
+    if model.folder:
+        check_length(model.name, network, shape[0], shape[1])
+    elif is_of_library:
         check_size(model.name, network, shape)
+    if model.folder and model.weights is None:
+        return f"weights: those of {model.folder}"
     return "" if model.weights is None else str(begin_with(network, model))

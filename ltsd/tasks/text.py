@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from ltsd.attacks.domains import WORDS
+from ltsd.config import ENCODER
 from ltsd.data.batches import Split
 from ltsd.data.units import ITEMS
 from ltsd.tasks import classification
@@ -48,7 +49,7 @@ TASK = replace(
     target="a text",
     counted=ITEMS["text"],
     domain=WORDS,
-    networks=("text-cnn", "text-transformer"),
+    networks=("text-cnn", "text-transformer", ENCODER),
     augmentations=("none", "word-dropout", "edits"),
     radius=radius,
     validate=partial(classification.validate, domain=WORDS),
