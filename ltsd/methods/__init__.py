@@ -1,6 +1,7 @@
-"""The training methods. To add one: write its file, which ends with its METHOD, and add its line to METHODS.
+"""The training methods. To add one, define its METHOD in a new module and list it in METHODS.
 
-A program that tries a method may add it before it imports `ltsd.config`, which makes the knobs of a run from METHODS.
+A program can register an experimental method in METHODS before it imports `ltsd.config`, which reads the knobs from
+METHODS.
 """
 
 from ltsd.methods import at, at_bsl, ltsd, mart, natural, reat, robal, taet, trades

@@ -9,7 +9,7 @@ from ltsd.methods.step_context import StepContext
 
 
 def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepContext) -> Objective:
-    """CE(f(x_adv), y), summed so that one example's step does not depend on the batch size."""
+    """CE(f(x_adv), y), summed so that the attack step of an example does not depend on the batch size."""
     return lambda adv_inputs: F.cross_entropy(
         student(adv_inputs), labels, weight=context.class_weights, reduction="sum"
     )
@@ -18,7 +18,7 @@ def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepC
 def objective(
     student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
-    """CE(f(x_adv), y), each row weighed as its class is."""
+    """CE(f(x_adv), y), each row with the weight of its class."""
     logits = student(adv_inputs)
     return F.cross_entropy(logits, labels, weight=context.class_weights), {"logits": logits}
 

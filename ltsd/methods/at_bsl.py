@@ -13,10 +13,10 @@ from ltsd.methods.step_context import StepContext
 
 @dataclass(frozen=True)
 class Bsl:
-    """What the authors have not: softer labels, as a teacher gives them."""
+    """Label smoothing, an option that the published method does not have."""
 
     label_smoothing: float = knob(
-        0.0, "what every class has an equal share of in the label; 0: none, as published", at_least=0, below=1
+        0.0, "share of the label that is spread equally over all classes; 0: none, as published", at_least=0, below=1
     )
 
 

@@ -14,7 +14,7 @@ from ltsd.methods.step_context import StepContext
 
 @dataclass(frozen=True)
 class Distill:
-    """How the student follows its teacher."""
+    """Temperature and weights of the two distillation terms."""
 
     temperature: float = knob(
         1.0, "softmax temperature of the distillation term", above=0, search=Range(0.5, 8.0, log=True)

@@ -15,7 +15,7 @@ from ltsd.methods.step_context import StepContext
 
 @dataclass(frozen=True)
 class Mart:
-    """How strongly what is misclassified is regularised."""
+    """The weight of the divergence, which counts most where the clean answer gives the label a low probability."""
 
     weight: float = knob(5.0, "weight of the divergence: lambda of the paper", at_least=0, search=Range(1.0, 10.0))
 

@@ -16,23 +16,25 @@ TrainingObjective = Callable[[nn.Module, Tensor, Tensor, Tensor, StepContext], t
 
 @dataclass(frozen=True)
 class Method:
-    """Two functions, and what they need.
+    """A training method: what its attack maximises, what its training minimises, and what both need.
 
     Attributes:
-        title: how tables and pictures call it.
-        adversary: (student, inputs, labels, context) -> what the attack maximises, a function of the adversarial
-            inputs; None for no attack.
-        objective: (student, inputs, adv_inputs, labels, context) -> what training minimises, and the measurements
-            that go into the log; of these `logits` is [B, C] on what the batch was trained on.
-        knobs: the method's own knobs, the name of their group and its dataclass: ("trades", Trades) makes
+        title: its name in tables and pictures.
+        adversary: (student, inputs, labels, context) -> the function of the adversarial inputs that the attack
+            maximises; None for no attack.
+        objective: (student, inputs, adv_inputs, labels, context) -> the loss that training minimises, and the
+            measurements to log. Among these, `logits` [B, C] are the student's answers to the training inputs:
+            adversarial ones, or clean ones if there is no attack.
+        knobs: the method's own knobs, as the name of their group and its dataclass: ("trades", Trades) makes
             `trades.beta`. Those that have a `search` range are searched.
-        shared: knobs of other groups that it reads and a sweep should search.
-        start: where the attack starts: uniform in the ball, or a thousandth of normal noise (TRADES).
-        head: (features, classes) -> its own head of the network.
+        shared: knobs of other groups that it reads and that a sweep should search.
+        start: where the attack starts: uniform in the ball, or at the input with normal noise of standard deviation
+            0.001 (TRADES).
+        head: (number of features, number of classes) -> the last layer of the network.
         needs_teacher: whether it learns from the balanced self-teacher.
-        phase: (own knobs, progress) -> in which phase of training a step is. The two functions may do one thing or
-            another by `context.phase`, and by no other number: steps are recorded, once a phase, and replayed.
-        of_images: whether it reads the features of whole images, and so serves classification alone.
+        phase: (own knobs, progress) -> the number of the training phase. The two functions may branch on
+            `context.phase` but on no other number: the step of each phase is recorded once and replayed (CUDA graphs).
+        of_images: whether it reads the features of whole inputs; such a method needs a task with one label per input.
     """
 
     title: str

@@ -1,4 +1,6 @@
-"""Natural training: cross-entropy on clean images, no attack. Also the teacher that is not adversarial."""
+"""Natural training: cross-entropy on clean images, no attack. It also trains the teacher if `teacher.adversarial` is
+false.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepC
 def objective(
     student: nn.Module, inputs: Tensor, adv_inputs: Tensor, labels: Tensor, context: StepContext
 ) -> tuple[Tensor, Measurements]:
-    """CE(f(x), y), each row weighed as its class is."""
+    """CE(f(x), y), each row with the weight of its class."""
     logits = student(inputs)
     return F.cross_entropy(logits, labels, weight=context.class_weights), {"logits": logits}
 

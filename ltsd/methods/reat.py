@@ -23,13 +23,17 @@ def attack_weights(counts: Tensor, predicted: Tensor) -> Tensor:
 
 
 def tail_penalty(features: Tensor, labels: Tensor, counts: Tensor, tail: Tensor) -> Tensor:
-    """The penalty on the features of tail images, as the authors' code computes it; 0 in a batch without any.
+    """Return the penalty on the features of tail images, as in the authors' code: a 0-d tensor, 0 without tail images.
 
-    The divergence of every feature vector of the batch from that of a tail image, mean over batch and dimensions,
-    times the mean of (w_i + w_j), negative for pairs of one class, with w_c = sqrt(N / n_c); mean over tail images.
+    It is the mean, over the tail images i, of (mean_j KL(p_i || p_j) / D) * mean_j s_ij (w_i + w_j). Here j runs over
+    the batch; p = softmax(features), and no gradient flows through p_i; s_ij is -1 for two images of one class, else 1;
+    w_i = sqrt(N / n_c) for an image of class c, with N = sum n_c.
 
     Args:
-        features: [B, D]; labels: [B]; counts: [C] n_c; tail: bool [C].
+        features: [B, D] float.
+        labels: [B] int64.
+        counts: [C] n_c.
+        tail: bool [C], the tail classes.
     """
     log_shares = F.log_softmax(features, dim=1)
     centre = log_shares.detach()

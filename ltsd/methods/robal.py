@@ -1,6 +1,6 @@
 """RoBal: a scale-invariant classifier, margins that grow with rarity, a prior in the loss (Wu et al. 2021).
 
-As its RoBal-R: nothing is added to the logits at test time.
+This is the paper's RoBal-R: nothing is added to the logits at test time.
 """
 
 import math
@@ -52,7 +52,7 @@ def objective(
 ) -> tuple[Tensor, Measurements]:
     """CE(s (z - m_y) + tau_b log pi, y) + beta KL(p(x) || p(x_adv)), with m_k = m_0 + tau_m log(n_k / n_min) / s.
 
-    Margins and prior are of the cross-entropy alone (equations 8 to 10).
+    Only the cross-entropy has the margins and the prior (equations 8 to 10).
     """
     own: Robal = context.own
     clean_cosines, cosines = student(inputs), student(adv_inputs)

@@ -13,11 +13,18 @@ from ltsd.losses import Scalar
 class StepContext:
     """The hyperparameters and constants of a step; a Scalar may be a float or a 0-d device tensor.
 
-    `log_counts` is [C], the log of the training labels of each class, and of a detector's background as its task says;
-    `tail` bool [C], the tail classes; `predicted` [C], the adversarial rows that the last epoch assigned to each class
-    (before the first epoch, the class's labels); `progress` is epoch / epochs in [0, 1); `class_weights` [C] weigh the
-    rows of each class, None for all alike; `own` are the method's own knobs, see `on_device`; `phase` comes from the
-    method's `phase`, and is the only number that it may branch on; `teacher` is in eval mode and takes no gradient.
+    Attributes:
+        log_counts: [C], the logarithm of the number of training labels of each class; for a detector also of the
+            background, see `row_counts` of `ltsd.tasks.task.Task`.
+        tail: bool [C], the tail classes.
+        predicted: [C], how many adversarial rows the model assigned to each class in the last epoch; before the first
+            epoch, the number of labels.
+        progress: epoch / epochs, in [0, 1).
+        softmax_tau: exponent of the class prior in the balanced softmax.
+        class_weights: [C], the weight of the rows of each class; None for equal weights.
+        own: the method's own knobs, see `on_device`.
+        phase: the value of the method's `phase`, the only number that the method may branch on.
+        teacher: in eval mode, without gradients; None if the method needs none.
     """
 
     log_counts: Tensor
@@ -32,7 +39,10 @@ class StepContext:
 
 
 def on_device(own: Any, device: torch.device) -> Any:
-    """Return a method's knobs with every float as a 0-d float32 device tensor, which a recorded step reads anew."""
+    """Return a method's knobs with every float as a 0-d float32 device tensor.
+
+    A CUDA graph reads a tensor at every replay, but keeps the value that a Python float had when it was recorded.
+    """
     if own is None:
         return None
     numbers = {knob.name: getattr(own, knob.name) for knob in fields(own)}

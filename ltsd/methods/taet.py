@@ -17,7 +17,7 @@ CLEAN, HARL = 0, 1
 
 @dataclass(frozen=True)
 class Taet:
-    """When HARL begins, and the weights of its three terms."""
+    """The start of HARL, and the weights of its three terms."""
 
     clean_share: float = knob(0.4, "share of the epochs that are clean training", at_least=0, below=1)
     mean_weight: float = knob(
@@ -32,12 +32,14 @@ class Taet:
 
 
 def class_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy of each class, [C], 0 for a class without images; and which classes have some, bool [C].
+    """Return the mean cross-entropy of each class, [C], 0 for a class without images; and which classes have images,
+    bool [C].
 
-    Of a fixed shape whatever the batch holds, so that nothing waits for the device.
+    The shapes do not depend on the content of the batch, so the host never waits for the device.
 
     Args:
-        logits: [B, C] raw; labels: int64 [B].
+        logits: [B, C] raw.
+        labels: [B] int64.
     """
     losses = F.cross_entropy(logits, labels, reduction="none")
     zeros = torch.zeros(logits.shape[1], device=logits.device, dtype=losses.dtype)
@@ -55,7 +57,7 @@ def objective(
 ) -> tuple[Tensor, Measurements]:
     """CE(f(x), y); then a mean(L_c) + b mean((L_c - mean)^2) + g sum((L_c / sum L)^2) (section 4.2).
 
-    Over the classes that the batch has; the authors' code counts the others as losses of 0.
+    The means are over the classes in the batch; the authors' code counts absent classes with a loss of 0.
     """
     own: Taet = context.own
     if context.phase == CLEAN:
@@ -70,7 +72,7 @@ def objective(
 
 
 def phase(own: Taet, progress: float) -> int:
-    """Clean training, then HARL."""
+    """Return CLEAN for the first `clean_share` of the training, then HARL."""
     return CLEAN if progress < own.clean_share else HARL
 
 

@@ -1,4 +1,4 @@
-"""TRADES: clean cross-entropy and the divergence of the attacked from the clean answer (Zhang et al. 2019)."""
+"""TRADES: clean cross-entropy plus the KL divergence between clean and adversarial answers (Zhang et al. 2019)."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ from ltsd.methods.step_context import StepContext
 
 @dataclass(frozen=True)
 class Trades:
-    """How much clean accuracy is traded for robustness."""
+    """The trade-off between clean accuracy and robustness."""
 
     beta: float = knob(6.0, "weight of the divergence: 1 / lambda of the paper", at_least=0, search=Range(1.0, 12.0))
 
 
 def adversary(student: nn.Module, inputs: Tensor, labels: Tensor, context: StepContext) -> Objective:
-    """KL(p(x) || p(x_adv)), summed; its start has to lie off x, where it has no gradient."""
+    """KL(p(x) || p(x_adv)), summed. The attack must not start at x, where the gradient is 0."""
     with torch.no_grad():
         clean_logits = student(inputs)
     return lambda adv_inputs: divergence(clean_logits, student(adv_inputs)).sum()
