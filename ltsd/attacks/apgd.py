@@ -1,4 +1,4 @@
-"""Auto-PGD in the L-infinity ball (Croce & Hein 2020, algorithm 1): steps with momentum that halve by themselves."""
+"""Auto-PGD in the L-infinity ball (Croce & Hein 2020, algorithm 1): PGD with momentum and an adaptive step size."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 Scored = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Adversarial inputs [B, ...] -> what is maximised, [B], and by what the best point is chosen, [B]."""
+"""Adversarial inputs [B, ...] -> the loss to maximise, [B], and the score that selects the best point, [B]."""
 
 MOMENTUM = 0.75
 RISING = 0.75
-"""Share of steps that must raise the score; after fewer the step halves."""
+"""Share of the steps that must raise the score, else the step size halves."""
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Return after which steps it is looked whether to halve: at 22% of all, then ever closer."""
+    """Return the steps after which the step size may halve: 22% of all steps, then at intervals that become shorter."""
     found, percent, before = list[int](), 22, 0
     while (after := -(-percent * steps // 100)) < steps:
         found.append(after)
@@ -23,14 +23,15 @@ def checkpoints(steps: int) -> list[int]:
 
 
 def apgd(objective: Scored, inputs: Tensor, *, eps: float, steps: int, start: Tensor) -> Tensor:
-    """Maximise within `eps` of the inputs, example by example; the step begins at 2 eps.
+    """Maximise the objective within `eps` of the inputs, each example by itself; the first step size is 2 eps.
 
-    At a checkpoint, the step of an example halves and goes on from its best point, if fewer than RISING of the steps
-    since the last checkpoint raised the score, or if neither the step nor the best score has changed since.
+    At a checkpoint, the step size of an example halves, and its search continues from its best point, if fewer than
+    RISING of the steps since the last checkpoint raised the score, or if neither the step size nor the best score has
+    changed since then.
 
     Args:
-        objective: see `Scored`; what is maximised of an example depends on it alone. The caller has put the model into
-            eval mode.
+        objective: see `Scored`; its values for an example depend on that example alone. The caller has put the model
+            into eval mode.
         inputs: [B, ...] float in [0, 1].
         eps: radius, in units of the image range.
         steps: gradient steps; the objective is called once more, at the start.
@@ -66,7 +67,7 @@ def apgd(objective: Scored, inputs: Tensor, *, eps: float, steps: int, start: Te
 
 
 def _evaluated(objective: Scored, here: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient of what is maximised, and the scores."""
+    """Return the gradient of the loss, [B, ...], and the scores, [B]."""
     here = here.detach().requires_grad_()
     maximised, scores = objective(here)
     (gradient,) = torch.autograd.grad(maximised.sum(), here)

@@ -23,23 +23,23 @@ from ltsd.attacks.square import square
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 AAFEW = "aafew"
 AAFEW_MEMBERS = tuple(f"{AAFEW}-{attack}" for attack in ("apgd-ce", "apgd-margin", "fab", "square"))
-"""Named otherwise than those of AutoAttack: what stands after one is never taken for what stands after the other."""
+"""They have a prefix, so that results of AA-few are never mistaken for results of AutoAttack."""
 ROUNDS: dict[str, Sequence[Sequence[str]]] = {
     "standard": (STANDARD[:1], STANDARD[1:3], STANDARD[3:]),
     "apgd-ce+t": (STANDARD[:1], STANDARD[1:2]),
     AAFEW: tuple((member,) for member in AAFEW_MEMBERS),
 }
-"""The ensembles by name, with their members in rounds: only `standard`, complete and with its published steps, is
+"""The ensembles by name, with their members in rounds. Only `standard`, complete and with its published steps, is
 called AutoAttack.
 
-The members of a round attack the same images, so none waits for another. Of FAB-T the verdict on an image depends on
-neither the images nor the targets beside it, since it draws nothing at random. So it shares a round with the member
-before it, and its targets are divided, and the verdicts are those of one member after another. The other members draw
-the random numbers of a batch at once, and each has its round.
+The members of a round attack the same images and can run in parallel. FAB-T draws nothing at random, so its result for
+an image depends neither on the other images of the batch nor on the other targets. It can therefore share a round with
+the member before it, and its targets can be split into shards: the result is the same as in sequence. The other members
+draw random numbers for a whole batch at once, so each member has a round of its own.
 """
 MEMBERS: Mapping[str, Sequence[str]] = {name: tuple(chain(*rounds)) for name, rounds in ROUNDS.items()}
 TARGETS = 3
-"""Targets of FAB-T that a shard attacks."""
+"""How many targets of FAB-T a shard attacks."""
 
 Run = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Attack = Callable[..., Tensor]
@@ -69,8 +69,8 @@ class Finite(nn.Module):
 
 
 class Replaced(nn.Module):
-    """A model that answers class `said` where the original answers NaN or infinity; there, attacks have no gradient and
-    stay.
+    """A model that predicts class `said` where the original answers NaN or infinity. The gradient is 0 there, so an
+    attack does not move.
     """
 
     def __init__(self, model: nn.Module, said: int) -> None:
@@ -86,7 +86,7 @@ class Replaced(nn.Module):
 
 
 class Shard(NamedTuple):
-    """What is attacked at once: a batch of a round's images by a member, or by a part of its targets."""
+    """A unit of work: one batch of a round's images, attacked by one member, or with a part of its targets."""
 
     member: str
     part: int
@@ -100,7 +100,7 @@ class Shard(NamedTuple):
 class Round:
     """Members of an ensemble that attack the same images. Shards may be attacked in any order, by any process.
 
-    An example with NaN or infinity in its answer under an attack counts as fallen.
+    An example whose answer under an attack has NaN or infinity counts as misclassified.
 
     Attributes:
         model: [B, C, H, W] in [0, 1] -> logits, in eval mode; at least 4 classes, for `aafew` 2 or 3.
@@ -108,9 +108,9 @@ class Round:
         labels: [N] int64.
         num_classes: how many logits the model gives.
         standing: bool [N], the examples that are right before this round.
-        members: those that attack, in order.
+        members: the members that attack, in order.
         eps: radius in units of the image range.
-        seed: of the random starts; every shard draws from it anew.
+        seed: of the random starts; every shard starts the generator again.
         batch_size: examples of a shard; it changes the random starts, so fix it where you compare.
     """
 
@@ -181,10 +181,10 @@ class Round:
 def autoattack(
     model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, version: str, seed: int, batch_size: int
 ) -> Iterator[tuple[str, Tensor]]:
-    """Run the rounds of a version in order, each on the examples that the ones before left right.
+    """Run the rounds of a version in order, each on the examples that are still classified correctly.
 
     Args:
-        model: see `Round`, as all that follows but `version`.
+        model: see `Round`, also for the other arguments except `version`.
         inputs: [N, C, H, W] float32 in [0, 1].
         labels: [N] int64.
         eps: radius in units of the image range.
@@ -207,8 +207,9 @@ def autoattack(
 def _withstood(run: Run, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """Return which examples, all right before a member, are right after it: bool [N].
 
-    pyautoattack takes NaN for the largest logit, and has no answer that is wrong for every label. So if a model gives
-    such answers, the examples of class 0 and the others are attacked again, separately.
+    An answer with NaN or infinity must count as wrong, but pyautoattack takes NaN for the largest logit, and no class
+    is wrong for every label. So if a model gives such answers, the examples of class 0 and all others are attacked
+    again, separately, with a replacement answer that is wrong for them.
     """
     try:
         return run(Finite(model), inputs, labels)
@@ -245,7 +246,7 @@ def _by_library(
 
 
 def _square(model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, seed: int, batch_size: int) -> Tensor:
-    """Return which examples are right after Square, bool [N]; every batch draws from the seed anew."""
+    """Return which examples are right after Square, bool [N]; every batch starts the generator again."""
     batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
     return torch.cat(
         [square(model, *batch, eps=eps, generator=torch.Generator().manual_seed(seed)) for batch in batches]

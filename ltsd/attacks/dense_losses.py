@@ -1,7 +1,8 @@
-"""What attacks on a label a pixel maximise: pure functions of logits and labels, summed to a number an image, [B].
+"""Losses that attacks on segmentation maximise: pure functions of logits and labels, summed over the pixels of each
+image to [B].
 
-All take logits [B, H, W, C], labels int64 [B, H, W] with VOID where a pixel has none, and the progress of the attack,
-steps done / steps, in [0, 1).
+All take logits [B, H, W, C], labels int64 [B, H, W] with VOID for a pixel without label, and the progress of the
+attack, steps done / steps, in [0, 1).
 """
 
 import math
@@ -22,8 +23,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
 
 
 def segpgd(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
-    """Return the sum of cross-entropies, weighed 1 - lambda where a pixel is right and lambda where it is wrong, with
-    lambda = progress / 2 (Gu et al. 2022): first the pixels that still stand, then all alike.
+    """Return the sum of cross-entropies, with weight 1 - lambda where a pixel is classified correctly and lambda
+    elsewhere; lambda = progress / 2 (Gu et al. 2022). So the attack starts on correct pixels and ends on all equally.
     """
     share = progress / 2
     weights = torch.where(_is_right(logits, labels), 1 - share, share)
@@ -36,8 +37,8 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, progress: float) -> Ten
 
 
 def balanced_masked_cross_entropy(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
-    """Return `masked_cross_entropy` with each pixel divided by its class's pixels in the image, so that every class
-    counts alike, as it does in the mean IoU (SEA).
+    """Return `masked_cross_entropy` with each pixel divided by the number of pixels of its class in the image, so that
+    all classes have the same weight, as in the mean IoU (SEA).
     """
     known = labels != VOID
     members = F.one_hot(torch.where(known, labels, 0), logits.shape[-1]) * known[..., None]
@@ -49,8 +50,8 @@ def balanced_masked_cross_entropy(logits: Tensor, labels: Tensor, progress: floa
 def jensen_shannon(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
     """Return the sum of the Jensen-Shannon divergences of softmax(logits) from the labels (SEA).
 
-    Of p = the probability of the label: ((1 - p) log 2 + p log(2 p / (1 + p)) + log 2 - log(1 + p)) / 2. It is bounded,
-    so that pixels that are wrong already pull little.
+    With p the probability of the label, a pixel adds ((1 - p) log 2 + p log(2 p / (1 + p)) + log 2 - log(1 + p)) / 2.
+    The divergence is bounded, so pixels that are already misclassified contribute little gradient.
     """
     log_p = -_cross_entropies(logits, labels)
     p = log_p.exp()
@@ -59,7 +60,7 @@ def jensen_shannon(logits: Tensor, labels: Tensor, progress: float) -> Tensor:
 
 
 def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of every pixel, [B, H, W]; 0 of a pixel without label."""
+    """Return the cross-entropy of every pixel, [B, H, W]; 0 for a pixel without label."""
     return F.cross_entropy(logits.movedim(-1, 1), labels, ignore_index=VOID, reduction="none")
 
 

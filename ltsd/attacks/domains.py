@@ -1,4 +1,4 @@
-"""Where a perturbation lives: the ball around an input, and how an attack starts and steps in it."""
+"""Threat models: the ball of allowed perturbations around an input, and how an attack starts and steps in it."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,17 +14,17 @@ GAUSSIAN_SPREAD = 0.001
 
 
 class Ball(Protocol):
-    """What is within a radius of some inputs [B, ...]."""
+    """The points within a radius of inputs [B, ...]."""
 
     def project(self, point: Tensor) -> Tensor:
         """Return the nearest point of the ball, [B, ...]."""
 
     def step(self, here: Tensor, gradient: Tensor, step_size: Radius) -> Tensor:
-        """Return the point of the ball that is a step along the gradient away; a gradient of 0 stays."""
+        """Move from `here` along the gradient and project into the ball; a gradient of 0 does not move."""
 
 
 class Domain(Protocol):
-    """What inputs are, and which of them lie near each other."""
+    """The kind of inputs and the norm that measures their distance."""
 
     def ball(self, inputs: Tensor, eps: Radius) -> Ball:
         """Return the ball around inputs [B, ...]; eps is a number, or broadcasts to the inputs."""
@@ -33,14 +33,14 @@ class Domain(Protocol):
         """Return a uniform draw from the ball around inputs [B, ...]."""
 
     def gaussian(self, inputs: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Return inputs [B, ...] with a little normal noise: a divergence from the inputs has no gradient at the
-        inputs.
+        """Return inputs [B, ...] with small normal noise: a start for attacks on a KL divergence from the answers to
+        the inputs, whose gradient is 0 at the inputs.
         """
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """An L-infinity ball that ends where the range of the inputs does, between `low` and `high` [B, ...]."""
+    """An L-infinity ball clipped to the range of the inputs: all points between `low` and `high` [B, ...]."""
 
     low: Tensor
     high: Tensor
@@ -50,13 +50,13 @@ class Bounded:
         return point.clamp(self.low, self.high)
 
     def step(self, here: Tensor, gradient: Tensor, step_size: Radius) -> Tensor:
-        """Return the point of the ball that is a step along the sign of the gradient away."""
+        """Move from `here` along the sign of the gradient and project into the ball."""
         return (here + step_size * gradient.sign()).clamp_(self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Range:
-    """Inputs whose every value is in a range from `low` to `high`, such as pixels, near in the L-infinity norm."""
+    """Inputs with all values in [low, high], such as pixels, with the L-infinity norm."""
 
     low: float
     high: float
@@ -78,10 +78,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Waveforms(Range):
-    """Sound [B, C, T]: the zeros after its last sound, which pad a clip to its length, stay zeros."""
+    """Waveforms [B, C, T] with values in [low, high]; the zero padding at the end of a clip is not perturbed."""
 
     def ball(self, inputs: Tensor, eps: Radius) -> Ball:
-        """Return the part of the ball of radius eps that is in the range, and in the padding the padding alone."""
+        """Return the part of the ball of radius eps that is in the range; the radius is 0 in the padding."""
         return super().ball(inputs, eps * before_padding(inputs))
 
     def uniform(self, inputs: Tensor, *, eps: Radius, generator: torch.Generator) -> Tensor:
@@ -91,8 +91,9 @@ class Waveforms(Range):
 
 @dataclass(frozen=True)
 class Scaled:
-    """An L2 ball around every position of `centre` [B, D, L], of a radius [B, 1, L]; a step is relative to `norm`, the
-    length of the vector at each position.
+    """L2 balls around the vectors of `centre` [B, D, L], one for each position, with radii `radius` [B, 1, L].
+
+    Steps are relative to `norm` [B, 1, L], the length of each vector.
     """
 
     centre: Tensor
@@ -105,14 +106,15 @@ class Scaled:
         return self.centre + moved * (self.radius / _length(moved)).clamp_max(1)
 
     def step(self, here: Tensor, gradient: Tensor, step_size: Radius) -> Tensor:
-        """Return the point of the ball that is a step along the gradient of each position away."""
+        """Move each vector of `here` along its normalised gradient and project into the ball."""
         return self.project(here + step_size * self.norm * gradient / _length(gradient))
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Sequences of vectors [B, D, L], such as the embeddings of words. A vector is near another one in the L2 norm, and
-    eps is relative to its length, so that the zeros that pad a sequence stay zeros (Miyato et al. 2017; Zhu et al.
+    """Sequences of vectors [B, D, L], such as word embeddings, with the L2 norm of each vector.
+
+    A radius eps is relative to the length of the vector, so zero padding stays zero (Miyato et al. 2017; Zhu et al.
     2020).
     """
 
@@ -143,7 +145,7 @@ def _norm(vectors: Tensor) -> Tensor:
 
 
 def _length(vectors: Tensor) -> Tensor:
-    """Return the L2 norms [B, 1, L] of vectors [B, D, L], no less than the smallest number that divides."""
+    """Return the L2 norms [B, 1, L] of vectors [B, D, L], at least the smallest normal number, for safe division."""
     return _norm(vectors).clamp_min(torch.finfo(vectors.dtype).tiny)
 
 

@@ -1,8 +1,8 @@
-"""Edits of texts that mislead a classifier: what somebody can send, while nobody can send a vector.
+"""Edits of texts that mislead a classifier. An attacker can send an edited text, but not a perturbed embedding.
 
-An edit swaps two neighbouring letters, drops, repeats or replaces one, or drops a word. Within a budget of edits, the
-search is greedy: of many edits at random, the one that lowers the margin of the right class most is kept (after Pruthi
-et al. 2019).
+An edit swaps two neighbouring letters, drops, repeats or replaces one, or drops a word. The search is greedy: for each
+edit of the budget it draws CANDIDATES random edits and keeps the one that lowers the margin of the true class most
+(after Pruthi et al. 2019).
 """
 
 import random
@@ -13,7 +13,7 @@ from torch import Tensor
 from ltsd.spelling import edited
 
 CANDIDATES = 48
-"""Edits that are tried for each one that is kept."""
+"""Edits tried for each edit that is kept."""
 
 Margins = Callable[[Sequence[str], Tensor], Tensor]
 """(texts, labels [N]) -> margins [N], see `ltsd.attacks.losses`."""
@@ -24,14 +24,14 @@ def greedy_edits(
 ) -> Iterator[list[str]]:
     """Yield texts with up to one edit each, chosen to mislead, then those with up to two, and so on up to `budget`.
 
-    The draws for a text depend on it and the seed alone.
+    The random edits of a text depend only on the text and the seed.
 
     Args:
-        margins: of the model.
-        texts: N of them.
+        margins: the model's margins, see `Margins`.
+        texts: N texts.
         labels: int64 [N].
-        budget: edits of a text.
-        seed: of the candidates.
+        budget: the largest number of edits of a text.
+        seed: of the random edits.
     """
     found = list(texts)
     draws = [random.Random(f"{seed} {text}") for text in texts]

@@ -20,16 +20,16 @@ def fab_targeted(
     batch_size: int,
     targets: Sequence[int],
 ) -> Tensor:
-    """Return which examples are right after FAB towards some targets, one after another: bool [N].
+    """Return which examples are still classified correctly after FAB towards each target in turn: bool [N].
 
-    It begins at the inputs and draws nothing at random, so the verdict on an image is that on the image alone.
+    FAB starts at the inputs and draws nothing at random, so the result for an image does not depend on the others.
 
     Args:
         model: [B, C, H, W] in [0, 1] -> logits.
-        inputs: [N, C, H, W] float32 in [0, 1], told rightly.
+        inputs: [N, C, H, W] float32 in [0, 1], classified correctly.
         labels: [N] int64.
         eps: radius in units of the image range.
-        seed: without effect.
+        seed: without effect; it is here because every member takes one.
         batch_size: examples attacked at a time.
         targets: ranks of the logits to aim at: 2 is the second highest.
     """

@@ -1,4 +1,4 @@
-"""APGD on the margin, the member of AA-few in the place of the targeted DLR loss, which needs four logits."""
+"""APGD on the margin. In AA-few it replaces APGD on the targeted DLR loss, which needs four logits."""
 
 from functools import partial
 
@@ -11,21 +11,22 @@ from ltsd.attacks.domains import PIXELS
 from ltsd.attacks.pgd import steady
 
 STEPS = 100
-"""As many as the members of AutoAttack take."""
+"""The same as for the members of AutoAttack."""
 
 
 def apgd_margin(model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, seed: int, batch_size: int) -> Tensor:
-    """Return which examples are right after APGD on the margin to every other class in turn: bool [N].
+    """Return which examples are still classified correctly after APGD on z_k - z_y for every other class k in turn:
+    bool [N].
 
-    With two classes that is the margin z_y - max other. With three it finds what the maximum may hide: of a linear
-    model, each margin has one maximum in the ball, and their maximum may have several.
+    With two classes this is the usual margin, max_k z_k - z_y. With three, one attack for each k is stronger: for a
+    linear model each z_k - z_y has a single maximum in the ball, while their maximum over k may have several.
 
     Args:
         model: [B, C, H, W] in [0, 1] -> logits [B, 2 or 3].
         inputs: [N, C, H, W] float32 in [0, 1].
         labels: [N] int64.
         eps: radius in units of the image range.
-        seed: of the random starts; every batch draws from it anew.
+        seed: of the random starts; every batch starts the generator again.
         batch_size: examples attacked at a time.
     """
     batches = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
@@ -47,7 +48,7 @@ def _attacked(model: nn.Module, inputs: Tensor, labels: Tensor, eps: float, seed
 
 
 def _lead(model: nn.Module, labels: Tensor, others: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how far the logit of another class leads that of the label, [B], to maximise and to choose by."""
+    """Return z_other - z_label, [B], as both values of `ltsd.attacks.apgd.Scored`."""
     logits: Tensor = model(steady(inputs))
     lead = (logits.gather(1, others[:, None]) - logits.gather(1, labels[:, None]))[:, 0]
     return lead, lead

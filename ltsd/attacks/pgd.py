@@ -11,8 +11,8 @@ Objective = Callable[[Tensor], Tensor]
 
 
 def steady(inputs: Tensor) -> Tensor:
-    """Return the inputs with a gradient of 0 where it would be NaN: an attack without a direction stays, and does not
-    leave its domain.
+    """Return the inputs, with NaN in their gradient replaced by 0, so that an attack does not move there. A step along
+    NaN would leave the domain.
     """
     if not inputs.requires_grad:
         return inputs
@@ -37,11 +37,11 @@ def pgd(
         objective: adversarial inputs [B, ...] -> a scalar whose gradient separates over the batch (a sum or a mean over
         examples); the caller has put the model into eval mode.
         inputs: [B, ...] float, such as images in [0, 1].
-        domain: what the inputs are; it says which points lie within eps, and what a step is.
+        domain: the threat model: which points are within eps, and what a step is.
         eps: radius, in the domain's units; a number, or broadcast to the inputs, such as [B, 1, ...] for each example.
         step_size: length of a step, as eps.
         steps: gradient steps.
-        start: [B, ...] where the steps start; it is projected first.
+        start: [B, ...], the first point, before it is projected.
 
     Returns:
         [B, ...] in the domain, within eps of the inputs, detached.

@@ -1,8 +1,7 @@
 """Square Attack (Andriushchenko et al. 2020) in the L-infinity ball: random search by squares, without gradients.
 
-The square of a step is the same for all images of a batch, as in pyautoattack, and the tries are the same. But a model
-that gives an image one answer need not be asked twice: tiny images have few squares, and most tries were made and
-refused before.
+All images of a batch share the square of a step, as in pyautoattack, and the results are the same. But a candidate that
+an image has already rejected is not evaluated again: tiny images have few squares, so most candidates repeat.
 """
 
 import math
@@ -14,14 +13,18 @@ QUERIES = 5000
 SHARE = 0.8
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000)
 FEWEST = 16
-"""Images in a call of the model: of fewer, matrix products may add up in another order, and answers round otherwise."""
+"""Least images in a call of the model: smaller matrix products may sum in another order and round differently."""
 
 
 @torch.inference_mode()
 def square(model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
-    """Attack correctly classified images [B, C, H, W]; return bool [B], which are right under the attack.
+    """Return which images are still classified correctly under the attack, bool [B].
 
     Args:
+        model: [B, C, H, W] in [0, 1] -> logits.
+        inputs: [B, C, H, W] float32 in [0, 1], classified correctly.
+        labels: [B] int64.
+        eps: radius in units of the image range.
         generator: a CPU generator, for the start and the squares.
     """
     low, high = (inputs - eps).clamp_(0, 1), (inputs + eps).clamp_(0, 1)
@@ -37,7 +40,7 @@ def square(model: nn.Module, inputs: Tensor, labels: Tensor, *, eps: float, gene
         top, left = corner.long().tolist()
         signs = _signs(torch.rand(channels, 1, 1, generator=generator))
         key = (side, top, left, *signs.flatten().long().tolist())
-        # an image that has not changed since its last try of this square would refuse it again
+        # an image that has not changed since it rejected this square would reject it again
         rows = ((margin > 0) & (changed >= tried.get(key, 0))).nonzero().flatten()
         tried[key] = step
         if not len(rows):
@@ -60,7 +63,7 @@ def _signs(uniform: Tensor) -> Tensor:
 
 
 def _side(step: int, height: int, width: int) -> int:
-    """Return the pixels of a square's side."""
+    """Return the side of a square in pixels."""
     halvings = sum(step > last for last in HALVED_AFTER)
     side = round(math.sqrt(SHARE / 2**halvings * height * width))
     return min(max(side, 1), height, width)
