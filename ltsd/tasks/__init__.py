@@ -1,4 +1,6 @@
-"""Tasks: what a target is, which rows it makes, how an answer is scored. A task is a file here and a name in TASKS."""
+"""The tasks: the kind of target, the rows that a batch makes, the score. To add one, define its TASK in a new module
+and list it in TASKS.
+"""
 
 from collections.abc import Mapping
 
@@ -23,22 +25,22 @@ def metric(config: Config, name: str) -> str:
 
 
 def validated(config: Config) -> str:
-    """Return what `val/robust_*` is, in words."""
+    """Describe `val/robust_*` in words."""
     return TASKS[config.task].validated(config.evaluate.steps)
 
 
 def fitting(data: Split | ImageSet) -> str:
-    """Return the name of the task that data are for."""
+    """Return the name of the task that fits the data."""
     found = kind_of(data.images), unit_of(data.labels)
     return next(name for name, task in TASKS.items() if (task.kind, task.unit) == found)
 
 
 def check_task(config: Config, data: Split) -> str:
-    """Check that data, network, augmentation and method fit the task; return the line about its first weights as
-    `check_model` does.
+    """Check that data, network, augmentation and method fit the task; return the message of `check_model` about the
+    initial weights.
 
     Raises:
-        UserError: one does not; as `check_model`.
+        UserError: one of them does not fit, or `check_model` raises it.
     """
     task, method = TASKS[config.task], METHODS[config.method]
     if (kind_of(data.images), unit_of(data.labels)) != (task.kind, task.unit):

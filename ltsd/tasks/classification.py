@@ -1,4 +1,4 @@
-"""Classification: one label an image; a row is an image, and the score is the recall of a class."""
+"""Classification: one label per image; a row is an image, and the score of a class is its recall."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -29,11 +29,11 @@ VALIDATION_SEED = 1
 FULL_STEPS = 20
 SHOWN_IMAGES = 10
 VALIDATION_LOSSES = {"pgd": cross_entropy, "cw": cw_margin, "lsa": scaled_cross_entropy}
-"""What the attacks of a validation maximise, in turn; measured in benchmarks/results/scores.md."""
+"""The losses that the attacks of a validation maximise, in order; benchmarks/results/scores.md compares choices."""
 
 
 def rows(network: nn.Module, labels: Tensor) -> tuple[nn.Module, Tensor]:
-    """Return both as they are: an image [C, H, W] is a row, and its label is one of labels [B]."""
+    """Return both unchanged: each image [C, H, W] is a row, and its label is in labels [B]."""
     return network, labels
 
 
@@ -43,10 +43,10 @@ def radius(by_class: Tensor, labels: Tensor) -> Tensor:
 
 
 def teacher_split(data: Split, gamma: float, seed: int) -> Split:
-    """Return D_B: int(gamma * n_min) images of every class, as rows of the same images.
+    """Return D_B: int(gamma * n_min) images of every class. It selects rows of the same stored images.
 
     Raises:
-        UserError: it would be empty.
+        UserError: D_B would be empty.
     """
     size = int(gamma * min(data.class_counts()))
     if size < 1:
@@ -69,9 +69,9 @@ def validate(
 ) -> Scores:
     """Return clean and robust class-balanced accuracies of inputs in a domain.
 
-    `robust_acc` is the worst case, image by image, of PGD on each of VALIDATION_LOSSES: a search for accuracy under PGD
-    on cross-entropy alone finds models whose gradients mislead it. `pgd_acc` and `cw_acc` are the accuracies after the
-    first and the second attack. `fgsm_acc` reveals catastrophic overfitting.
+    `robust_acc` is the worst case, image by image, of PGD on each of VALIDATION_LOSSES. A search that maximises the
+    accuracy under PGD on cross-entropy alone finds models whose gradients mislead that attack. `pgd_acc` and `cw_acc`
+    are the accuracies after the first and the second attack. `fgsm_acc` reveals catastrophic overfitting.
     """
     fgsm = pgd_correctness(model, split, domain=domain, eps=attack.eps, step_size=attack.eps, steps=1, seed=None)
     standing = standing_correctness(
@@ -94,7 +94,7 @@ def validate(
 
 
 def validated(steps: int) -> str:
-    """Return what `robust_acc` is, in words."""
+    """Describe `robust_acc` in words."""
     return f"worst of PGD-{steps}, CW-{steps}, LSA-{steps}"
 
 

@@ -1,4 +1,4 @@
-"""Detection: a class and a box an object; a row is a location, and the score is the average precision of a class."""
+"""Detection: a class and a box per object; a row is a location, and the score of a class is its average precision."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,36 +26,41 @@ FULL_STEPS = 20
 
 
 def rows(network: nn.Module, targets: Tensor) -> tuple[nn.Module, Tensor]:
-    """Return the network that answers locations, and their classes int64 [R], of which the background is the last."""
+    """Return the network with locations as rows, and the classes of the rows, int64 [R]; the last class is the
+    background.
+    """
     locations = Locations(network, targets)
     return locations, locations.labels
 
 
 def box_losses(answering: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the losses of boxes on images [B, C, H, W], [K], each of a location that answers for one."""
+    """Return the box losses on images [B, C, H, W]: [K], one for each location that answers for a box."""
     assert isinstance(answering, Locations)
     return answering.box_losses(inputs)
 
 
 def row_counts(counts: Tensor) -> Tensor:
-    """Return the counts [C + 1] whose logarithms are the prior: of the background the geometric mean of the others.
+    """Return the counts [C + 1] whose logarithms are the prior; the background has the geometric mean of the others.
 
-    A shift that all classes share changes no softmax. So this is a prior log n_c - mean log n on the classes alone, and
-    none on the background, which is no class that could be rare.
+    Softmax does not change if all logits shift by the same amount. So this equals a prior of log n_c - mean log n for
+    the classes, and no prior for the background, which is not a rare class.
     """
     return torch.cat([counts, counts.log().mean().exp()[None]])
 
 
 def radius(by_class: Tensor, labels: Tensor) -> Tensor:
-    """Return [B, 1, 1, 1]: an image has the mean radius of its boxes; one without any, of all classes."""
+    """Return [B, 1, 1, 1]: the radius of an image is the mean over its boxes, or over all classes if it has no box."""
     of_image = (labels[..., :1].long() == torch.arange(len(by_class), device=labels.device)).sum(1).float()
     of_image = torch.where(of_image.sum(1, keepdim=True) > 0, of_image, 1.0)
     return ((of_image @ by_class) / of_image.sum(1)).view(-1, 1, 1, 1)
 
 
 def teacher_split(data: Split, gamma: float, seed: int) -> Split:
-    """Return D_B in expectation: a location of class c weighs min(1, gamma * n_min / n_c), one of the background the
-    mean of those that answer for a box, so that mining keeps its proportion.
+    """Return the split with class weights that make it D_B in expectation: a location of class c has the weight
+    min(1, gamma * n_min / n_c).
+
+    The background has the mean weight of the locations that answer for a box. So the proportion of mined background
+    does not change.
     """
     counts = torch.tensor(data.class_counts(), dtype=torch.float32, device=data.rows.device)
     weights = (gamma * counts.min() / counts).clamp_max(1)
@@ -65,9 +70,9 @@ def teacher_split(data: Split, gamma: float, seed: int) -> Split:
 def validate(model: nn.Module, split: Split, groups: Groups, attack: AttackConfig, *, steps: int) -> Scores:
     """Return clean and robust mean average precision.
 
-    `robust_map50` is the lowest of PGD on the loss of classes, of boxes and of both, each on all images: precision is
-    no mean over images. `class_map50` and the other names are those of single attacks. `fgsm_map50` reveals
-    catastrophic overfitting.
+    `robust_map50` is the lowest score under PGD on the class loss, on the box loss and on their sum. Each attack has
+    one score for all images, because average precision is not a mean over images. `class_map50`, `box_map50` and
+    `both_map50` are the scores of the single attacks. `fgsm_map50` reveals catastrophic overfitting.
     """
     labels = split.labels[split.rows]
     step_size = attack.resolved_step_size * max(1.0, FULL_STEPS / steps)
@@ -90,7 +95,7 @@ def validate(model: nn.Module, split: Split, groups: Groups, attack: AttackConfi
 
 
 def validated(steps: int) -> str:
-    """Return what `robust_map50` is, in words."""
+    """Describe `robust_map50` in words."""
     return f"lowest of PGD-{steps} on classes, on boxes, on both"
 
 

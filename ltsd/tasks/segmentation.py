@@ -1,4 +1,4 @@
-"""Semantic segmentation: one label a pixel; a row is a pixel that has a label, and the score is the IoU of a class."""
+"""Semantic segmentation: one label per pixel; a row is a pixel with a label, and the score of a class is its IoU."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,13 +30,14 @@ VALIDATION_LOSSES: Mapping[str, DenseLoss] = {
     "segpgd": dense_losses.segpgd,
     "balanced": dense_losses.balanced_masked_cross_entropy,
 }
-"""What the attacks of a validation maximise."""
+"""The losses that the attacks of a validation maximise."""
 
 
 class Pixels(nn.Module):
-    """A network that answers rows: the pixels `kept`, int64 [R], of a batch of `size` label maps laid end to end.
+    """A network whose rows are the labelled pixels of a batch of `size` images.
 
-    An input of several batches, [k * size, C, H, W], gives [k * R, num_classes], batch by batch.
+    `kept`, int64 [R], are the indices of these pixels among all pixels of the batch. An input of k batches,
+    [k * size, C, H, W], gives [k * R, num_classes], batch by batch.
     """
 
     def __init__(self, network: nn.Module, kept: Tensor, size: int) -> None:
@@ -54,23 +55,26 @@ class Pixels(nn.Module):
 
 
 def rows(network: nn.Module, labels: Tensor) -> tuple[nn.Module, Tensor]:
-    """Return the network that answers pixels, and their labels int64 [R]; labels uint8 [B, H, W] are VOID elsewhere."""
+    """Return the network with labelled pixels as rows, and the labels of the rows, int64 [R]. In `labels`, uint8
+    [B, H, W], a pixel without label is VOID.
+    """
     flat = labels.flatten()
     kept = (flat != VOID).nonzero().flatten()
     return Pixels(network, kept, len(labels)), flat[kept].long()
 
 
 def radius(by_class: Tensor, labels: Tensor) -> Tensor:
-    """Return [B, 1, H, W]: a pixel has the radius of its class; one without a label the mean over classes."""
+    """Return [B, 1, H, W]: a pixel has the radius of its class; a pixel without label has the mean over classes."""
     with_void = torch.cat([by_class, by_class.mean(0, keepdim=True)])
     return with_void[labels.long().clamp_max(len(by_class))][:, None]
 
 
 def teacher_split(data: Split, gamma: float, seed: int) -> Split:
-    """Return D_B in expectation: a pixel of class c weighs min(1, gamma * n_min / n_c).
+    """Return the split with class weights that make it D_B in expectation: a pixel of class c has the weight
+    min(1, gamma * n_min / n_c).
 
-    Repeating images cannot level the pixels of classes that share images. Gamma 1 weighs all classes alike; from the
-    imbalance ratio on, all pixels weigh 1.
+    Resampling images cannot balance classes that occur in the same images. With gamma = 1 all classes have the same
+    total weight; with gamma at least the imbalance ratio, every pixel has the weight 1.
     """
     counts = torch.tensor(data.class_counts(), dtype=torch.float32, device=data.rows.device)
     return replace(data, class_weights=(gamma * counts.min() / counts).clamp_max(1))
@@ -79,8 +83,8 @@ def teacher_split(data: Split, gamma: float, seed: int) -> Split:
 def validate(model: nn.Module, split: Split, groups: Groups, attack: AttackConfig, *, steps: int) -> Scores:
     """Return clean and robust mean IoU.
 
-    `robust_miou` is the worst case of PGD on each of VALIDATION_LOSSES; `pgd_miou` and the other names are those of
-    single attacks. `fgsm_miou` reveals catastrophic overfitting.
+    `robust_miou` is the worst case of PGD on each of VALIDATION_LOSSES; `pgd_miou`, `segpgd_miou` and `balanced_miou`
+    are the scores of the single attacks. `fgsm_miou` reveals catastrophic overfitting.
     """
     clean = clean_counts(model, split)
     fgsm = attacked_counts(
@@ -102,7 +106,7 @@ def validate(model: nn.Module, split: Split, groups: Groups, attack: AttackConfi
 
 
 def validated(steps: int) -> str:
-    """Return what `robust_miou` is, in words."""
+    """Describe `robust_miou` in words."""
     return f"worst of PGD-{steps}, SegPGD-{steps}, balanced-{steps}"
 
 

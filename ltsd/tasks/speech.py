@@ -1,4 +1,4 @@
-"""Speech: a class for each clip of sound. It is classification whose inputs, and attacks on them, are waveforms."""
+"""Speech: one class per clip of sound. It is classification with waveforms as inputs, which attacks perturb."""
 
 from collections.abc import Sequence
 from dataclasses import replace

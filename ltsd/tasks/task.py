@@ -12,7 +12,7 @@ from ltsd.data.batches import Split
 from ltsd.data.longtail import Groups
 from ltsd.data.units import ITEMS, Kind, Unit
 
-if TYPE_CHECKING:  # who trains need not load what draws
+if TYPE_CHECKING:  # training does not need matplotlib
     from matplotlib.figure import Figure
 
 
@@ -21,7 +21,7 @@ class Scores:
     """The scores of a model on a split.
 
     `values` are fractions in [0, 1] by name, such as `robust_acc`; `per_class` are lists [C] by `clean` and `robust`;
-    `unanswered` describes images whose answer is not finite, "" for none.
+    `unanswered` says how many images have an answer that is not finite, "" for none.
     """
 
     values: Mapping[str, float]
@@ -30,7 +30,7 @@ class Scores:
 
 
 class Validation(Protocol):
-    """Scores a model in eval mode; the random starts of its attacks are the same every time."""
+    """Scores a model in eval mode; the random starts of its attacks are the same in every call."""
 
     def __call__(self, model: nn.Module, split: Split, groups: Groups, attack: AttackConfig, *, steps: int) -> Scores:
         """Return the scores of a split.
@@ -45,7 +45,7 @@ class Validation(Protocol):
 
 
 class AttackedPicture(Protocol):
-    """Draws a few images of a split, the images that PGD on cross-entropy makes of them, and the answers to both."""
+    """Draws a few images of a split, clean and attacked by PGD on cross-entropy, with the answers to both."""
 
     def __call__(
         self, model: nn.Module, split: Split, class_names: Sequence[str], *, eps: float, step_size: float, steps: int
@@ -64,12 +64,12 @@ class AttackedPicture(Protocol):
 
 @dataclass(frozen=True)
 class ExtraLoss:
-    """A loss that training minimises on the attacked images beside the method's, by its mean over K, and that the
-    attack maximises beside its own, by its sum.
+    """A loss on the attacked images that is added to the method's: training minimises its mean over K, and the attack
+    maximises its sum.
 
     Attributes:
         name: of the mean in the metrics.
-        losses: (network that answers rows, images) -> losses [K].
+        losses: (network made by `Task.rows`, images) -> losses [K].
     """
 
     name: str
@@ -78,38 +78,38 @@ class ExtraLoss:
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of target, and all that follows from it.
+    """A kind of target, and everything that depends on it.
 
-    A method's loss is a function of a table of rows to be classified. A task says what the rows of a batch are.
+    A method's loss classifies rows. A task defines the rows of a batch, such as images, pixels or locations.
 
     Attributes:
-        title: how messages call it.
-        kind: what its inputs are stored as, see `ltsd.data.units`.
+        title: its name in messages.
+        kind: the kind of its inputs, see `ltsd.data.units`.
         target: what has a label, in words.
-        unit: the same as one word.
-        measure: the last word of its scores: `acc` makes `val/robust_acc`.
-        measure_title: what that is, for pictures.
-        class_measure: the score of one class, for pictures.
-        counted: what the training counts of classes count, for pictures.
+        unit: the same in one word.
+        measure: the last word in the names of its scores: `acc` makes `val/robust_acc`.
+        measure_title: the name of that measure in pictures.
+        class_measure: the name of the score of one class in pictures.
+        counted: the items that the training counts of the classes count, for pictures.
         chunk: how many images are scored at a time.
-        domain: what its inputs are, and which of them lie near each other.
-        networks: the names of the networks that answer its rows.
-        augmentations: those of `data.augmentation` that move its labels too.
-        rows: (network, targets of a batch) -> the network that answers rows, images [B, ...] -> logits [R, C], and the
-            labels of the rows, int64 [R]. Several batches in one, [k * B, ...], make [k * R, C], batch by batch.
+        domain: the threat model of its inputs.
+        networks: the names of the networks that can do it.
+        augmentations: the values of `data.augmentation` that fit its inputs and labels.
+        rows: (network, targets of a batch) -> a network from images [B, ...] to the logits of the rows, [R, C], and the
+            labels of the rows, int64 [R]. An input of k batches, [k * B, ...], gives [k * R, C], batch by batch.
         radius: (radius of every class [C], labels of a batch) -> the radius of each pixel, of a shape that broadcasts
             to the images.
         teacher_split: (training split, gamma, seed) -> D_B, the balanced training set of the teacher.
         validate: see `Validation`.
-        validated: (steps of each attack) -> what its `robust_*` is, in words.
+        validated: (steps of each attack) -> a description of its `robust_*` in words.
         show_attacked: see `AttackedPicture`.
         attacked_hint: what that picture shows, in words.
         show_data: (split, class names) -> a picture of a few images of every class.
-        targets: (network in eval mode, clean images, labels) -> what the rows of a step are made of, the same for all
-            that answers them; the labels themselves where no network is asked.
-        row_counts: training counts of the classes [C] -> those of all that a row may be; their logarithms are the
-            prior.
-        extra: a loss beside the method's; None for none.
+        targets: (network in eval mode, clean images, labels) -> the targets from which `rows` makes the rows of a step,
+            the same for student and teacher; by default the labels.
+        row_counts: training counts of the classes [C] -> the same for all classes of a row, with a background if there
+            is one; their logarithms are the prior.
+        extra: a loss that is added to the method's; None for none.
     """
 
     title: str
@@ -138,5 +138,5 @@ class Task:
 
     @property
     def items(self) -> str:
-        """What its inputs are called: images, clips or texts."""
+        """The name of its inputs: images, clips or texts."""
         return ITEMS[self.kind]

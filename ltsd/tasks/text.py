@@ -1,5 +1,5 @@
-"""Text: a class for each text. It is classification whose inputs are the vectors of word pieces, and attacks move each
-of them by a share of its length.
+"""Text: one class per text. It is classification with embedded word pieces as inputs; attacks move each vector by a
+share of its length.
 """
 
 from collections.abc import Sequence
