@@ -94,5 +94,5 @@ def test_images_that_are_drawn_together_count_as_one() -> None:
     assert width(True, 1) == pytest.approx(width(False, 1), rel=0.2)
     assert width(False, 10) == pytest.approx(width(False, 1) / np.sqrt(10), rel=0.1)
     otherwise = [replace(one, blocks=torch.arange(180) // 6) for one in exam(other, True, 1)]
-    with pytest.raises(UserError, match="other groups of test images"):
+    with pytest.raises(UserError, match="different groups of test images"):
         paired_difference(exam(right, True, 1), otherwise, classes=None, seed=0)

@@ -317,7 +317,7 @@ def test_an_exam_goes_on_from_its_file_to_the_same_numbers(model: nn.Module, tmp
     kept.write_bytes(b"damaged")
     with pytest.raises(UserError, match="is not the file of an exam of boxes"):
         read_detections(kept)
-    with pytest.raises(UserError, match="AutoAttack attacks one label an image"):
+    with pytest.raises(UserError, match="AutoAttack needs one label per image"):
         next(iter(examine_boxes(model, test, GROUPS, ATTACK, "standard")))
 
 

@@ -99,5 +99,5 @@ def test_images_of_one_block_are_never_drawn_apart() -> None:
     best, worse = (Hits.of(one, true, CLASSES) for one in found)
     lead = paired_precision([best], [worse], classes=None, seed=0)
     assert lead.low == pytest.approx(lead.mean) == lead.high
-    with pytest.raises(UserError, match="other groups of test images"):
+    with pytest.raises(UserError, match="different groups of test images"):
         paired_precision([best], [replace(worse, blocks=torch.arange(IMAGES))], classes=None, seed=0)

@@ -143,7 +143,7 @@ def test_answers_that_are_not_finite_are_told_and_count_as_wrong(model: nn.Modul
 
 
 def test_an_ensemble_of_attacks_on_one_label_an_image_is_refused(model: nn.Module, test: Split) -> None:
-    with pytest.raises(UserError, match=r"AutoAttack attacks one label an image, .* choose none"):
+    with pytest.raises(UserError, match=r"AutoAttack needs one label per image, .* choose none"):
         next(iter(examine_maps(model, test, GROUPS, ATTACK, "standard")))
 
 
@@ -170,7 +170,7 @@ def test_frames_that_repeat_each_other_say_no_more_than_one_of_them() -> None:
     assert alone.high - alone.low == pytest.approx((found.high - found.low) / np.sqrt(10), rel=0.05)
     earlier = paired_overlap([frames], [replace(others, blocks=None)], classes=None, seed=0)
     assert earlier == found
-    with pytest.raises(UserError, match="made with other groups of test images"):
+    with pytest.raises(UserError, match="made with different groups of test images"):
         paired_overlap([frames], [counts_of(theirs.repeat(10, axis=0), blocks[::-1].copy())], classes=None, seed=0)
 
 

@@ -45,7 +45,7 @@ def test_a_flag_that_cannot_be_is_told_before_anything_begins(
         (("--data.image-size", "32"), "the images of digits have one size and are read as they are"),
         (("--tirals", "3"), "did you mean '--trials'"),
         (("--gpus-per-trial", "1"), "this machine has"),
-        (("--data", "digits-scenes", "--final-attack", "standard"), "AutoAttack attacks one label an image"),
+        (("--data", "digits-scenes", "--final-attack", "standard"), "AutoAttack needs one label per image"),
         (("--data", "digits-scenes", "--references", "reat"), "--method reat: compares the features of whole images"),
         (("--storage", "file/below"), "cannot be used"),
         (("--tracking-uri", "http://someone:secret@127.0.0.1:9"), "MLflow does not answer there"),

@@ -299,7 +299,7 @@ def test_the_command_line_trains_and_examines_texts(tmp_path: Path, capsys: pyte
     assert right["clean"] > 0.9
     assert right["edit2"] <= right["edit1"] < right["clean"]
     assert "edit-2 (greedy, 48 candidates)" in card.read_text()
-    with pytest.raises(UserError, match="attacks what has a range"):
+    with pytest.raises(UserError, match="needs inputs with a range"):
         main(["evaluate", str(out), "--attack", "standard"])
     (tmp_path / "lines.txt").write_text("Where is my PIN?\n\nthe exchange of dollars today\n")
     write_rows(tmp_path / "rows.csv", [{"n": 1, "text": "lost my plastic card"}])

@@ -1,1 +1,1 @@
-"""How right a model is: on clean and attacked images, by class; the exam on the test set and what is made of it."""
+"""Scores of a model by class, on clean and attacked inputs; the exam on the test set, and comparisons of models."""

@@ -1,4 +1,4 @@
-"""Blocks: test images that a bootstrap draws together, because they say less than as many images of their own."""
+"""Blocks: dependent test images, such as frames of one video, that a bootstrap draws together."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,7 +12,7 @@ from ltsd.errors import UserError
 
 
 class HasBlocks(Protocol):
-    """What an exam found out on N images; `blocks` are int64 [N], equal for images that are drawn together."""
+    """The results of an exam on N images; `blocks` are int64 [N], equal for images that are drawn together."""
 
     @property
     def blocks(self) -> Tensor | None:
@@ -20,7 +20,7 @@ class HasBlocks(Protocol):
 
 
 def blocks_of(found: Sequence[HasBlocks]) -> Tensor | None:
-    """Return the blocks of several exams of the same images; those that do not know any, of an earlier exam, agree.
+    """Return the blocks of several exams on the same images. Exams without blocks are ignored; None if none has blocks.
 
     Raises:
         UserError: the exams disagree.
@@ -28,14 +28,14 @@ def blocks_of(found: Sequence[HasBlocks]) -> Tensor | None:
     known = [one.blocks for one in found if one.blocks is not None]
     if any(not torch.equal(blocks, known[0]) for blocks in known):
         raise UserError(
-            "the exams were made with other groups of test images (--data.group-by), so that these cannot be drawn "
-            "alike; examine the models with the same groups"
+            "the exams were made with different groups of test images (--data.group-by) and cannot be resampled "
+            "together; examine the models with the same groups"
         )
     return known[0] if known else None
 
 
 def draw_images(images: int, blocks: Tensor | None, rng: np.random.Generator, *, resamples: int) -> NDArray[np.int64]:
-    """Return how often each image is drawn, [resamples, images]: by itself, or as often as its block
+    """Return how often each image is drawn, int64 [resamples, images]. If there are blocks, whole blocks are drawn
     (Künsch 1989).
     """
     of_image = np.arange(images) if blocks is None else np.unique(blocks.numpy(), return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""What a detector finds on clean images, and under PGD on the loss of classes, of boxes, or of both."""
+"""The detections of a model on clean images, and under PGD on the class loss, the box loss or their sum."""
 
 from collections.abc import Callable, Mapping
 
@@ -20,17 +20,17 @@ BoxLoss = Callable[[Locations, Tensor], Tensor]
 
 
 def class_loss(locations: Locations, inputs: Tensor) -> Tensor:
-    """The cross-entropy of the rows, summed."""
+    """Return the cross-entropy of the rows, summed to a 0-d tensor."""
     return F.cross_entropy(locations(inputs), locations.labels, reduction="sum")
 
 
 def box_loss(locations: Locations, inputs: Tensor) -> Tensor:
-    """The loss of the boxes, summed."""
+    """Return the loss of the boxes, summed to a 0-d tensor."""
     return locations.box_losses(inputs).sum()
 
 
 def both_losses(locations: Locations, inputs: Tensor) -> Tensor:
-    """The sum of both."""
+    """Return the sum of `class_loss` and `box_loss`."""
     return box_loss(locations, inputs) + class_loss(locations, inputs)
 
 
@@ -38,7 +38,7 @@ LOSSES: Mapping[str, BoxLoss] = {"class": class_loss, "box": box_loss, "both": b
 
 
 def clean_detections(model: nn.Module, split: Split) -> Detections:
-    """Return what is found on clean images."""
+    """Return the detections on clean images."""
     with eval_mode(model), torch.no_grad():
         parts = [Detections.of(model(inputs), *inputs.shape[2:]) for inputs, _ in split.chunks(CHUNK)]
     return Detections.joined(parts)
@@ -47,7 +47,7 @@ def clean_detections(model: nn.Module, split: Split) -> Detections:
 def attacked_detections(
     model: nn.Module, split: Split, loss: BoxLoss, *, eps: float, step_size: float, steps: int, seed: int | None
 ) -> Detections:
-    """Return what is found under PGD on a loss, from one random start, drawn from `seed`; None starts at the image.
+    """Return the detections under PGD on a loss, with one start per image.
 
     Args:
         model: images [B, C, H, W] in [0, 1] -> [B, L, num_classes + 1 + BOX].
@@ -56,7 +56,7 @@ def attacked_detections(
         eps: radius, in units of the image range [0, 1].
         step_size: length of a step, in the same units.
         steps: gradient steps.
-        seed: of the random start.
+        seed: of the random start; None starts at the image.
     """
     generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
     found = []
@@ -80,7 +80,9 @@ def attacked_boxes(
     step_size: float,
     steps: int,
 ) -> Tensor:
-    """Return images [B, C, H, W] under PGD on a loss of their boxes, float32 [B, M, 5]; see `attacked_detections`."""
+    """Return the adversarial images [B, C, H, W] of PGD on a loss; `labels` are boxes, float32 [B, M, 5]. See
+    `attacked_detections`.
+    """
     locations = Locations(model, targets_of(model, inputs, labels))
     return pgd(
         lambda adv_inputs: loss(locations, steady(adv_inputs)),

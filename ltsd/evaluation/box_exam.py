@@ -1,4 +1,4 @@
-"""The exam of a finished detector on the test set: three attacks and the lowest of them, corruptions."""
+"""The exam of a finished detector on the test set: FGSM, three PGD attacks and the lowest of them, corruptions."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -51,11 +51,11 @@ Measures = dict[str, Callable[[], Detections]]
 
 @dataclass(frozen=True)
 class BoxExamResult:
-    """AP50 by attack: `clean`, `fgsm`, the names in ATTACKS, `worst`, the one of these with the lowest mean, and
-    `corruption`.
+    """The results of an exam so far.
 
-    `detections` are what was found, by attack, and by corruption and severity. `doubts` name answers that are not
-    finite.
+    `accuracies` are AP50 by attack: `clean`, `fgsm`, the names in ATTACKS, `worst` (the attack in ATTACKS with the
+    lowest mean) and `corruption`. `detections` are by attack, and by corruption and severity. `doubts` report answers
+    that are not finite.
     """
 
     accuracies: dict[str, Overlap]
@@ -77,12 +77,12 @@ class BoxExamResult:
 
     @property
     def images(self) -> int:
-        """How many test images there are."""
+        """The number of test images."""
         return len(self.detections["clean"].finite)
 
     @property
     def measured(self) -> int:
-        """How often the whole test set was measured so far."""
+        """The number of measurements of the whole test set so far."""
         return len(self.detections)
 
     @property
@@ -97,7 +97,7 @@ class BoxExamResult:
         return not_finite(int((~finite).sum()), len(finite), "test images")
 
     def values(self) -> dict[str, float]:
-        """The metrics `test/*`; robust_map50 and its groups are the lowest."""
+        """The metrics `test/*`; `robust_map50` and its groups are those of `worst`."""
         metrics = overlap_metrics(self.accuracies["clean"], self.accuracies[WORST], "map50")
         for name, score in self.accuracies.items():
             if name != "clean":
@@ -121,22 +121,23 @@ class BoxExamResult:
 
 
 def check_ensemble(ensemble: str, num_classes: int) -> None:
-    """Check that no ensemble of attacks on one label an image is asked for, and that precision can be computed.
+    """Check that no ensemble of attacks is requested, which needs one label per image, and that the packages for the
+    average precision are installed.
 
     Raises:
-        UserError: one is; a package is missing.
+        UserError: an ensemble is requested, or a package is missing.
     """
     if ensemble != "none":
         raise UserError(
-            f"{ENSEMBLE_TITLE[ensemble]} attacks one label an image, and boxes are under three attacks anyway; "
-            "choose none"
+            f"{ENSEMBLE_TITLE[ensemble]} needs one label per image, and the exam of boxes has three attacks of its "
+            "own; choose none"
         )
     require(PACKAGES, "detection", "the average precision of boxes")
 
 
 def read_exam(path: Path) -> tuple[dict[str, Hits], str]:
-    """Return which boxes of an exam are right, by attack, and its fingerprint; WORST is the attack with the lowest mean
-    average precision, if the exam came so far.
+    """Return the hits of an exam by attack, and its fingerprint. WORST is the attack with the lowest mean average
+    precision; it is missing before all attacks are done.
 
     Raises:
         UserError: as `read_detections`.
@@ -168,15 +169,14 @@ def examine_boxes(
         groups: the classes by their training counts.
         attack: eps and step size; the steps are those of the attacks here.
         ensemble: none.
-        keep: Parquet file of the detections, written after every part. What it has of this very exam is not measured
-            again.
+        keep: Parquet file of the detections, written after every part. Results of the same exam in it are reused.
         blocks: [N], equal for test images that a bootstrap draws together; kept with the detections.
 
     Yields:
         (what was just done, the results so far); the last result is complete.
 
     Raises:
-        UserError: an ensemble of attacks on one label an image; a package is missing.
+        UserError: see `check_ensemble`.
     """
     check_ensemble(ensemble, test.num_classes)
     conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
@@ -199,7 +199,7 @@ def examine_boxes(
 
 
 def _parts(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Measures]:
-    """Return how every part of the exam is measured, in order."""
+    """Return the measurements of every part of the exam, in order."""
     eps, size = attack.eps, attack.resolved_step_size
     fgsm = partial(attacked_detections, model, test, class_loss, eps=eps, step_size=eps, steps=1, seed=None)
     attacks: Measures = {

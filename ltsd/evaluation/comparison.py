@@ -1,4 +1,4 @@
-"""Two models on the same test images: how far apart they are, and how sure that is."""
+"""Differences between two models on the same test images, with confidence intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ class Difference:
 def paired_difference(
     ours: Sequence[Correctness], theirs: Sequence[Correctness], *, classes: Sequence[int] | None, seed: int
 ) -> Difference:
-    """Mean difference of class-balanced accuracy, ours minus theirs, with its 95% percentile bootstrap interval
-    (Efron & Tibshirani 1993, ch. 13).
+    """Return the mean difference of class-balanced accuracy, ours minus theirs, with its 95% percentile bootstrap
+    interval (Efron & Tibshirani 1993, ch. 13).
 
-    Test images are drawn again within each class, the same for both sides and for all training seeds, and the
-    training seeds beside them, in pairs. Images that belong together are drawn together (Künsch 1989), whatever their
-    classes. With the three to five seeds that are usual the interval is somewhat short of the seeds' part: a bootstrap
-    of n draws understates a variance by (n - 1) / n.
+    The bootstrap draws test images within each class, with the same draw for both sides and for all training seeds; it
+    also draws the training seeds, in pairs. Images of one block are drawn together (Künsch 1989), whatever their
+    classes. With the usual three to five seeds the interval is slightly too narrow: a bootstrap of n seeds
+    underestimates their variance by the factor (n - 1) / n.
 
     Args:
-        ours: a training seed each, all of the same test images under one attack.
+        ours: one per training seed, all of the same test images under one attack.
         theirs: the same seeds in the same order.
         classes: the classes that count, such as the tail's; None for all.
         seed: of the draws.
@@ -76,14 +76,14 @@ def paired_difference(
 def paired_overlap(
     ours: Sequence[PixelCounts], theirs: Sequence[PixelCounts], *, classes: Sequence[int] | None, seed: int
 ) -> Difference:
-    """Mean difference of mean IoU, ours minus theirs, with its 95% percentile bootstrap interval.
+    """Return the mean difference of mean IoU, ours minus theirs, with its 95% percentile bootstrap interval.
 
-    Test images are drawn again, the same for both sides and for all training seeds, and their pixels are summed anew,
-    since a mean of images is no IoU; the training seeds are drawn beside them, in pairs. Images that belong together
-    are drawn together (Künsch 1989): frames of one video say less than as many images.
+    The bootstrap draws test images, with the same draw for both sides and for all training seeds, and sums their pixels
+    again, because an IoU is not a mean over images. It also draws the training seeds, in pairs. Images of one block are
+    drawn together (Künsch 1989).
 
     Args:
-        ours: a training seed each, all of the same test images under one attack.
+        ours: one per training seed, all of the same test images under one attack.
         theirs: the same seeds in the same order.
         classes: the classes that count, such as the tail's; None for all.
         seed: of the draws.
@@ -114,7 +114,9 @@ def paired_overlap(
 
 
 def _mean_iou(counts: PixelCounts, drawn: NDArray[np.int64], classes: Sequence[int]) -> NDArray[np.float64]:
-    """Mean IoU [R] over classes that occur, of images, or blocks of them, that were drawn so often: int64 [R, N]."""
+    """Return the mean IoU [R] over the classes that occur; `drawn`, int64 [R, N], is how often each image, or block of
+    images, was drawn.
+    """
     hits, predicted, labelled = (
         drawn @ part[:, classes].numpy() for part in (counts.hits, counts.predicted, counts.labelled)
     )
@@ -125,10 +127,10 @@ def _mean_iou(counts: PixelCounts, drawn: NDArray[np.int64], classes: Sequence[i
 
 
 def _resampled_means(gains: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Means [RESAMPLES, S] over images drawn with replacement from gains [S, N].
+    """Return the means [RESAMPLES, S] over images drawn with replacement from gains [S, N].
 
-    Images that are alike in every seed are interchangeable, and few patterns occur: drawing how often each does
-    is the same bootstrap, in far less memory.
+    Images with the same gains in all seeds are interchangeable, and few patterns of gains occur. So the function draws
+    how often each pattern occurs, which is the same bootstrap in far less memory.
     """
     patterns, counts = np.unique(gains, axis=1, return_counts=True)
     images = gains.shape[1]
@@ -139,8 +141,13 @@ def _resampled_means(gains: NDArray[np.int8], rng: np.random.Generator) -> NDArr
 def _means_of_drawn_blocks(
     gains: NDArray[np.int8], of_class: NDArray[np.bool_], blocks: Tensor, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means over classes, of those that were drawn, [RESAMPLES, S], of gains [S, N] in blocks [N] drawn with
-    replacement; of_class is [N, C].
+    """Return the mean gains over the classes that were drawn, [RESAMPLES, S], if blocks are drawn with replacement.
+
+    Args:
+        gains: [S, N].
+        of_class: bool [N, C], whether an image is of a class.
+        blocks: int64 [N].
+        rng: draws the blocks.
     """
     of_block = (blocks.unique()[:, None] == blocks).numpy().astype(np.int64)  # type: ignore[no-untyped-call]
     drawn = draw_images(len(of_block), None, rng, resamples=RESAMPLES)

@@ -1,4 +1,4 @@
-"""Correctness on disk: one Parquet file per exam, to compare models image by image and to resume an exam."""
+"""Correctness files: one Parquet file per exam, to compare models image by image and to resume an exam."""
 
 import hashlib
 import json
@@ -20,9 +20,10 @@ LABEL, BLOCK = "label", "block"
 
 
 def write_correctness(path: Path, correctness: Mapping[str, Correctness], fingerprint: str) -> None:
-    """Write a row an image, in the order of the split: `label`, `block` if the images have blocks, and a bool column an
-    attack, true where the model is right under it, null where it answers NaN or infinity. The file appears whole or not
-    at all.
+    """Write one row per image, in the order of the split; the file is written atomically.
+
+    The columns are `label`, `block` if the images have blocks, and a bool for each attack: true where the model is
+    right, null where its answer has NaN or infinity.
 
     Args:
         correctness: by attack, at least one, all of the same images.
@@ -38,7 +39,7 @@ def write_correctness(path: Path, correctness: Mapping[str, Correctness], finger
     )
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
-    with publishing(path) as temporary:  # written by Python, whose errors tell a full disk from others
+    with publishing(path) as temporary:  # written by Python, whose errors distinguish a full disk from other failures
         temporary.write_bytes(buffer.getvalue())
 
 

@@ -1,4 +1,4 @@
-"""What a detector finds on images, and the average precision of every class."""
+"""The boxes that a detector finds on images, and the average precision of every class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,21 +14,22 @@ from ltsd.packages import require
 
 LEAST_SCORE = 0.02
 SHOWN_SCORE = 0.3
-"""The least score of a box that people are shown: average precision counts weaker ones too."""
+"""The least score of a box in pictures and predictions; average precision counts weaker boxes too."""
 CANDIDATES = 300
-"""The most boxes of an image that suppression sees."""
+"""The largest number of boxes per image before non-maximum suppression."""
 SAME_OBJECT = 0.5
 """IoU from which the weaker of two boxes of a class is suppressed."""
 IOU = 0.5
-"""IoU from which a box is right."""
+"""The least IoU with a true box of a box that is right."""
 PACKAGES = ("torchmetrics", "faster_coco_eval")
 
 
 @dataclass(frozen=True)
 class Detections:
     """Boxes that were found on N images, all on the CPU: `image`, `classes` int64 [K], `scores` [K] in [0, 1],
-    `boxes` [K, 4] in pixels. `finite` is bool [N]: whether all answers of an image are finite; without, it has no box.
-    `blocks` are int64 [N], equal for images that a bootstrap draws together; None if it draws each by itself.
+    `boxes` [K, 4] in pixels. `finite` is bool [N], whether all answers of an image are finite; an image without finite
+    answers has no box. `blocks` are int64 [N], equal for images that a bootstrap draws together; None if it draws each
+    image by itself.
     """
 
     image: Tensor
@@ -40,7 +41,7 @@ class Detections:
 
     @classmethod
     def of(cls, answers: Tensor, height: int, width: int) -> Self:
-        """Decode the answers [B, L, num_classes + 1 + BOX] to images of a size, without boxes of the same object.
+        """Decode the answers [B, L, num_classes + 1 + BOX] for images of a size, with non-maximum suppression.
 
         A score is the probability of the class times the centreness.
         """
@@ -63,7 +64,7 @@ class Detections:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Join the boxes of several batches, which know of no blocks."""
+        """Join the boxes of several batches; the result has no blocks."""
         first, moved = 0, []
         for part in parts:
             moved.append(part.image + first)
@@ -73,7 +74,7 @@ class Detections:
 
 
 def true_boxes(labels: Tensor) -> Detections:
-    """Return the boxes of labels, float32 [N, M, 5], see `ltsd.locations`, as if they had been found, with score 1."""
+    """Return the true boxes as detections with score 1, from labels float32 [N, M, 5], see `ltsd.locations`."""
     exists = (labels[..., 0] >= 0).cpu()
     of_box, image = labels.cpu()[exists], exists.nonzero()[:, 0]
     return Detections(image, of_box[:, 0].long(), torch.ones(len(image)), of_box[:, 1:], torch.ones(len(labels)).bool())
@@ -94,7 +95,7 @@ def precision(found: Detections, labels: Tensor, groups: Groups) -> Overlap:
     from torchmetrics.detection import MeanAveragePrecision
 
     metric = MeanAveragePrecision(iou_thresholds=[IOU], class_metrics=True, backend="faster_coco_eval")
-    metric.warn_on_many_detections = False  # those past the hundredth of an image and class are the weakest
+    metric.warn_on_many_detections = False  # it drops the weakest boxes beyond 100 of an image and class
     for image, of_image in enumerate(labels.cpu()):
         is_own, true = found.image == image, of_image[of_image[:, 0] >= 0]
         answer = {"boxes": found.boxes[is_own], "scores": found.scores[is_own], "labels": found.classes[is_own]}

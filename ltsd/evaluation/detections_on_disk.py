@@ -1,4 +1,4 @@
-"""Detections on disk: one Parquet file per exam, to compare models image by image and to resume an exam."""
+"""Detection files: one Parquet file per exam, to compare models image by image and to resume an exam."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ CORNERS = ("x0", "y0", "x1", "y1")
 
 
 def write_detections(path: Path, detections: Mapping[str, Detections], fingerprint: str) -> None:
-    """Write a row a box: `attack`, `image`, `class`, `score`, and its corners in pixels. The file appears whole or not.
+    """Write one row per box: `attack`, `image`, `class`, `score`, and its corners in pixels; the file is written
+    atomically.
 
     Args:
         detections: by attack, all of the same images.
@@ -42,7 +43,7 @@ def write_detections(path: Path, detections: Mapping[str, Detections], fingerpri
         about["blocks"] = json.dumps(parts[0].blocks.tolist())
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table(columns).replace_schema_metadata(about), buffer)
-    with publishing(path) as temporary:  # written by Python, whose errors tell a full disk from others
+    with publishing(path) as temporary:  # written by Python, whose errors distinguish a full disk from other failures
         temporary.write_bytes(buffer.getvalue())
 
 

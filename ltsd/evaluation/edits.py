@@ -1,4 +1,4 @@
-"""Which texts a model classifies correctly after edits that are chosen to mislead it."""
+"""Correctness of a text classifier after edits that are chosen to mislead it."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,10 @@ BUDGETS = {"edit1": 1, "edit2": 2}
 
 
 def edit_correctness(model: nn.Module, split: Split, *, seed: int) -> dict[str, Correctness]:
-    """Return the correctness after greedy edits, by the names of BUDGETS; texts are edited as the network reads them:
-    the lower-case text of their word pieces.
+    """Return the correctness after greedy edits, by the names of BUDGETS.
+
+    The texts are edited as the network reads them: the lower-case text of their word pieces. `seed` is that of the
+    random edits.
     """
     vocabulary = split.vocabulary
     assert vocabulary is not None

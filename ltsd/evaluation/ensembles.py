@@ -6,11 +6,11 @@ from ltsd.errors import UserError
 ENSEMBLE_METRIC = {"standard": "aa_acc", "apgd-ce+t": "apgd_ce_t_acc", AAFEW: "aafew_acc"}
 ENSEMBLE_TITLE = {"standard": "AutoAttack", "apgd-ce+t": "APGD-CE+T", AAFEW: "AA-few"}
 ENOUGH = 4
-"""Classes that the targeted attacks of AutoAttack need."""
+"""The least number of classes for the targeted attacks of AutoAttack."""
 
 
 def check_classes(ensemble: str, num_classes: int) -> None:
-    """See that an ensemble attacks as many classes as there are.
+    """Check that an ensemble supports the number of classes.
 
     Raises:
         UserError: it does not.
@@ -26,20 +26,20 @@ def check_classes(ensemble: str, num_classes: int) -> None:
 
 
 def check_none(ensemble: str, num_classes: int) -> None:
-    """See that no ensemble is to attack texts.
+    """Check that no ensemble is requested: none can attack texts.
 
     Raises:
-        UserError: one is.
+        UserError: one is requested.
     """
     if ensemble != "none":
         raise UserError(
-            f"{ENSEMBLE_TITLE[ensemble]} attacks what has a range, such as pixels, and texts are edited anyway; choose "
-            "none"
+            f"{ENSEMBLE_TITLE[ensemble]} needs inputs with a range, such as pixels, and the exam of texts has edits "
+            "instead; choose none"
         )
 
 
 def usual_ensembles(num_classes: int | None) -> tuple[str, str]:
-    """Return the ensembles of a sweep's finalist and of its references, if the user names none; None of classes: not
-    yet known.
+    """Return the default ensembles of a sweep's finalist and of its references; `num_classes` is None while it is
+    unknown.
     """
     return (AAFEW, AAFEW) if num_classes is not None and num_classes < ENOUGH else ("standard", "apgd-ce+t")

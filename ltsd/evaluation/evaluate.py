@@ -1,4 +1,4 @@
-"""Which examples of a split a model gets right, clean or attacked; recalls by class and by head, medium and tail."""
+"""Correctness of a model on each example of a split, clean or attacked; recalls by class and by group of classes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,12 +59,12 @@ class Accuracy:
 
     @classmethod
     def of(cls, correctness: Correctness, groups: Groups) -> "Accuracy":
-        """Return the recalls of what was judged."""
+        """Return the recalls by class."""
         return cls(tuple(correctness.per_class()), groups)
 
     @classmethod
     def mean_of(cls, accuracies: Sequence["Accuracy"]) -> "Accuracy":
-        """Average several, class by class."""
+        """Return the mean of several accuracies, class by class."""
         recalls = zip(*(accuracy.per_class for accuracy in accuracies), strict=True)
         return cls(tuple(mean(of_class) for of_class in recalls), accuracies[0].groups)
 
@@ -84,14 +84,15 @@ class Accuracy:
 
 
 def overfits_catastrophically(fgsm_acc: float, robust_acc: float) -> bool:
-    """Return whether the model resists one step far better than many steps. Then its gradients mislead attacks, and its
-    robust accuracy in training means nothing (Wong, Rice, Kolter 2020, section 5.3). A gap of 3 to 5 points is usual.
+    """Return whether the accuracy under FGSM is far above that under PGD; a gap of 3 to 5 points is usual. With a gap
+    this large the gradients mislead attacks, and the robust accuracy in training means nothing (Wong, Rice, Kolter
+    2020, section 5.3).
     """
     return fgsm_acc - robust_acc > CATASTROPHIC_GAP
 
 
 def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean."""
+    """Return the arithmetic mean."""
     return sum(values) / len(values)
 
 
@@ -125,7 +126,7 @@ def pgd_correctness(
 ) -> Correctness:
     """Return the correctness under PGD from one random start, drawn from `seed`; None starts at the inputs.
 
-    From the inputs, one step of size eps is FGSM. Another loss gives another attack: CW-20, LSA-20.
+    One step of size eps from the inputs is FGSM. Another loss makes another attack, such as CW-20 or LSA-20.
     """
     generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
 
@@ -159,9 +160,10 @@ def standing_correctness(
     steps: int,
     seed: int,
 ) -> dict[str, Correctness]:
-    """Return the correctness on clean images, then under PGD on each loss in turn, attacking only what is still right.
+    """Return the correctness on clean inputs, and under PGD on each loss in turn. Each attack sees only the examples
+    that are still right.
 
-    The last entry is the worst case, image by image. All attacks start at the same random point, drawn from `seed`.
+    The last entry is the worst case, example by example. All attacks start at the same random point, drawn from `seed`.
 
     Args:
         model: inputs [B, ...] -> logits [B, num_classes].
@@ -174,7 +176,8 @@ def standing_correctness(
         seed: of the random start.
 
     Returns:
-        Correctness by `clean` and by the names of the losses: right there and under every attack before.
+        Correctness by `clean` and by the names of the losses; an example is right if it withstood that attack and all
+        before it.
     """
     generator = torch.Generator(split.rows.device).manual_seed(seed)
     judged: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ("clean", *losses)}

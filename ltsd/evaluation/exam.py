@@ -1,4 +1,4 @@
-"""The exam of a finished model on the test set: PGD and its kin, corruptions, AutoAttack or AA-few; for every class."""
+"""The exam of a finished model on the test set: FGSM, PGD, CW, LSA, corruptions, AutoAttack or AA-few; by class."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,23 +37,26 @@ from ltsd.evaluation.shards import Ensemble, OwnDisk, Part, Sharing
 from ltsd.models.frozen import frozen
 
 NOT_FINITE = "wrong"
-"""How answers with NaN or infinity count: part of the fingerprint, since older files counted otherwise."""
+"""How answers with NaN or infinity count. It is part of the fingerprint, because older files counted differently."""
 PGD_LOSSES = {"pgd20": cross_entropy, "cw20": cw_margin, "ls20": scaled_cross_entropy}
 TITLES = {"clean": "clean", "fgsm": "FGSM", "pgd20": "PGD-20", "cw20": "CW-20", "ls20": "LSA-20"}
 PARTS: dict[str, Sequence[str]] = {"PGD-20": ("clean", "fgsm", "pgd20"), "CW-20": ("cw20",), "LSA-20": ("ls20",)}
-"""What is measured of all inputs, by the title of a part; see `parts_of`."""
+"""The measurements for every kind of inputs, by the title of their part; see `parts_of`."""
 
 
 @dataclass(frozen=True)
 class ExamResult:
-    """Accuracies by attack (`clean`, `fgsm`, `pgd20`, `cw20`, `ls20`, `corruption`, and `aa`, `apgd_ce_t` or
-    `aafew`).
+    """The results of an exam so far.
 
-    `correctness` is what they are computed from: by attack, by corruption and severity, and by member of the ensemble
-    so far, where an image is right if it survived this member and all before it. `doubts` name answers that are not
-    finite and signs of false robustness, a sentence each. `left` names the shards of the ensemble that other processes
-    can attack meanwhile: those of the same round behind the one that is attacked next here. `radius` is what eps means
-    for the inputs, in words, or "".
+    Attributes:
+        accuracies: by attack: `clean`, `fgsm`, `pgd20`, `cw20`, `ls20`, `corruption`, and `aa`, `apgd_ce_t` or `aafew`.
+        correctness: the data behind them, by attack, by corruption and severity, and by member of the ensemble; for a
+            member, an image is right if it withstood this member and all before it.
+        doubts: sentences about answers that are not finite and about signs of gradient masking.
+        left: the shards of the ensemble that other processes can attack now: those of the current round after the shard
+            that this process attacks next.
+        medium: the kind of inputs.
+        radius: the meaning of eps for the inputs in words, or "".
     """
 
     accuracies: dict[str, Accuracy]
@@ -79,7 +82,7 @@ class ExamResult:
         Args:
             broken: the first weight or statistic of the network that is not finite; "" for none.
             left: see `ExamResult`.
-            medium: what the inputs are.
+            medium: the kind of inputs.
         """
         found = {name: Accuracy.of(one, groups) for name, one in correctness.items()}
         accuracies = {name: found[name] for name in TITLES if name in found}
@@ -99,12 +102,12 @@ class ExamResult:
 
     @property
     def images(self) -> int:
-        """How many test images there are."""
+        """The number of test images."""
         return len(self.correctness["clean"].labels)
 
     @property
     def measured(self) -> int:
-        """How often the whole test set was measured so far."""
+        """The number of measurements of the whole test set so far."""
         return len(self.correctness)
 
     @property
@@ -174,16 +177,16 @@ def examine(
         groups: the classes by their training counts.
         attack: eps and step size; the steps are those of the attacks here.
         ensemble: `standard` for AutoAttack, `apgd-ce+t` for its first half, `aafew` for AA-few, `none`.
-        keep: Parquet file of the correctness, written after every part. Where it has some of this very exam already,
-            they are taken from it, and the exam goes on with what is missing; the result is the same to the bit. The
-            shards of the ensemble are files beside it until they are joined.
+        keep: Parquet file of the correctness, written after every part. Results of the same exam in it are reused, and
+            only the missing ones are measured; the result is the same to the bit. The shards of the ensemble are files
+            beside it until they are joined.
         blocks: [N], equal for test images that a bootstrap draws together; kept with the correctness.
-        sharing: with the processes that attack shards; None if they see the same files.
-        medium: what the inputs are.
+        sharing: how files reach the processes that attack shards; None if these see the same folder.
+        medium: the kind of inputs.
 
     Yields:
-        (what was just done, the results so far), the parts in the order of `parts_of` and then the members of the
-        ensemble, between them its shards; the last result is complete.
+        (title of the part that was just done, the results so far): the parts in the order of `parts_of`, then the
+        shards and members of the ensemble. The last result is complete.
 
     Raises:
         UserError: AutoAttack of fewer than 4 classes, or AA-few of more than 3.
@@ -222,19 +225,19 @@ def attack_shard(
     sharing: Sharing,
     medium: Medium = IMAGES,
 ) -> None:
-    """Attack a shard of an exam that another process makes; its file, beside the correctness, appears whole.
+    """Attack a shard of an exam that another process runs; write its file beside the correctness file, atomically.
 
-    Nothing is done if the exam has not come that far.
+    Do nothing if the exam has not reached the round of the shard.
 
     Args:
-        model: as for `examine`, as all that follows but `name`.
+        model: see `examine`.
         test: on the model's device.
         attack: eps and step size.
         ensemble: of the exam.
-        name: of the shard, one of those that `ExamResult.left` names.
+        name: of the shard, from `ExamResult.left`.
         keep: file of the correctness so far.
-        sharing: with the process that makes the exam.
-        medium: what the inputs are.
+        sharing: how files reach the process that runs the exam.
+        medium: the kind of inputs.
     """
     fingerprint = fingerprint_of(model, test, _conditions(test, attack))
     sharing.bring(keep)
@@ -250,7 +253,7 @@ def _conditions(test: Split, attack: AttackConfig) -> list[object]:
 
 
 def parts_of(medium: Medium) -> dict[str, Sequence[str]]:
-    """Return the names of what is measured, by the title of a part, in order."""
+    """Return the names of the measurements of every part, by its title, in order."""
     own = {title: names for title, (names, _) in medium.more.items()}
     return {**PARTS, **own, **({"corruptions": tuple(medium.variants)} if medium.variants else {})}
 

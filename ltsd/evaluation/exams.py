@@ -1,4 +1,4 @@
-"""The exam of every task, what all have in common, and how their numbers are told."""
+"""The exam of every task, their common interface, and the titles of their numbers in tables."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Measured(Protocol):
 
 
 class Examined(Protocol):
-    """The result of an exam so far: scores by attack, and sentences that doubt them."""
+    """The result of an exam so far: scores by attack, and reasons to doubt them."""
 
     @property
     def accuracies(self) -> Mapping[str, Measured]:
@@ -44,19 +44,19 @@ class Examined(Protocol):
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What makes the numbers doubtful, a sentence each."""
+        """The reasons to doubt the numbers, one sentence each."""
 
     @property
     def images(self) -> int:
-        """How many test images there are."""
+        """The number of test images."""
 
     @property
     def measured(self) -> int:
-        """How often the whole test set was measured so far."""
+        """The number of measurements of the whole test set so far."""
 
     @property
     def left(self) -> Sequence[str]:
-        """The names of shards that other processes can attack meanwhile."""
+        """The names of the shards that other processes can attack now."""
 
     @property
     def diverged(self) -> str:
@@ -69,7 +69,7 @@ class Examined(Protocol):
         """Return the scores of every class by attack."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything that is told of the exam, as plain values."""
+        """Return all results to record, as plain values."""
 
 
 class Comparison(Protocol):
@@ -83,23 +83,23 @@ class Comparison(Protocol):
 
 @dataclass(frozen=True)
 class Exam:
-    """The exam of a task, and how its numbers are told.
+    """The exam of a task, and the titles of its numbers.
 
     Attributes:
-        examine: called as `ltsd.evaluation.exam.examine`; where there are no shards, without `sharing`.
+        examine: called as `ltsd.evaluation.exam.examine`, but without `sharing` if the exam has no shards.
         attack_shard: called as `ltsd.evaluation.exam.attack_shard`; None if the exam has no shards.
         check: (ensemble, number of classes) -> None; raises a UserError if the ensemble cannot attack such a model.
-        ensembles: (number of classes) -> those of a sweep's finalist and of its references, if the user names none.
-        read: (file that it kept) -> what was measured by attack, and a fingerprint; raises a UserError.
-        compare: compares what was measured under an attack.
-        score: what its numbers are, in words.
-        mean_score: what their means over classes are, in words.
+        ensembles: (number of classes) -> the default ensembles of a sweep's finalist and of its references.
+        read: (file that `examine` kept) -> the measurements by attack, and the fingerprint; raises a UserError.
+        compare: compares the measurements of two models under an attack.
+        score: the name of its scores.
+        mean_score: the name of their means over classes.
         attacks: titles by attack, the weakest first.
         columns: metrics by the title of their column.
         shown: the columns of a short table.
         clean: the columns of clean images, of all classes and of the tail.
         robust: the columns under attacks, of all classes and of the tail, the strongest attack first.
-        leads: by column, the attack in a file that was kept, and the group of classes, "" for all.
+        leads: the columns of differences between models, each with the attack and the group of classes, "" for all.
     """
 
     examine: Callable[..., Iterator[tuple[str, Examined]]]
@@ -118,7 +118,7 @@ class Exam:
     leads: Mapping[str, tuple[str, str]]
 
     def on(self, splits: Splits, sharing: Sharing | None = None) -> Callable[..., Iterator[tuple[str, Examined]]]:
-        """Return `examine` for the test images of splits; `sharing` with processes that attack shards, if any."""
+        """Return `examine` with the blocks of the test images; `sharing` as in `ltsd.evaluation.exam.examine`."""
         shared = {} if self.attack_shard is None else {"sharing": sharing}
         return partial(self.examine, blocks=splits.test_blocks, **shared)
 

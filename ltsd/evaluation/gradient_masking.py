@@ -1,4 +1,4 @@
-"""Signs that robustness is false: attacks that fail for want of a gradient, told by what no honest model shows.
+"""Signs of gradient masking: attacks fail because they have no useful gradient, not because the model is robust.
 
 After Athalye, Carlini & Wagner 2018 (section 3.1) and Carlini et al. 2019, "On Evaluating Adversarial Robustness"
 (section 5).
@@ -18,8 +18,9 @@ from ltsd.evaluation.evaluate import eval_mode, pgd_correctness
 IMAGES = 500
 
 GAP = 0.1
-"""PGD-20 to the strongest attack: 2 to 5 points where adversarial training is sound (3.9 for AT-BSL on CIFAR-10-LT),
-15 to 20 where the training reweighted examples until PGD was fooled (GAIRAT, Hitaj et al. 2021)."""
+"""A larger difference between PGD-20 and the strongest attack is a sign. Sound adversarial training has 2 to 5 points
+(3.9 for AT-BSL on CIFAR-10-LT); a reweighting of examples that misleads PGD has 15 to 20 points (GAIRAT, Hitaj et al.
+2021)."""
 STEP_MARGIN = 0.01
 CHANCE_MARGIN = 0.05
 STILL_SHARE = 0.05
@@ -27,12 +28,17 @@ STILL_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Signs:
-    """What a model does on up to IMAGES test images, evenly spaced: fractions in [0, 1].
+    """Measurements on up to IMAGES test images, evenly spaced: fractions in [0, 1].
 
-    `still` is the share whose gradient of the cross-entropy is exactly zero, `unbounded` that which PGD-20 leaves
-    standing when it may move every pixel by half the range, `chance` the share of the most frequent class. Within half
-    the range every image can be plain grey, and no model tells grey from grey: a sound attack leaves `chance` or less.
-    Inputs without a range, such as texts, are not attacked so: `unbounded` is 0.
+    Within half the range every image can become plain grey, and a model gives one answer to all grey images. So PGD
+    with this radius leaves at most `chance` right if it works.
+
+    Attributes:
+        images: how many images were measured.
+        still: share of the images whose gradient of the cross-entropy is exactly zero.
+        unbounded: share that is still right under PGD-20 with a radius of half the range; 0 for inputs without a range,
+            such as texts.
+        chance: share of the most frequent class.
     """
 
     images: int
@@ -42,8 +48,8 @@ class Signs:
 
 
 def signs_of(model: nn.Module, test: Split, domain: Domain) -> Signs:
-    """Attack a part of the test set within half of the range of its domain, from the inputs, and look at the gradients
-    there.
+    """Measure the signs on a part of the test set: the gradients at the inputs, and PGD-20 from there with a radius of
+    half the range of the domain.
     """
     count = min(IMAGES, len(test))
     positions = torch.linspace(0, len(test) - 1, count, device=test.rows.device).round().long()
@@ -56,16 +62,16 @@ def signs_of(model: nn.Module, test: Split, domain: Domain) -> Signs:
     if not isinstance(domain, Range):  # no radius reaches everything
         return Signs(count, still, unbounded=0.0, chance=chance)
     half = (domain.high - domain.low) / 2
-    everywhere = Range(domain.low, domain.high)  # padding too: inputs of any length can be alike then
+    everywhere = Range(domain.low, domain.high)  # padding too, so that inputs of different lengths can become equal
     standing = pgd_correctness(model, part, domain=everywhere, eps=half, step_size=half / 8, steps=20, seed=None)
     return Signs(count, still, float(standing.right.double().mean()), chance)
 
 
 def doubts(accuracies: Mapping[str, float], signs: Signs) -> list[str]:
-    """What speaks against the robust accuracy, a sentence each; nothing where nothing does.
+    """Return the reasons to doubt the robust accuracy, one sentence each.
 
     Args:
-        accuracies: class-balanced, of `fgsm`, `pgd20` and whatever stronger attacks there are, by the title to name.
+        accuracies: class-balanced, by the title of the attack: FGSM, PGD-20 and any stronger attacks.
         signs: of the same model.
     """
     fgsm, pgd20 = accuracies["FGSM"], accuracies["PGD-20"]
@@ -74,7 +80,7 @@ def doubts(accuracies: Mapping[str, float], signs: Signs) -> list[str]:
     if pgd20 - accuracies[strongest] > GAP and strongest != "FGSM":
         found.append(
             f"PGD-20 leaves {_percent(pgd20)} right and {strongest} {_percent(accuracies[strongest])}, a gap of more "
-            f"than {_percent(GAP)}: PGD is led astray, and what it finds overstates robustness"
+            f"than {_percent(GAP)}: the gradients mislead PGD, and its accuracy overstates robustness"
         )
     if pgd20 - fgsm > STEP_MARGIN:
         found.append(
@@ -84,8 +90,8 @@ def doubts(accuracies: Mapping[str, float], signs: Signs) -> list[str]:
     if signs.unbounded > signs.chance + CHANCE_MARGIN:
         found.append(
             f"PGD-20 with a radius of half the range, which reaches plain grey, leaves {_percent(signs.unbounded)} "
-            f"of {signs.images} images right, and no more than {_percent(signs.chance)} can be: the attack fails, not "
-            "for want of room"
+            f"of {signs.images} images right, and at most {_percent(signs.chance)} can be: the attack fails although "
+            "its radius is large enough"
         )
     if signs.still > STILL_SHARE:
         found.append(

@@ -1,4 +1,4 @@
-"""Which boxes of an exam are right, average precision from that, and two detectors on the same test images."""
+"""Match the boxes of an exam with the true ones, compute average precision, and compare two detectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ RESAMPLES = 1000
 CHUNK = 100
 """Resamples in memory at a time."""
 MOST = 100
-"""The boxes of a class and image that count, those with the highest scores."""
+"""The largest number of boxes per class and image that count; those with the highest scores do."""
 RECALLS = torch.linspace(0, 1, 101).double()
-"""Where precision is read (COCO), rounded as torchmetrics rounds them."""
+"""The recalls at which precision is read (COCO), rounded as in torchmetrics."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class Hits:
 
     @classmethod
     def of(cls, found: Detections, truth: Detections, num_classes: int) -> Self:
-        """Match boxes with the true ones, class by class and image by image, from the highest score on: each takes the
-        true box with the largest IoU that none took before, and is right from IOU on.
+        """Match boxes with the true ones, class by class and image by image, from the highest score on.
+
+        A box is right if its IoU with a true box that is still free is at least IOU; it takes the one with the largest.
         """
         from torchvision.ops import box_iou  # takes a second to load
 
@@ -57,8 +58,11 @@ class Hits:
         return cls(found.image[order], found.classes[order], right[order], true.view(images, num_classes), found.blocks)
 
     def average_precision(self, of_class: int, drawn: Tensor) -> Tensor:
-        """Return the average precision of a class on images that were drawn so often, int64 [R, N]: float64 [R]; NaN
-        where none of its boxes was drawn.
+        """Return the average precision of a class, float64 [R]; NaN where none of its boxes was drawn.
+
+        Args:
+            of_class: number of the class.
+            drawn: int64 [R, N], how often each image was drawn.
         """
         own = self.classes == of_class
         weights = drawn[:, self.image[own]].double()
@@ -78,7 +82,7 @@ class Hits:
 
 
 def _matched(overlaps: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which of K boxes, in order, take one of G true boxes, from their IoU [K, G]."""
+    """Return which of K boxes, in order, take one of G true boxes: bool [K]; `overlaps` are their IoU [K, G]."""
     taken, right = np.zeros(overlaps.shape[1], dtype=bool), np.zeros(len(overlaps), dtype=bool)
     for number, row in enumerate(overlaps):
         left = np.where(taken, -1.0, row)
@@ -90,13 +94,14 @@ def _matched(overlaps: NDArray[np.float32]) -> NDArray[np.bool_]:
 def paired_precision(
     ours: Sequence[Hits], theirs: Sequence[Hits], *, classes: Sequence[int] | None, seed: int
 ) -> Difference:
-    """Mean difference of the mean average precision, ours minus theirs, with its 95% percentile bootstrap interval.
+    """Return the mean difference of the mean average precision, ours minus theirs, with its 95% percentile bootstrap
+    interval.
 
-    Test images are drawn again, the same for both sides and for all training seeds, and their boxes are ranked anew;
-    the training seeds are drawn beside them, in pairs. Images that belong together are drawn together (Künsch 1989).
+    The bootstrap draws test images, with the same draw for both sides and for all training seeds, and ranks their boxes
+    again. It also draws the training seeds, in pairs. Images of one block are drawn together (Künsch 1989).
 
     Args:
-        ours: a training seed each, all of the same test images under one attack.
+        ours: one per training seed, all of the same test images under one attack.
         theirs: the same seeds in the same order.
         classes: the classes that count, such as the tail's; None for all.
         seed: of the draws.
@@ -131,5 +136,7 @@ def paired_precision(
 
 
 def _mean(hits: Hits, drawn: Tensor, classes: Sequence[int]) -> Tensor:
-    """Return the mean average precision of classes that occur, [R], on images that were drawn so often."""
+    """Return the mean average precision over the classes that occur, [R]; `drawn`, int64 [R, N], is how often each
+    image was drawn.
+    """
     return torch.stack([hits.average_precision(c, drawn) for c in classes]).nanmean(0)

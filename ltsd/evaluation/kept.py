@@ -1,4 +1,4 @@
-"""What an exam that is made again finds of itself on disk."""
+"""Reuse the results of an exam that an earlier run kept on disk."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,17 +18,17 @@ def kept(
     read: Callable[[Path], tuple[Mapping[str, Any], str]],
     write: Callable[[Path, Mapping[str, Any], str], None],
 ) -> dict[str, Any]:
-    """Return what a file holds of exactly this exam; nothing if it is missing, damaged, or of another exam.
+    """Return the results of exactly this exam in a file; {} if it is missing, damaged, or of another exam.
 
-    What a file has with other blocks, or without any, gets `blocks`, and the file is written anew.
+    Results with other blocks, or without blocks, get `blocks`, and the file is written again.
 
     Args:
         path: of the file; None for none.
         fingerprint: of the exam.
         blocks: int64 [N], equal for images that a bootstrap draws together; None for none.
-        read: (path) -> what was found out by attack, dataclasses with `blocks`, and the fingerprint; raises a UserError
-            if the file cannot be read.
-        write: (path, what was found out, fingerprint).
+        read: (path) -> the results by attack, dataclasses with `blocks`, and the fingerprint; raises a UserError if the
+            file cannot be read.
+        write: (path, results, fingerprint).
     """
     if path is None:
         return {}

@@ -1,4 +1,4 @@
-"""The exam of a finished segmentation model on the test set: six attacks and their worst case, corruptions."""
+"""The exam of a finished segmentation model on the test set: FGSM, six attacks and their worst case, corruptions."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -37,9 +37,9 @@ LOSSES = {
     "balanced20": dense_losses.balanced_masked_cross_entropy,
     "js20": dense_losses.jensen_shannon,
 }
-"""What the attacks by PGD maximise: that of PGD and SegPGD, and the three losses of SEA (Croce et al. 2024)."""
+"""The losses of the attacks by PGD: those of PGD and SegPGD, and the three of SEA (Croce et al. 2024)."""
 SEA_STEPS = {"cpu": 20, "cuda": 300}
-"""Steps of each loss of SEA by kind of device: 300 as published, and what a processor can afford."""
+"""Steps of each loss of SEA by kind of device: 300 on a GPU, as published, and fewer on a CPU to save time."""
 SEA = {device: f"sea{steps}" for device, steps in SEA_STEPS.items()}
 TITLES = {
     "clean": "clean",
@@ -63,11 +63,11 @@ Measures = dict[str, Callable[[], PixelCounts]]
 
 @dataclass(frozen=True)
 class MapExamResult:
-    """IoU by attack: `clean`, `fgsm`, the names in LOSSES, that of SEA with its steps, `worst`, which is the worst case
-    of these six, and `corruption`.
+    """The results of an exam so far.
 
-    `counts` is what they are computed from, by attack, and by corruption and severity. `doubts` name answers that are
-    not finite.
+    `accuracies` are IoUs by attack: `clean`, `fgsm`, the names in LOSSES, a name in SEA, `worst` (the worst case of
+    these six) and `corruption`. `counts` are the data behind them, by attack, and by corruption and severity. `doubts`
+    report answers that are not finite.
     """
 
     accuracies: dict[str, Overlap]
@@ -90,12 +90,12 @@ class MapExamResult:
 
     @property
     def images(self) -> int:
-        """How many test images there are."""
+        """The number of test images."""
         return len(self.counts["clean"].finite)
 
     @property
     def measured(self) -> int:
-        """How often the whole test set was measured so far."""
+        """The number of measurements of the whole test set so far."""
         return len(self.counts)
 
     @property
@@ -110,7 +110,7 @@ class MapExamResult:
         return not_finite(int((~finite).sum()), len(finite), "test images")
 
     def values(self) -> dict[str, float]:
-        """The metrics `test/*`; robust_miou and its groups are the worst case."""
+        """The metrics `test/*`; `robust_miou` and its groups are those of `worst`."""
         metrics = overlap_metrics(self.accuracies["clean"], self.accuracies[WORST])
         metrics |= {"clean_acc": self.counts["clean"].accuracy()}
         for name, overlap in self.accuracies.items():
@@ -136,21 +136,21 @@ class MapExamResult:
 
 
 def check_ensemble(ensemble: str, num_classes: int) -> None:
-    """Check that no ensemble of attacks on one label an image is asked for.
+    """Check that no ensemble of attacks is requested, which needs one label per image.
 
     Raises:
-        UserError: one is.
+        UserError: one is requested.
     """
     if ensemble != "none":
         raise UserError(
-            f"{ENSEMBLE_TITLE[ensemble]} attacks one label an image, and label maps are under six attacks anyway; "
-            "choose none"
+            f"{ENSEMBLE_TITLE[ensemble]} needs one label per image, and the exam of label maps has six attacks of its "
+            "own; choose none"
         )
 
 
 def read_exam(path: Path) -> tuple[dict[str, PixelCounts], str]:
-    """Return the counts that an exam kept, by attack, with their worst case if the exam came so far, and its
-    fingerprint.
+    """Return the counts that an exam kept, by attack, and its fingerprint. Their worst case, WORST, is missing before
+    all six attacks are done.
 
     Raises:
         UserError: as `read_counts`.
@@ -180,14 +180,14 @@ def examine_maps(
         groups: the classes by their training counts.
         attack: eps and step size; the steps are those of the attacks here.
         ensemble: none.
-        keep: Parquet file of the counts, written after every part. What it has of this very exam is not measured again.
+        keep: Parquet file of the counts, written after every part. Results of the same exam in it are reused.
         blocks: [N], equal for test images that a bootstrap draws together; kept with the counts.
 
     Yields:
         (what was just done, the results so far); the last result is complete.
 
     Raises:
-        UserError: an ensemble of attacks on one label an image.
+        UserError: see `check_ensemble`.
     """
     check_ensemble(ensemble, test.num_classes)
     conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
@@ -206,7 +206,7 @@ def examine_maps(
 
 
 def _parts(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Measures]:
-    """Return how every part of the exam is measured, in order."""
+    """Return the measurements of every part of the exam, in order."""
     eps, size = attack.eps, attack.resolved_step_size
     fgsm = partial(attacked_counts, model, test, LOSSES["pgd20"], eps=eps, step_size=eps, steps=1, seed=None)
     attacks: Measures = {

@@ -1,4 +1,4 @@
-"""What an exam of classes has to know of its inputs: where attacks live, what corrupts them, what else is measured."""
+"""What the exam of a classifier needs to know about its inputs: threat model, corruptions and further measurements."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,17 +21,17 @@ PGD_STEPS = 20
 
 @dataclass(frozen=True)
 class Medium:
-    """What inputs are.
+    """A kind of inputs.
 
     Attributes:
-        items: what they are called.
-        domain: where attacks live; AutoAttack attacks a `Range`, mapped to [0, 1], and padding with it.
+        items: their name, such as images.
+        domain: the threat model. For AutoAttack a `Range` is mapped to [0, 1], and the padding is attacked too.
         variants: (corruption, severity) by the name of both; {} for none.
         corrupted: (model, split, name of a variant, seed=) -> the correctness on corrupted inputs.
-        more: what is measured beside the attacks of every exam: by the title of a part, the names of what it finds, and
-            (model, split) -> the correctness by these names.
-        titles: how tables and pictures call that, by name.
-        radius: (split, eps) -> what eps means for these inputs, in words; "" where it says that itself.
+        more: further parts of the exam by title: the names of their measurements, and (model, split) -> the correctness
+            by these names.
+        titles: the titles of these measurements in tables and pictures, by name.
+        radius: (split, eps) -> the meaning of eps for these inputs in words; "" if it needs no explanation.
     """
 
     items: str
@@ -44,7 +44,7 @@ class Medium:
 
     @property
     def own(self) -> list[str]:
-        """The names of all that `more` finds, in order."""
+        """The names of all measurements of `more`, in order."""
         return [name for names, _ in self.more.values() for name in names]
 
 

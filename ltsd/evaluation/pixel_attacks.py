@@ -1,4 +1,4 @@
-"""How many pixels a model gets right on clean images, and under PGD on a loss of label maps."""
+"""Count the pixels that a model classifies correctly, on clean images and under PGD."""
 
 from itertools import count
 
@@ -25,7 +25,7 @@ def clean_counts(model: nn.Module, split: Split) -> PixelCounts:
 def attacked_counts(
     model: nn.Module, split: Split, loss: DenseLoss, *, eps: float, step_size: float, steps: int, seed: int | None
 ) -> PixelCounts:
-    """Return the counts under PGD on a loss, from one random start, drawn from `seed`; None starts at the image.
+    """Return the counts under PGD on a loss, with one start per image.
 
     Args:
         model: images [B, C, H, W] in [0, 1] -> logits [B, H, W, num_classes].
@@ -34,7 +34,7 @@ def attacked_counts(
         eps: radius, in units of the image range [0, 1].
         step_size: length of a step, in the same units.
         steps: gradient steps.
-        seed: of the random start.
+        seed: of the random start; None starts at the image.
     """
     generator = None if seed is None else torch.Generator(split.rows.device).manual_seed(seed)
     found = []
@@ -55,6 +55,6 @@ def attacked_counts(
 
 
 def maximised(model: nn.Module, labels: Tensor, loss: DenseLoss, steps: int) -> Objective:
-    """Return the objective of one attack of so many steps, to be called once a step."""
+    """Return the objective of one attack of `steps` steps; the attack must call it once per step."""
     done = count()
     return lambda adv_inputs: loss(model(steady(adv_inputs)), labels, next(done) / steps).sum()

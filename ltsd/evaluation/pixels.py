@@ -1,4 +1,4 @@
-"""How many pixels of each image and class a model gets right; IoU, recall and their means over classes."""
+"""Counts of correct pixels by image and class; IoU, recall and their means over classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ PASSES = 5
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """Pixels of each image and class, int64 [N, C]: `hits` are predicted rightly, `predicted` are predicted at all,
-    `labelled` have the label. Pixels without label count nowhere; an answer with NaN or infinity predicts nothing.
+    """Numbers of pixels of each image and class, int64 [N, C]: `predicted` as the class, `labelled` as the class, and
+    `hits`, which are both. Pixels without label are ignored; an answer with NaN or infinity predicts no class.
 
     `finite` is bool [N]: whether all answers of an image are finite. `blocks` is int64 [N], equal for images that a
-    bootstrap draws together, as frames of one video; None if every one is by itself.
+    bootstrap draws together, such as frames of one video; None if it draws each image by itself.
     """
 
     hits: Tensor
@@ -41,12 +41,12 @@ class PixelCounts:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Join the counts of several batches, which know of no blocks."""
+        """Join the counts of several batches; the result has no blocks."""
         names = ("hits", "predicted", "labelled", "finite")
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def summed(self, blocks: Tensor) -> Self:
-        """Return the counts with a row a block, of blocks int64 [N]; in order of their numbers."""
+        """Return the counts with one row per block, in the order of block numbers; `blocks` are int64 [N]."""
         _, of_image = torch.unique(blocks, return_inverse=True)
         empty = torch.zeros(int(of_image.max()) + 1, self.hits.shape[1], dtype=self.hits.dtype)
         hits, predicted, labelled = (
@@ -76,12 +76,13 @@ class PixelCounts:
 
 
 def worst_case(attacks: Sequence[PixelCounts]) -> PixelCounts:
-    """Return the worst case of several attacks on the same images: of each image the counts under one of them, chosen
+    """Return the worst case of several attacks on the same images: for each image the counts under one of them, chosen
     for a low mean IoU over all images.
 
-    The attack that leaves an image alone the lowest mean IoU does not always lower that of all. So the choice starts
-    with the lowest of that and of each attack for all images, and goes through the images until no other attack on a
-    single image would lower it further, at most PASSES times (as SEA does; Croce et al. 2024).
+    The attack with the lowest mean IoU on a single image does not always lower the mean IoU over all images. So the
+    search starts from the best of these choices: that attack for each image, or the same attack for all images. Then it
+    changes the attack of single images while this lowers the mean IoU, in at most PASSES passes (as SEA does; Croce et
+    al. 2024).
     """
     hits, predicted = (torch.stack([getattr(one, part) for one in attacks]) for part in ("hits", "predicted"))
     labelled, images = attacks[0].labelled.sum(0), torch.arange(len(attacks[0].hits))
@@ -109,13 +110,13 @@ def worst_case(attacks: Sequence[PixelCounts]) -> PixelCounts:
 
 
 def _mean_iou(hits: Tensor, predicted: Tensor, labelled: Tensor) -> Tensor:
-    """Return the mean IoU over the classes that occur or are predicted, of counts [..., C], float64 [...]."""
+    """Return the mean IoU over the classes that occur or are predicted, float64 [...], from counts [..., C]."""
     union = predicted + labelled - hits
     return (hits / union.clamp_min(1)).double().sum(-1) / (union > 0).sum(-1).clamp_min(1)
 
 
 def _by_class(classes: Tensor, num_classes: int) -> Tensor:
-    """Return how many of [B, H, W] are of each class below `num_classes`, image by image, int64 [B, num_classes]."""
+    """Count the pixels of `classes` [B, H, W] by image and by class below `num_classes`: int64 [B, num_classes]."""
     images, wide = len(classes), num_classes + 1
     places = classes.flatten(1) + wide * torch.arange(images, device=classes.device)[:, None]
     return torch.bincount(places.flatten(), minlength=images * wide).view(images, wide)[:, :-1].cpu()
@@ -123,8 +124,8 @@ def _by_class(classes: Tensor, num_classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The IoU of every class, or the average precision of its boxes, which judges their overlap too; and the classes by
-    head, medium and tail. Means leave out classes that occur nowhere.
+    """The IoU of every class, or for boxes its average precision, and the classes by head, medium and tail. Means
+    ignore classes that occur nowhere.
     """
 
     per_class: tuple[float, ...]
@@ -151,7 +152,7 @@ class Overlap:
 
 
 def mean_overlap(overlaps: Sequence[Overlap]) -> Overlap:
-    """Average several, class by class."""
+    """Return the mean of several, class by class."""
     by_class = zip(*(overlap.per_class for overlap in overlaps), strict=True)
     return Overlap(tuple(_mean(of_class) for of_class in by_class), overlaps[0].groups)
 

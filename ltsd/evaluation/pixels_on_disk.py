@@ -1,4 +1,4 @@
-"""Counts of pixels on disk: one Parquet file per exam, to compare models with intervals and to resume an exam."""
+"""Files of pixel counts: one Parquet file per exam, to compare models with intervals and to resume an exam."""
 
 import json
 from collections.abc import Mapping
@@ -18,8 +18,10 @@ LABELLED, BLOCK = "labelled", "block"
 
 
 def write_counts(path: Path, counts: Mapping[str, PixelCounts], fingerprint: str) -> None:
-    """Write a row an image: `labelled`, and of every attack `<attack>/hits` and `<attack>/predicted`, lists of a number
-    a class, and `<attack>/finite`; `block` if the images have blocks. The file appears whole or not at all.
+    """Write one row per image; the file is written atomically.
+
+    The columns are `labelled`, `block` if the images have blocks, and for every attack `<attack>/hits`,
+    `<attack>/predicted` and `<attack>/finite`. Counts are lists with one number per class.
 
     Args:
         counts: by attack, at least one, all of the same images.
@@ -35,7 +37,7 @@ def write_counts(path: Path, counts: Mapping[str, PixelCounts], fingerprint: str
     table = pa.table(columns).replace_schema_metadata({"fingerprint": fingerprint, "attacks": json.dumps(list(counts))})
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
-    with publishing(path) as temporary:  # written by Python, whose errors tell a full disk from others
+    with publishing(path) as temporary:  # written by Python, whose errors distinguish a full disk from other failures
         temporary.write_bytes(buffer.getvalue())
 
 

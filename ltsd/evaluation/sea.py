@@ -1,7 +1,8 @@
 """Segmentation ensemble attack (SEA; Croce et al. 2024): the worst case of three losses under Auto-PGD
 with a falling radius.
 
-The score of Auto-PGD is the mean IoU of an image, not the loss: a masked loss falls where one more pixel is wrong.
+The score of Auto-PGD is the negative mean IoU of an image, not the loss: a masked loss decreases when one more pixel
+becomes wrong.
 """
 
 import torch
@@ -22,11 +23,11 @@ LOSSES: tuple[DenseLoss, ...] = (
     dense_losses.jensen_shannon,
 )
 WIDE = ((2.0, 0.3), (1.5, 0.3))
-"""Radii before the last one, in units of it, and the share of the steps that each takes."""
+"""The radii before the last one, as multiples of it, each with its share of the steps."""
 
 
 def sea_counts(model: nn.Module, split: Split, *, eps: float, steps: int, seed: int, chunk: int) -> PixelCounts:
-    """Return the counts under the attack that leaves an image the lowest mean IoU.
+    """Return the worst case of the attacks, see `worst_case`.
 
     Args:
         model: images [B, C, H, W] in [0, 1] -> logits [B, H, W, num_classes].
@@ -58,7 +59,7 @@ def _worst_point(
     steps: int,
     generator: torch.Generator,
 ) -> PixelCounts:
-    """Return the counts of the point with the lowest mean IoU of each image among all within `eps` that were tried."""
+    """Return the counts at the point with the lowest mean IoU of each image, among all tried points within `eps`."""
 
     def objective(adv_inputs: Tensor) -> tuple[Tensor, Tensor]:
         logits = model(steady(adv_inputs))

@@ -1,6 +1,4 @@
-"""The ensemble of an exam, shard by shard: other processes may attack some, and each shard is a file until all are
-joined.
-"""
+"""The ensemble of an exam, in shards that other processes may attack; a shard is a file until all are joined."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +18,14 @@ from ltsd.evaluation.evaluate import CHUNK, Correctness
 from ltsd.evaluation.kept import kept
 
 Part = tuple[str, dict[str, Correctness], Sequence[Shard]]
-"""What was just done, what was found by it, and the shards that other processes can attack."""
+"""(title of what was just done, its results, the shards that other processes can attack now)"""
 
 
 class Sharing(Protocol):
     """Exchanges files with other processes."""
 
     def publish(self, path: Path, rank: int) -> None:
-        """Publish a file in its state after so many steps."""
+        """Publish the state of a file after `rank` steps."""
 
     def bring(self, path: Path) -> bool:
         """Bring the published file to `path`; return False if there is none."""
@@ -45,8 +43,8 @@ class OwnDisk:
 
 
 class AsImages(nn.Module):
-    """A model of sound [B, C, T] in a range of its own, as one of images [B, C, 1, T] in [0, 1], which AutoAttack
-    attacks.
+    """A model of sound [B, C, T] in the range of its domain, wrapped as a model of images [B, C, 1, T] in [0, 1] for
+    AutoAttack.
     """
 
     def __init__(self, model: nn.Module, domain: Range) -> None:
@@ -54,11 +52,11 @@ class AsImages(nn.Module):
         self.model, self.domain = model, domain
 
     def images(self, inputs: Tensor) -> Tensor:
-        """Return sound as images."""
+        """Return sound [B, C, T] as images [B, C, 1, T] in [0, 1]."""
         return (inputs[:, :, None] - self.domain.low) / (self.domain.high - self.domain.low)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Answer as the model does."""
+        """Return the model's answers to images [B, C, 1, T] in [0, 1]."""
         answers: Tensor = self.model(self.domain.low + (self.domain.high - self.domain.low) * images[:, :, 0])
         return answers
 
@@ -76,8 +74,8 @@ class Ensemble:
         name: one of ROUNDS, or `none`.
         model: frozen, inputs [B, ...] -> logits.
         test: on the model's device.
-        domain: of the inputs, a `Range` where anything is attacked.
-        eps: radius in its units.
+        domain: of the inputs; a `Range` unless `name` is `none`.
+        eps: radius in units of the domain.
         seed: of the random starts.
         keep: the correctness file of the exam; None to keep nothing.
         fingerprint: of the exam.
@@ -98,8 +96,9 @@ class Ensemble:
         """Attack shard by shard, and yield the correctness of every member when its round ends.
 
         Args:
-            clean: bool [N], the images that are right as they are.
-            known: of members in an earlier run of the same exam; a round whose members are known attacks no more.
+            clean: bool [N], the images that are classified correctly without an attack.
+            known: results of members in an earlier run of the same exam; a round is skipped if all its members are
+                known.
         """
         rounds = [*ROUNDS.get(self.name, ()), ()]
         missing = [() if known.keys() >= set(members) else members for members in rounds]
@@ -118,11 +117,11 @@ class Ensemble:
                 yield f"{self._title} {member.removeprefix(f'{AAFEW}-')}", {member: judged}, left
 
     def attack(self, name: str, known: Mapping[str, Correctness]) -> None:
-        """Attack the shard of a name, unless it is done, or not known yet which images it has.
+        """Attack the shard with a name; do nothing if it is done, or if its images are not known yet.
 
         Args:
             name: of a shard.
-            known: what the exam found so far: `clean` and members.
+            known: the results of the exam so far: `clean` and members.
         """
         before = "clean"
         for members in ROUNDS[self.name]:
@@ -133,7 +132,7 @@ class Ensemble:
             before = members[-1]
 
     def drop_shards(self) -> None:
-        """Remove the files of shards here: what they say is in the correctness file."""
+        """Remove the files of shards on this machine; the correctness file has their results."""
         if self.keep is not None:
             shutil.rmtree(folder_of_shards(self.keep), ignore_errors=True)
 

@@ -1,5 +1,5 @@
-"""What an exam does to clips of sound beside the attacks of every exam: PGD at signal-to-noise ratios, and what
-microphones, rooms and lines do.
+"""Further parts of the exam for sound: PGD at fixed signal-to-noise ratios, and corruptions as by microphones, rooms
+and telephone lines.
 """
 
 import math
@@ -20,9 +20,9 @@ Corruption = Callable[[Tensor, float, torch.Generator], Tensor]
 RATIOS = {"snr40": 40.0, "snr30": 30.0, "snr20": 20.0}
 """Signal-to-noise ratios in decibels by the name of the attack. 20 dB is a conversation in a quiet room."""
 WET = 0.7
-"""The root of the energy of an echo, that of the direct sound being 1."""
+"""The L2 norm of an echo's impulse response, relative to that of the direct sound."""
 SILENCED = math.log(1000.0)
-"""An echo falls to a thousandth of its amplitude over its length: by 60 dB."""
+"""The amplitude of an echo falls to a thousandth over its length: by 60 dB."""
 MU = 255.0
 
 
@@ -33,8 +33,9 @@ def signal_power(inputs: Tensor) -> Tensor:
 
 
 def ratio_correctness(model: nn.Module, split: Split, name: str, *, steps: int, seed: int) -> dict[str, Correctness]:
-    """Return, by `name`, the correctness under PGD on cross-entropy with a radius for each clip: noise of that
-    amplitude has the signal-to-noise ratio of `name`, one of RATIOS.
+    """Return {name: correctness} under PGD on cross-entropy with a radius for each clip.
+
+    `name` is one of RATIOS: noise with the radius as its amplitude has this signal-to-noise ratio.
     """
     generator = torch.Generator(split.rows.device).manual_seed(seed)
 
@@ -60,20 +61,20 @@ def ratio_correctness(model: nn.Module, split: Split, name: str, *, steps: int, 
 
 
 def radius_in_decibels(split: Split, eps: float) -> str:
-    """Return how far noise of an amplitude of eps lies below the clips of a split, in words."""
+    """Describe how many decibels noise with amplitude eps is below the median clip of a split."""
     powers = torch.cat([signal_power(inputs).flatten() for inputs, _ in split.chunks(CHUNK)])
     return f"{10 * math.log10(float(powers.median()) / eps**2):.0f} dB below the median clip"
 
 
 def white_noise(inputs: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
-    """Normal noise over the whole clip, at a signal-to-noise ratio in decibels."""
+    """Add normal noise over the whole clip, at a signal-to-noise ratio in decibels."""
     noise = torch.randn(inputs.shape, generator=generator, device=inputs.device)
     return (inputs + noise * (signal_power(inputs) * 10 ** (-ratio / 10)).sqrt()).clamp(-1, 1)
 
 
 def echo(inputs: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """The sound of a room whose echo dies away over a share of the clip: noise with an exponential decay, a draw for
-    each clip.
+    """Add the echo of a room, which decays over a share of the clip: exponentially decaying noise, drawn for each
+    clip.
     """
     length = max(2, int(share * inputs.shape[-1]))
     decay = torch.exp(-SILENCED * torch.arange(length, device=inputs.device) / length)
@@ -88,7 +89,7 @@ def echo(inputs: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def band_limit(inputs: Tensor, share: float, _: torch.Generator) -> Tensor:
-    """Without the frequencies above a share of the highest."""
+    """Remove the frequencies above a share of the highest frequency."""
     spectrum = torch.fft.rfft(inputs)
     spectrum[..., int(share * spectrum.shape[-1]) :] = 0
     limited: Tensor = torch.fft.irfft(spectrum, inputs.shape[-1]).clamp(-1, 1)
@@ -96,13 +97,13 @@ def band_limit(inputs: Tensor, share: float, _: torch.Generator) -> Tensor:
 
 
 def clipping(inputs: Tensor, share: float, _: torch.Generator) -> Tensor:
-    """Cut off at a share of the peak of each clip."""
+    """Clip the amplitude at a share of the peak of each clip."""
     peak = share * inputs.abs().amax((1, 2), keepdim=True)
     return inputs.clamp(-peak, peak)
 
 
 def mu_law(inputs: Tensor, levels: float, _: torch.Generator) -> Tensor:
-    """Rounded to so many levels of the logarithmic code of telephone lines (ITU-T G.711)."""
+    """Quantise to `levels` levels of the mu-law code of telephone lines (ITU-T G.711)."""
     coded = inputs.sign() * torch.log1p(MU * inputs.abs()) / math.log1p(MU)
     rounded = (coded * levels / 2).round() * 2 / levels
     return rounded.sign() * torch.expm1(rounded.abs() * math.log1p(MU)) / MU
@@ -115,8 +116,8 @@ CORRUPTIONS: dict[str, tuple[Corruption, tuple[float, ...]]] = {
     "clipping": (clipping, (0.5, 0.3, 0.2, 0.1, 0.05)),
     "mu_law": (mu_law, (64, 32, 16, 12, 8)),
 }
-"""By name: what changes sound [B, C, T] in [-1, 1] by a strength and a generator, into the same shape and range; and
-its strengths, by severity from 1 to 5."""
+"""By name: the function (sound [B, C, T] in [-1, 1], strength, generator) -> the same shape and range; and its
+strengths, by severity from 1 to 5."""
 VARIANTS = {f"{name}-{level}": (name, level) for name in CORRUPTIONS for level in range(1, 6)}
 """(corruption, severity) by the name of both, such as `echo-3`."""
 

@@ -21,10 +21,10 @@ def class_table(
     score: str = "accuracies",
     items: str = "images",
 ) -> str:
-    """The scores of every class, of head, medium and tail, and their mean, in percent.
+    """Return a table of the scores of every class, of head, medium and tail, and of their mean, in percent.
 
-    Of more than LISTED classes only the WORST under PGD-20 are shown, and how many there are of which no image is
-    classified rightly.
+    With more than LISTED classes, it shows only the WORST of them under PGD-20, and the number of classes without any
+    correct image.
     """
     accuracies, num_classes = result.accuracies, len(class_names)
     is_long = num_classes > LISTED
