@@ -1,1 +1,1 @@
-"""Which job runs next, and Ray Tune, which runs it."""
+"""Choose the next job of a sweep, and run jobs with Ray Tune."""

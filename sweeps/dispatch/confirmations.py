@@ -15,8 +15,9 @@ from sweeps.results.confirm import PREFIX
 def confirmation_jobs(
     row: str, base: Config, trials: Sequence[FrozenTrial], turn: int, folder: Path, exchange: Exchange
 ) -> list[Job]:
-    """Return a job for each trial of a row's search on seed number `turn`; on the first, the trial's own, its last
-    checkpoint is only scored again.
+    """Return one confirmation job for each trial of a row's search, on seed number `turn`.
+
+    Seed number 0 is the trial's own: its jobs only score the last checkpoint of the trial again.
     """
     jobs = []
     for trial in trials:

@@ -1,4 +1,4 @@
-"""Give Ray the jobs of a plan and settle them: an event goes on record first, then listeners hear of it."""
+"""Hand the jobs of a plan to Ray and handle their events: each event is recorded first, then passed to listeners."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from sweeps.study.searcher import STATES, Study, is_scored, trial_number
 
 
 class Listener(Protocol):
-    """Hears of jobs after each event is on record: the live view, the MLflow side."""
+    """Receives the events of jobs after they are on record. Examples are the live view and the MLflow tracker."""
 
     def started(self, known: JobRecord) -> None:
         """A worker started or continued a job."""
@@ -31,7 +31,7 @@ class Listener(Protocol):
 
 
 class Dispatcher(Searcher):
-    """Gives Ray the jobs of a plan and settles them.
+    """A Ray Tune searcher that hands out the jobs of a plan and records their events.
 
     `rungs` are the epochs at which trials are compared. `halted` is the reason why the sweep cannot continue; "" if
     there is none.
@@ -86,16 +86,18 @@ class Dispatcher(Searcher):
         return False
 
     def died(self, trial_id: str) -> bool:
-        """Count a worker that died; return whether its job gets another one: not after several that said nothing."""
+        """Count a worker that died; return whether its job gets another one: not after more than DEATHS in a row that
+        reported nothing.
+        """
         running = self._running[trial_id]
         running.silent += 1
         return running.silent <= DEATHS
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Settle a job that ended in Ray; hand it out again if Ray gave it up.
+        """Record the end of a job that ended in Ray; put it back into the plan if Ray gave it up.
 
-        Ray Tune starts a trial again whose worker died, except while it waits for a worker: a reused worker on a node
-        that is lost at this moment makes the trial an error, though the job has not failed.
+        Ray Tune restarts a trial whose worker died. But if the node of a reused worker is lost while the trial waits
+        for that worker, Ray gives the trial up as an error, although the job has not failed.
         """
         running = self._running.pop(trial_id)
         if running.job.kind == "shard":
@@ -109,7 +111,7 @@ class Dispatcher(Searcher):
                 self._settle(running, *running.outcome())
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Do nothing: `reported` knows it already."""
+        """Do nothing: `reported` has handled it."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Ray pickles its arguments into a snapshot that is never read."""
@@ -147,7 +149,7 @@ class Dispatcher(Searcher):
             listener.ended(self._record.jobs[job.key])
 
     def _end_helping(self, job: Job) -> None:
-        """Remove a shard that came too late."""
+        """Remove a shard that came after the end of its exam."""
         with self._halting():
             if not self.halted and self._record.jobs[job.key].outcome is not None:
                 self._exchange.drop_shards(job)
@@ -182,7 +184,9 @@ class Dispatcher(Searcher):
                 listener.reported(self._record.jobs[job.key], report)
 
     def _may_begin(self, running: Running, host: str, known: int) -> bool:
-        """Return whether a worker may start a job: not after several died in the same epoch, on hosts that live."""
+        """Return whether a worker may start a job: not after more than DEATHS in a row died in the same epoch, on hosts
+        that are still up.
+        """
         if running.begun_after != known:
             running.deaths = 0
         elif self._machines.has(running.host):
@@ -192,7 +196,7 @@ class Dispatcher(Searcher):
         return running.deaths <= DEATHS
 
     def _give_up(self, job: Job, reason: str) -> None:
-        """Settle a job that cannot start."""
+        """Record that a job failed because it cannot start."""
         self._record.started(job, 0)
         self._record.ended(job, "failed", reason)
         if job.kind == "trial":

@@ -10,8 +10,8 @@ from sweeps.settings.sweep import Sweep
 
 
 def jobs_of_trial(row: str, trial: int, config: Config, sweep: Sweep) -> list[Job]:
-    """Return the final runs of a trial's configuration, one a seed, on the complete training set; ends of the front get
-    the exam of a reference.
+    """Return the final runs of a trial's configuration, one per seed, on the complete training set; ends of the front
+    get the exam of a reference.
     """
     of_finalist, of_reference = sweep.attacks
     exam = of_reference if row.startswith(END) else of_finalist

@@ -7,10 +7,10 @@ from sweeps.journal.jobs import Job
 
 
 def helping_job(running: Collection[Running]) -> Job | None:
-    """Return the job of a shard that nobody attacks yet, of the exam that lacks most; None if there is none.
+    """Return the job of a shard that no worker attacks yet, from the exam with most of these; None if there is none.
 
-    The worker of the final run attacks them from the first on, helpers from the last. Nothing depends on a helper: a
-    shard that it leaves undone, the final run's worker attacks itself. So no such job is on record.
+    The worker of the final run begins with the first shard, helpers with the last. The worker also attacks shards that
+    a helper leaves undone. So nothing depends on a helper, and its jobs are not on record.
     """
     lacking = [
         (one, [name for name in one.last.left if name not in one.given]) for one in running if one.job.kind == "final"

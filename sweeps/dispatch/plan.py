@@ -1,4 +1,4 @@
-"""Choose the next job among those that a sweep needs and that are not on record."""
+"""Choose the next job: one that the sweep needs and that is not on record yet."""
 
 from collections.abc import Collection, Sequence
 
@@ -58,7 +58,7 @@ class Plan:
         return self._plain_runs + sum(search.final_runs for search in self._searches)
 
     def next(self, running: Collection[Job]) -> Job | None:
-        """Return the next job beside the running ones; None if there is none now, or no more."""
+        """Return the next job in addition to the running ones; None if there is none now, or no more."""
         for search in self._searches:
             job = search.next(running)
             if job is not None:
@@ -68,7 +68,9 @@ class Plan:
         return self._teaching.take(self._references, running)
 
     def put_back(self, job: Job) -> None:
-        """Take back a job that was handed out and has not ended; it is next again. A teacher comes with its student."""
+        """Take back a job that was handed out and has not ended; it is next again. A teacher's job is not taken back:
+        its student makes it again.
+        """
         own = [search.waiting for search in self._searches if search.row == job.row and job.kind != "final"]
         if job.kind != "teacher":
             (own[0] if own else self._references).insert(0, job)

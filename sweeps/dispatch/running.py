@@ -21,9 +21,16 @@ LAST_PHASES: Mapping[Kind, tuple[str, ...]] = {
 class Running:
     """A job that Ray runs, and what its workers reported.
 
-    `deaths` counts consecutive workers that died in it without a new epoch; `begun_after` is the epoch from which the
-    last one continued, `host` its machine. `silent` counts consecutive workers that died since the last report. `given`
-    are the shards of its exam that other workers were given.
+    Attributes:
+        job: the job.
+        last: the last report.
+        begun: whether a worker has started it.
+        is_poor: whether the trial was in the worse half at a rung.
+        deaths: consecutive workers that died in it without a new epoch.
+        silent: consecutive workers that died since the last report.
+        begun_after: the epoch from which the last worker continued.
+        host: the address of that worker's machine.
+        given: the shards of its exam that other workers were given.
     """
 
     job: Job

@@ -60,7 +60,7 @@ class Stages:
         return self._study.asked < self._settings.trials
 
     def next(self, running: Collection[Job]) -> Job | None:
-        """Return the next job beside the running ones; None if there is none now, or no more."""
+        """Return the next job in addition to the running ones; None if there is none now, or no more."""
         while True:
             job = self._teaching.take(self.waiting, running)
             if job is not None:

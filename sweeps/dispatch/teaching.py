@@ -26,8 +26,8 @@ class Teaching:
         return replace(job, teacher=teacher.teacher, config=job.config.override({"balance.teacher_gamma": gamma}))
 
     def take(self, queue: list[Job], running: Collection[Job]) -> Job | None:
-        """Take the first job of a queue that can start. If it waits for a teacher that nobody trains, return the
-        teacher's job; None if there is neither.
+        """Take the first job of a queue that can start; None if there is none. For a student whose teacher is neither
+        trained nor in training, return the teacher's job and leave the student in the queue.
         """
         in_training = {job.teacher for job in running if job.kind == "teacher"}
         for job in queue:

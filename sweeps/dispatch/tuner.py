@@ -1,4 +1,4 @@
-"""Run the jobs of a sweep with Ray Tune, and watch it."""
+"""Run the jobs of a sweep with Ray Tune, and watch for signals and dead nodes."""
 
 import logging
 import tempfile
@@ -25,7 +25,7 @@ LOOK_AT_RAY_EVERY_S = 5.0
 def run_jobs(dispatcher: Dispatcher, machines: Machines, exchange: Exchange, signals: Sequence[int]) -> None:
     """Let Ray Tune run the dispatcher's jobs until there are no more, or one of `signals` comes.
 
-    No file of Ray is kept: the journal and the checkpoints are the record. A worker that dies is replaced; the
+    Ray's files are temporary: the journal and the checkpoints are the record. A worker that dies is replaced; the
     dispatcher counts how often.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -55,7 +55,7 @@ def run_jobs(dispatcher: Dispatcher, machines: Machines, exchange: Exchange, sig
 class Watch(TrialProgressCallback):
     """Checks that Ray still has a node, since Tune would wait for another one forever, and that no signal was lost.
 
-    It replaces the reporter that prints a line for each finished job, however quiet Tune is told to be.
+    It replaces Tune's reporter, which prints a line for each finished job at every level of verbosity.
     """
 
     def __init__(self, signals: Sequence[int]) -> None:
@@ -70,11 +70,11 @@ class Watch(TrialProgressCallback):
         """Do nothing: the dispatcher counts it."""
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Drop what Ray Tune keeps of a finished job and nobody reads."""
+        """Free the data that Ray Tune keeps of a finished job; nothing reads it."""
         run = trial.run_metadata
         for kept in (trial.config, trial.evaluated_params, run.metric_analysis, run.metric_n_steps, run.last_result):
             kept.clear()
-        trial.last_result.clear()  # without a last result it is what the worker said of itself when it began
+        trial.last_result.clear()  # without a last result, this is the metadata that the worker sent at its start
         trial.experiment_tag = ""
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
