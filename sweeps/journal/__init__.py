@@ -1,1 +1,1 @@
-"""The one truth: jobs, their record, and their files from node to node."""
+"""The only source of truth of a sweep: jobs, their record, and the exchange of their files between nodes."""

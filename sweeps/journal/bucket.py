@@ -1,7 +1,8 @@
-"""An S3 folder whose files are series of objects: whole or not at all, and never set back.
+"""A folder in S3 that keeps each file as a series of objects. Writes are atomic, and an old state never replaces a
+newer one.
 
-The state of `name.pt` after epoch 7 is the object `name/000007.pt`; the two latest states stay. So a worker that was
-given up for lost, but lives, does not hide what its successor has done since.
+The state of `name.pt` after epoch 7 is the object `name/000007.pt`; the two latest states are kept. So a worker that
+was taken for dead, but still writes, does not hide the newer states of its successor.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ Answer = TypeVar("Answer")
 
 
 class UnreachableError(OSError):
-    """The bucket did not answer, or refused, however often it was asked."""
+    """The bucket did not answer, or refused, until the retries ended."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Bucket:
             raise unusable(self.uri, FLAG, error) from error
 
     def put(self, name: str, rank: int, content: bytes) -> None:
-        """Write a file in its state after `rank` steps; remove what is older than the state before."""
+        """Write the state of a file after `rank` steps; keep its KEPT latest states."""
         self._insist(lambda filesystem, root: _write(filesystem, f"{root}/{_object(name, rank)}", content))
         self.trim(name, KEPT)
 
@@ -107,7 +108,7 @@ class Bucket:
 
 @functools.cache
 def _opened(uri: str) -> tuple[FileSystem, str]:
-    """Return the file system and the root on it; once a process."""
+    """Return the file system and the root on it; the result is cached."""
     if not uri.startswith("s3://"):
         raise UserError(
             f"{FLAG} {uri}: is no bucket of S3; give s3://bucket/folder, or leave the flag out where all nodes see the "
@@ -122,7 +123,7 @@ def _object(name: str, rank: int) -> str:
 
 
 def _write(filesystem: FileSystem, path: str, content: bytes) -> None:
-    # In one piece: where writing fails between pieces, pyarrow makes an object of those that were written.
+    # A single write: if a later one failed, pyarrow would still make an object of the earlier ones.
     with filesystem.open_output_stream(path) as stream:
         stream.write(content)
 

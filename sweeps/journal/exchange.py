@@ -1,7 +1,7 @@
 """Exchange of checkpoints, teachers, correctness files and pictures between machines: by a folder or a bucket.
 
-Every machine works on files of its own disk. If that disk is no shared folder, a file is published after it was written
-and brought before it is read, under its path below the storage.
+Every machine works on files at its own paths. If these are not in a shared folder, a file is published after it is
+written and brought before it is read; its name in the bucket is its path relative to the storage.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Exchange(Protocol):
         """Yield a job whose checkpoints are where its paths say, and the exchange for its files."""
 
     def publish(self, path: Path, rank: int) -> None:
-        """Publish a file in its state after so many steps: epochs, or parts of an exam."""
+        """Publish the state of a file after `rank` steps: epochs, or parts of an exam."""
 
     def bring(self, path: Path) -> bool:
         """Bring the published file to `path`; return False if there is none, whatever is at `path`."""
@@ -50,18 +50,20 @@ class Exchange(Protocol):
         """Bring a job's latest checkpoint and the one before."""
 
     def gather(self, job: Job) -> None:
-        """Bring what is shown of a finished job into the sweep's folder, and the model of a final run."""
+        """Bring the correctness file and the pictures of a finished job into the sweep's folder, and the model of a
+        final run.
+        """
 
     def settle(self, job: Job) -> None:
-        """Withdraw the spare checkpoint of a finished job."""
+        """Remove the published spare checkpoint of a finished job."""
 
     def drop_shards(self, job: Job) -> None:
-        """Remove what is left of the shards of a finished exam."""
+        """Remove the remaining shards of a finished exam."""
 
 
 @dataclass(frozen=True)
 class SharedFolder:
-    """An `Exchange` by a folder that all machines see: what is written there is exchanged."""
+    """An `Exchange` by a folder that all machines see, so that files need not be moved."""
 
     def begin(self, settings: Settings, *, is_new: bool) -> None:
         """Do nothing."""
@@ -127,7 +129,7 @@ class SharedBucket:
 
     @contextlib.contextmanager
     def at_hand(self, job: Job) -> Iterator[tuple[Job, Exchange]]:
-        """See `Exchange`; the files lie in a folder that is removed afterwards."""
+        """See `Exchange`; the files are in a folder that is removed afterwards."""
         with scratch_folder() as scratch:
             here = replace(self, root=scratch)
 
@@ -171,7 +173,7 @@ class SharedBucket:
             self.bucket.remove(shards)
 
     def forget_others(self, sweep: str, jobs: Collection[str]) -> None:
-        """Remove what the bucket has of a sweep's jobs other than these."""
+        """Remove the files of a sweep's jobs other than these from the bucket."""
         for kind in self.bucket.folders(sweep):
             if kind in FOLDERS:
                 for job in self.bucket.folders(f"{sweep}/{kind}"):
@@ -188,7 +190,7 @@ class SharedBucket:
         return found
 
     def _is_shared(self, path: Path) -> bool:
-        """Return False for what went on record before the storage was moved."""
+        """Return whether a path is in the storage; a path from before the storage was moved is not."""
         return path.is_relative_to(self.root)
 
     def _name(self, path: Path) -> str:
@@ -197,7 +199,7 @@ class SharedBucket:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a folder of this process, removed at the end; first remove what killed processes left here."""
+    """Yield a folder for this process and remove it at the end; first remove the folders that killed processes left."""
     base = cache_folder() / "jobs"
     base.mkdir(parents=True, exist_ok=True)
     with FileLock(base / "lock"):

@@ -17,18 +17,24 @@ Kind = Literal["teacher", "trial", "confirm", "final", "shard"]
 Part = Literal["train", "complete"]
 BEGINS = "begins"
 FOLDERS = ("checkpoints", "pictures", "correctness")
-"""Where in a sweep's folder its jobs keep files, each under its key."""
+"""The folders in a sweep's folder in which jobs keep files under their keys."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker has to do.
+    """The work of a worker.
 
-    `key` names the job in its sweep and stays the same when it runs again. `part` is the split to train on, `exam` the
-    AutoAttack of a final run. `teacher` is the checkpoint to learn from or, for a teacher job, the one to make.
-    `resume` is a checkpoint of another job to start from if its own leaves none. `row` is the row whose search it
-    belongs to; "" is the sweep's own method, or none. `shard` is the shard of an exam that a worker attacks for that of
-    the final run, whose key the job has.
+    Attributes:
+        kind: of work.
+        key: the name of the job in its sweep; it stays the same when the job runs again.
+        config: of the training run.
+        part: the split to train on.
+        folder: of the sweep.
+        exam: the ensemble of attacks in the exam of a final run.
+        teacher: the checkpoint of the teacher to learn from or, for a teacher job, to make.
+        resume: the checkpoint of another job to start from if the job has none of its own; "" for none.
+        row: the row to whose search the job belongs; "" for the sweep's own method, or no search.
+        shard: the shard that a helper attacks; such a job has the key of the final run.
     """
 
     kind: Kind
@@ -43,7 +49,7 @@ class Job:
     shard: str = ""
 
     def params(self) -> dict[str, Any]:
-        """Return the job as one flat dict, Ray's configuration: dotted config names beside `job.*`."""
+        """Return the job as one flat dict, Ray's configuration: dotted config names and, for other fields, `job.*`."""
         own = {f"job.{name}": getattr(self, name) for name in _FIELDS}
         return self.config.flatten() | own
 
@@ -70,12 +76,12 @@ class Job:
 
     @property
     def spare(self) -> Path:
-        """Path of the checkpoint before that, while the job is not over."""
+        """Path of the checkpoint before the latest one, while the job is not over."""
         return self.checkpoint.with_suffix(".previous.pt")
 
     @property
     def pictures(self) -> Path:
-        """Folder of its pictures, if it came to its end."""
+        """Folder of its pictures; they exist if it ended without an error."""
         return Path(self.folder) / "pictures" / self.key
 
     @property
@@ -96,14 +102,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker tells the driver after an epoch (`phase` is "train") or a part of an exam (its name).
+    """The message of a worker to the driver, after its start, an epoch or a part of an exam.
 
-    `values` are metrics by their project names, `per_class` recalls by attack. `exam` comes with the last report of a
-    final run, `failure` with the last one of a job that cannot continue, and `halts` if no other job could either: the
-    disk is full or gone, the machine unfit. The first report of a worker has the phase BEGINS, its `host`, and in
-    `past` the epochs of the checkpoint that it continues from: a worker may have been killed before the driver heard of
-    the last of them. `left` names shards of an exam that other workers can attack meanwhile. `usage` is what the
-    worker used of its machine in an epoch.
+    Attributes:
+        epoch: the last finished epoch.
+        phase: BEGINS in the first report of a worker, "train" after an epoch, else what was done, such as a part of the
+            exam.
+        values: metrics by their project names, fractions in [0, 1] or losses.
+        per_class: scores of every class, by attack.
+        exam: the results, in the last report of a final run.
+        failure: the reason, in the last report of a job that cannot continue.
+        halts: whether no other job could continue either, because the disk is full or gone, or the machine is unfit.
+        host: the address of the machine, in the first report of a worker.
+        past: in that report, the epochs of the checkpoint from which the worker continues. An earlier worker may have
+            been killed before it reported the last of them.
+        left: the shards of the exam that other workers can attack now.
+        usage: what the worker used of its machine in an epoch, by metric.
     """
 
     epoch: int
@@ -119,7 +133,7 @@ class Report:
     usage: Mapping[str, float] = field(default_factory=dict)
 
     def message(self) -> dict[str, "Report"]:
-        """Return the report as `tune.report` takes it: under one key, which Ray leaves alone."""
+        """Return the report for `tune.report`: under one key, which Ray does not change."""
         return {REPORT: self}
 
 
@@ -134,7 +148,7 @@ def trial_key(row: str, number: int) -> str:
 
 
 def rank(score: float | None) -> float:
-    """Return a score for comparisons: a missing one, or NaN, counts less than any other."""
+    """Return a score for comparisons; None and NaN become -inf."""
     return -math.inf if score is None or math.isnan(score) else score
 
 
@@ -146,7 +160,7 @@ def keep_checkpoint(job: Job, save: Callable[[Path], None]) -> None:
 
 
 def newest_checkpoint(job: Job) -> Path | None:
-    """Return the latest whole checkpoint of a job, or the one to start from; None for a fresh start."""
+    """Return the latest intact checkpoint of a job, or the one to start from; None for a fresh start."""
     for path in (job.checkpoint, job.spare, *([Path(job.resume)] if job.resume else [])):
         try:
             load_checkpoint(path)

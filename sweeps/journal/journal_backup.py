@@ -1,8 +1,8 @@
 """The journal in the bucket, from which a sweep continues if the head node's disk is lost.
 
-It is published moments after a job starts or ends, and when the driver leaves. What went on record since then is made
-again: jobs that the journal knows continue from their checkpoints, which are ahead of it then; jobs that it does not
-know are forgotten, and start again.
+It is published shortly after a job starts or ends, and when the driver exits. A restored journal may lack the latest
+events. Jobs in it continue from their checkpoints, which may be newer than the journal; jobs that are not in it start
+again.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,9 +61,9 @@ class Safe:
 
 
 def fetch(given: Mapping[str, Any]) -> None:
-    """Make the folder of a sweep from its bucket if this machine has nothing of it.
+    """Restore the folder of a sweep from its bucket if this machine does not have it.
 
-    A separate process does it: what pyarrow starts for S3 does not survive the fork at a sweep's start.
+    A separate process does it, because pyarrow's S3 client does not survive the fork at a sweep's start.
 
     Raises:
         UserError: the bucket cannot be used, or has no such sweep.
@@ -75,7 +75,7 @@ def fetch(given: Mapping[str, Any]) -> None:
 
 
 def restore(settings: Settings) -> None:
-    """Make the folder of a sweep from its bucket; see `fetch`."""
+    """Restore the folder of a sweep from its bucket; see `fetch`."""
     exchange, folder = exchange_of(settings), settings.folder.absolute()
     assert isinstance(exchange, SharedBucket)
     exchange.begin(settings, is_new=False)

@@ -1,4 +1,4 @@
-"""Writes to places that may be down: in order, in a separate thread, and again until they succeed."""
+"""A queue of writes to services that may be down: a thread does them in order and retries until they succeed."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ LONGEST_PAUSE_S = 10.0
 class Outbox:
     """Waiting writes, by subject. Each must be idempotent.
 
-    `is_outage` tells errors that pass from errors that stay; a write with an error that stays is reported and dropped.
+    `is_outage` returns whether an error is temporary. A write with a permanent error is reported and dropped.
     """
 
     def __init__(self, name: str, is_outage: Callable[[Exception], bool], say: Callable[[str], None]) -> None:
@@ -23,7 +23,7 @@ class Outbox:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start to write what was put, and what will be."""
+        """Start the thread that does the writes."""
         self._thread.start()
 
     def put(self, about: str, write: Callable[[], None]) -> None:
@@ -54,7 +54,7 @@ class Outbox:
             return list(self._waiting)
 
     def _insist(self, about: str) -> bool:
-        """Do a write, however often it takes; return False if the process left first."""
+        """Retry a write until it succeeds; return False if the process exits first."""
         pause, since = FIRST_PAUSE_S, time.monotonic()
         while not self._write(about):
             if pause == FIRST_PAUSE_S:
@@ -67,7 +67,7 @@ class Outbox:
         return True
 
     def _write(self, about: str) -> bool:
-        """Try to write what waits about a subject; return False if it has to be tried again."""
+        """Try the waiting write of a subject once; return False if it must be retried."""
         write = self._waiting[about]
         try:
             write()

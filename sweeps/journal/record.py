@@ -1,7 +1,7 @@
 """The record of a sweep: what was proposed, started, measured and decided, in order.
 
-The journal in the sweep's folder is the one truth. Each event is a line that is on disk before anything acts on it.
-Optuna's study, MLflow's runs, the table and the pictures are views, made again from it if they are lost.
+The journal in the sweep's folder is the only source of truth. Each event is a line that is on disk before anything acts
+on it. Optuna's study, MLflow's runs, the table and the pictures are views, which are rebuilt from it if they are lost.
 """
 
 import dataclasses
@@ -58,8 +58,8 @@ class JobRecord:
 
     @property
     def warning(self) -> str:
-        """What makes its numbers doubtful: the first epoch of catastrophic overfitting, or the doubts of its exam; ""
-        for nothing.
+        """The reasons to doubt its numbers: the first epoch of catastrophic overfitting, or the doubts of its exam; ""
+        for none.
         """
         for epoch, report in self.epochs.items():
             fgsm, pgd = (report.values.get(metric(self.job.config, f"val/{name}")) for name in ("fgsm", "pgd"))
@@ -72,8 +72,8 @@ class JobRecord:
 class Record:
     """A sweep's journal and what follows from it.
 
-    `damaged` are the numbers of lines whose checksum does not match. A line that a kill cut short does not count:
-    nothing had acted on it.
+    `damaged` are the numbers of lines whose checksum does not match. A last line that a kill cut short is not among
+    them: nothing has acted on it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,7 +93,7 @@ class Record:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the record for this process to write; keep a damaged journal beside one of its whole lines."""
+        """Open the record for writing. If the journal is damaged, keep a copy and continue with its intact lines."""
         path = folder / JOURNAL_FILE
         record = cls(path)
         content = path.read_bytes() if path.exists() else b""
@@ -182,10 +182,10 @@ class Record:
 
 
 def open_mended(folder: Path, exchange: Exchange) -> tuple[Record, str]:
-    """Open the record for writing; take what a damaged journal lost from the checkpoints.
+    """Open the record for writing; recover the epochs that a damaged journal lost from the checkpoints.
 
     Returns:
-        The record, and what was mended; "" for nothing.
+        The record, and a sentence about the repair; "" if there was none.
     """
     record = Record.open(folder)
     if not record.damaged:
@@ -198,13 +198,13 @@ def open_mended(folder: Path, exchange: Exchange) -> tuple[Record, str]:
 
 
 def fill_from_checkpoint(record: Record, job: Job, exchange: Exchange) -> None:
-    """Put on record the epochs that a job's newest checkpoint has and the record lacks."""
+    """Record the epochs that are in a job's newest checkpoint but not on record."""
     for report in epochs_kept(job, exchange):
         record.reported(job, report)
 
 
 def epochs_kept(job: Job, exchange: Exchange) -> list[Report]:
-    """Return the epochs of a job's newest whole checkpoint; none without one."""
+    """Return the epochs of a job's newest intact checkpoint; [] without one."""
     with exchange.at_hand(job) as (here, _):
         path = newest_checkpoint(here)
         return list(history(load_checkpoint(path))) if path else []
