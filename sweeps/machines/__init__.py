@@ -1,1 +1,1 @@
-"""Where a sweep runs: one machine or a cluster, how many trials a GPU carries, what restarts it."""
+"""The machines of a sweep: one machine or a cluster, the sharing of GPUs, and the supervisor that restarts a sweep."""

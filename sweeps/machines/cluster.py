@@ -50,14 +50,14 @@ class Cluster:
     def _join(self) -> None:
         remedy = "run this on a node of a cluster that `ray up` started, with its token in ~/.ray/auth_token"
         with starting_ray(f"--ray-address {self._address}: no cluster can be joined there", remedy):
-            # Asked first: where nothing listens, Ray would end this process after 20 s instead of raising an error.
+            # Connect first: if nothing listens, Ray ends this process after 20 s instead of raising an error.
             address = canonicalize_bootstrap_address_or_die(self._address)
             host, _, port = address.rpartition(":")
             socket.create_connection((host, port), ANSWER_WITHIN_S).close()
             ray.init(address=address, **QUIET)
 
     def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
-        """Pack what jobs bring along, and let every node check that it has the rest."""
+        """Pack what jobs bring to a node, and let every node check that it has everything else."""
         environment.hide(joins=True)
         self.scratch = folder.absolute() / SCRATCH
         shutil.rmtree(self.scratch, ignore_errors=True)
@@ -72,8 +72,8 @@ class Cluster:
         ray.shutdown()
 
     def carries(self) -> int:
-        """Return the concurrency asked for, or else what the current nodes carry; at least one, for an autoscaler to
-        see.
+        """Return the requested concurrency, or else how many jobs fit on the current nodes; at least one, so that an
+        autoscaler sees a demand.
         """
         if self._asked is not None:
             return self._asked
@@ -84,11 +84,11 @@ class Cluster:
 
     @property
     def workers_kept(self) -> int:
-        """See `Machines`; none, which would keep an autoscaler's nodes up."""
+        """See `Machines`; none, because an idle worker keeps an autoscaler from stopping its node."""
         return 0
 
     def processors_per_gpu(self) -> int:
-        """See `Machines`; of the kinds of node that there are, or that may come."""
+        """See `Machines`; the maximum over the current nodes and those that an autoscaler may start."""
         kinds = [node["Resources"] for node in self._nodes] + resources_to_come()
         return max([1, *(int(has.get("CPU", 0) / has["GPU"]) for has in kinds if has.get("GPU"))])
 
@@ -132,6 +132,6 @@ def _answer(answer: Any, deadline: float) -> str:
         return str(ray.get(answer, timeout=max(0.1, deadline - time.monotonic())))
     except ray.exceptions.GetTimeoutError:
         return f"it does not answer within {ANSWER_WITHIN_S:g} s"
-    except Exception as error:  # what it raises depends on what the node has: no such module, another version of it
+    except Exception as error:  # of any type: the node may lack a module, or have another version of it
         told = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         return f"this project cannot be run there ({told}); install it there as here"

@@ -14,7 +14,7 @@ from pathlib import Path
 from ltsd.errors import UserError
 from ltsd.packages import require
 
-# Quiet and without telemetry; what Tune would print, keep and wait for by itself, it does not.
+# Ray is quiet and without telemetry, and Tune neither prints nor stores nor waits by itself.
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -40,34 +40,35 @@ STARTED: dict[str, str] = {
     **dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), PRIVATE),
     **dict.fromkeys(("RAY_OVERRIDE_RESOURCES", "RAY_OVERRIDE_LABELS", "RAY_OVERRIDE_NODE_ID_FOR_TESTING"), SIZE),
 }
-"""What a Ray that the sweep starts does not see, and why."""
+"""The variables that are hidden from a Ray that the sweep starts, with the reason."""
 TUNE: dict[str, str] = {
     **dict.fromkeys(("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR", "RAY_STORAGE"), KEPT),
     **dict.fromkeys(("RAY_TUNE_CALLBACKS", "RAY_CHDIR_TO_TRIAL_DIR"), ITS_OWN),
     "PYTHONWARNINGS": "a sweep stops at errors, and leaves the warnings of libraries out",
 }
-"""What Tune does not see, wherever it runs jobs; as little as any other variable that begins with TUNE_."""
+"""The variables that are hidden from Tune wherever it runs jobs, besides all others that begin with TUNE_."""
 JOINED: dict[str, str] = {
     "RAY_ADDRESS": "--ray-address auto is the Ray at that address",
     **dict.fromkeys(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), "it is how the cluster is joined"),
     **dict.fromkeys(("RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_RUNTIME_ENV_HOOK"), "the cluster's workers get what it says"),
 }
-"""What is obeyed where a sweep joins a cluster."""
+"""The variables that are obeyed if a sweep joins a cluster, with their effect."""
 NAMED = ("RAY_CLIENT_MODE", "RAY_TMPDIR")
 SCRATCH = f"ltsd-{secrets.token_hex(4)}"
-"""The name of the folder for Ray's own files; a process has it from the one that supervises it, which can remove it."""
+"""The name of the folder for Ray's own files. The driver inherits it from its supervisor, which can remove the folder.
+"""
 SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 LONGEST_PLACE = 107 - len(f"/{SCRATCH}/{SOCKET}")
-"""In bytes: a socket's path has 107 at most on Linux."""
+"""The longest path of a folder for SCRATCH, in bytes: a socket's path has at most 107 on Linux."""
 
 PACKAGES = ("ray", "optuna", "mlflow", "sqlalchemy", "plotly")
-"""What the extra `sweep` installs beside the packages of `ltsd`."""
+"""The packages of the extra `sweep`, in addition to those of `ltsd`."""
 
 GIVEN = frozenset(os.environ)
-"""What was set before anything else was: Ray sets some variables itself."""
+"""The variables that the user has set; Ray sets some itself later."""
 
 os.environ |= QUIET
-# On a machine whose ports others can reach, nobody commands a Ray who does not know its token.
+# Others may reach the ports of this machine, so Ray accepts commands only with its token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 WAS_CLIENT = os.environ.pop("RAY_CLIENT_MODE", "0") != "0"
 
@@ -136,7 +137,7 @@ def hide(*, joins: bool) -> None:
     for name in overridden(joins=joins):
         del os.environ[name]
     if not joins:
-        os.environ.pop("RAY_AUTH_MODE", None)  # without it a Ray that is started asks for a token, whoever imported it
+        os.environ.pop("RAY_AUTH_MODE", None)  # if unset, `ray.init` enables tokens, also in a Ray imported before this
         os.environ["RAY_AUTH_TOKEN"] = _own_token()
 
 
@@ -178,7 +179,7 @@ def make_scratch() -> Path:
 
 
 def remove_scratch() -> None:
-    """Remove that folder, wherever it is."""
+    """Remove the folder that `make_scratch` made, wherever it is."""
     for place in _places():
         shutil.rmtree(place / SCRATCH, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""The machine on which a sweep is started: check what it carries, and start Ray on it for one sweep."""
+"""The machine on which a sweep is started: check its resources, and start Ray on it for one sweep."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ from sweeps.machines import environment
 from sweeps.settings.flags import AUTO, Settings
 from sweeps.worker.node_setup import Shipment
 
-# Workers stay where the driver stands, so that a relative path of data means the same to both.
+# Workers stay in the driver's working directory, so that a relative path of data means the same to both.
 WORKER_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}}
 START_WITHIN_S = 180
 LONGEST_REASON = 400
@@ -27,18 +27,18 @@ QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITIC
 
 
 class Machines(Protocol):
-    """Where jobs run, each on one processor, or on one a GPU."""
+    """The machines that run jobs, each on one processor, or on one processor per GPU."""
 
     gpus_per_trial: float
-    """The share of a GPU that each job gets, or how many GPUs."""
+    """The share of a GPU that each job gets, or its number of GPUs."""
 
     @property
     def shipment(self) -> Shipment | None:
-        """What jobs bring along, if anything."""
+        """The data that jobs bring to a node; None if they bring none."""
 
     @property
     def scratch(self) -> Path | None:
-        """The folder for Ray's own files, which nobody reads again; None for one of the system's."""
+        """The folder for Ray's temporary files; None for the system's."""
 
     def start(self, folder: Path, splits: Splits, exchange: Exchange) -> None:
         """Prepare for the jobs of the sweep in a folder.
@@ -48,24 +48,24 @@ class Machines(Protocol):
         """
 
     def stop(self) -> None:
-        """Leave."""
+        """Disconnect from Ray, or stop it."""
 
     def carries(self) -> int:
-        """Return how many jobs run at a time, now."""
+        """Return how many jobs can run at a time now."""
 
     @property
     def workers_kept(self) -> int:
         """Return how many idle workers are kept."""
 
     def processors_per_gpu(self) -> int:
-        """Return how many trials at a time the processors carry for each GPU."""
+        """Return how many concurrent trials the processors allow for each GPU."""
 
     def has(self, host: str) -> bool:
         """Return whether a host is still there."""
 
 
 class OwnMachine:
-    """`Machines` that are the one on which the sweep is started. Ray answers only to its token.
+    """`Machines` with only the machine on which the sweep is started. Ray accepts commands only with its token.
 
     Raises:
         UserError: the request exceeds the available resources; the message names them.
@@ -146,19 +146,19 @@ def starting_ray(failed: str, remedy: str) -> Iterator[None]:
 
 
 def share_asked(settings: Settings, most: float) -> float:
-    """Return the share of a GPU that is asked for, on machines with up to `gpus`; a whole one before it is measured."""
+    """Return the requested share of a GPU, on machines with up to `most` GPUs; 1 before `auto` is measured."""
     share = settings.gpus_per_trial
     return (1.0 if most else 0.0) if share is None or isinstance(share, str) else share
 
 
 def processors(share: float) -> int:
-    """Return how many processors a job with a share of a GPU, or with whole GPUs, computes on: one a GPU."""
+    """Return how many processors a job with a share of a GPU, or with whole GPUs, uses: one per GPU, at least one."""
     return max(1, int(share))
 
 
 def carried(cpus: float, gpus: float, share: float) -> int:
-    """Return how many jobs with a share of a GPU, or with whole GPUs, a machine carries. A share is of one GPU: the
-    rests of two make no third.
+    """Return how many jobs with a share of a GPU, or with whole GPUs, fit on a machine. A job cannot use the rest of
+    one GPU together with the rest of another.
     """
     if not share:
         return int(cpus)

@@ -1,4 +1,4 @@
-"""Measure how many trials a GPU carries best, before a sweep starts, with workers that train as its trials do."""
+"""Measure, before a sweep starts, the best number of trials per GPU, with workers that train as its trials do."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +34,8 @@ PLACED_WITHIN_S = 900.0
 
 @dataclass(frozen=True)
 class Load:
-    """A number of trials on one GPU: the images a second that they train together, and the largest share of memory that
-    one takes.
+    """Measurements of several trials on one GPU: their total throughput in images per second, and the largest share of
+    the GPU's memory that one of them uses.
     """
 
     trials: int
@@ -44,13 +44,14 @@ class Load:
 
 
 def tried_out(config: Config, shipment: Shipment | None, *, most: int, gpus: int = 1) -> Iterator[Load]:
-    """Put more and more trials on one GPU while that trains more, its memory holds them and `most` allows it.
+    """Measure increasing numbers of trials on one GPU, while the throughput grows, the memory suffices and `most`
+    allows it.
 
     Args:
         config: of a trial of the sweep; an untrained network replaces its teacher.
-        shipment: what workers bring to the nodes of a cluster.
-        most: trials at a time for which there are processors.
-        gpus: 1; or 0 for the same on processors.
+        shipment: the data that workers bring to the nodes of a cluster.
+        most: the number of concurrent trials that the processors allow.
+        gpus: 1; or 0 to measure on processors.
 
     Raises:
         UserError: not even one trial could run.
@@ -70,7 +71,7 @@ def tried_out(config: Config, shipment: Shipment | None, *, most: int, gpus: int
 
 
 def pays(loads: Sequence[Load]) -> bool:
-    """Return whether the last load trains so much more than the one before that it is worth the memory."""
+    """Return whether the throughput of the last load is at least WORTH times that of the one before."""
     return len(loads) < 2 or loads[-1].images_per_s >= WORTH * loads[-2].images_per_s
 
 
@@ -80,7 +81,7 @@ def best(loads: Sequence[Load]) -> Load:
 
 
 def share_out(machines: Machines, config: Config, say: Callable[[str], None]) -> None:
-    """Give each trial the share of a GPU with which the GPU trains most, and report the rate."""
+    """Set the share of a GPU for each trial to the one with the highest throughput, and report the measurements."""
     say(f"trying out how many trials a GPU carries best: {SECONDS:g} s each for up to {TRIALS[-1]}, and their start")
     loads: list[Load] = []
     for load in tried_out(config, machines.shipment, most=machines.processors_per_gpu()):
@@ -112,14 +113,14 @@ class Probe:
             steps += self._epoch() // config.optim.batch_size + 1
 
     def memory(self) -> float:
-        """Return the share of the GPU's memory that this process takes."""
+        """Return the share of the GPU's memory that this process uses, in [0, 1]."""
         if self._device.type == "cpu":
             return 0.0
         total: int = torch.cuda.get_device_properties(self._device).total_memory
         return float(torch.cuda.max_memory_reserved() + CONTEXT_BYTES) / total
 
     def images_per_s(self, seconds: float) -> float:
-        """Train whole epochs, for at least so long."""
+        """Train whole epochs, for at least `seconds`; return the throughput."""
         started, images = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
             images += self._epoch()
@@ -141,7 +142,7 @@ class Probe:
 
 
 def load_of(config: Config, shipment: Shipment | None, trials: int, gpus: int) -> Load:
-    """Put so many trials on one GPU, or with `gpus` 0 on the processors, and measure what they train.
+    """Measure the throughput of several trials on one GPU, or with `gpus` 0 on the processors.
 
     Raises:
         RayError: no machine is large enough, or a worker fails.

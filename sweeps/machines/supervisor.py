@@ -1,7 +1,7 @@
-"""Restart a sweep whose driver process was brought down, by the kernel for want of memory or by Ray.
+"""Restart a sweep whose driver process was ended, by the kernel because memory ran out, or by Ray.
 
-Ray ends the process that started it if one of its own processes dies. So that process is a child here. It is started
-again and continues from the record.
+Ray ends the process that started it if one of Ray's own processes dies. So the driver runs as a child process here. It
+is started again and continues from the record.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ class BeginAgainError(Exception):
 
 
 class StillbornError(Exception):
-    """The work's process died before anything was on record; the text says of what."""
+    """The work's process died before anything was on record; the message says why."""
 
 
 def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
@@ -42,7 +42,7 @@ def supervised(work: Callable[[bool], int], progress: Callable[[], int]) -> int:
         progress: returns how much is on record.
 
     Raises:
-        StillbornError: it died, and nothing is on record.
+        StillbornError: the child died, and nothing is on record.
     """
     if sys.platform != "linux":
         return work(False)
