@@ -111,7 +111,7 @@ def _error(scores: Sequence[Scores], k: int) -> float | None:
 def parallel_coordinates(study: Study) -> go.Figure:
     """Draw every complete trial as a line over its scores and knobs, coloured by the first objective.
 
-    Its axes can be brushed, which those of Optuna's plot cannot.
+    Unlike in Optuna's plot, the reader can select ranges on its axes.
     """
     complete, names = study.trials(TrialState.COMPLETE), study.objectives.names
     scores = [[100 * trial.values[k] for trial in complete] for k in range(len(names))]
@@ -139,7 +139,7 @@ def _knob_axis(name: str, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
 
 
 def importances(study: Study) -> go.Figure:
-    """Draw how much each knob matters to each objective (Optuna's plot and PED-ANOVA)."""
+    """Draw the importance of each knob for each objective (Optuna's plot, with PED-ANOVA)."""
     return _of_optuna(optuna.visualization.plot_param_importances, study.optuna).update_layout(height=440)
 
 
@@ -175,8 +175,8 @@ def per_class(results: Results, exam: Exam, class_measure: str, class_names: Seq
 
     Args:
         results: the exams by row.
-        exam: which exam they are of.
-        class_measure: what the score of a class is called.
+        exam: the exam of the task.
+        class_measure: the name of the score of a class.
         class_names: in label order.
     """
     figure, attack = go.Figure(), strongest(results, exam)
@@ -208,7 +208,7 @@ def _scores(runs: Sequence[Examined], attack: str) -> list[float]:
 
 
 def timeline(record: Record) -> go.Figure:
-    """Draw when each worker slot of each machine worked on what."""
+    """Draw the jobs of each worker slot of each machine over time."""
     figure = go.Figure()
     over = sorted((known for known in record.jobs.values() if known.ended), key=lambda known: known.started)
     slots = _slots(over)

@@ -1,6 +1,6 @@
 """Choose the finalist: train the best trials again on other seeds, and score them on more images.
 
-One score of one seed on a small validation set mostly ranks luck. The confirmation is a race on the reserve, which has
+One score with one seed on a small validation set is mostly luck. The confirmation is a race on the reserve, which has
 up to five times as many images. All candidates are scored there with the trial's own seed, the better half is trained
 on a second seed, the better half of those on a third. The defaults take part to the end.
 """
@@ -22,7 +22,7 @@ SEEDS = 3
 DEFAULTS = 0
 
 Found = Mapping[int, Sequence[Scores]]
-"""The scores on the reserve, one a seed in the order of the seeds, by the number of the trial."""
+"""By the number of the trial: its scores on the reserve, one for each seed, in the order of the seeds."""
 
 
 def contenders(
@@ -33,7 +33,7 @@ def contenders(
 
     Args:
         complete: the completed trials.
-        found: the scores of the turns before.
+        found: the scores of the earlier turns.
         count: trials in the first turn.
         turn: number of the seed, from 0.
         preference: orders the trials.
@@ -67,10 +67,10 @@ def scores(record: Record, objectives: Objectives, row: str = "") -> dict[int, l
 def chosen(found: Found, preference: Preference) -> int | None:
     """Return the trial that becomes the finalist, among those scored on all seeds if there are any.
 
-    Trials are ordered by `Preference.key`. Without a stated preference, the finalist must lead the defaults in one
-    objective by more than the standard error of the lead, and fall behind them in none by more than it. With one, it
-    must lead the defaults in the weighted mean, or reach bounds that they do not reach. Otherwise the defaults, trial
-    0, are the finalist.
+    Trials are ordered by `Preference.key`. Without a stated preference, the finalist must lead the defaults by more
+    than the standard error of the lead in some objective, and must not trail them by more than it in any objective.
+    With a stated preference, it must lead the defaults by more than the standard error in the weighted mean, or reach
+    bounds that they do not reach. Otherwise the defaults, trial 0, are the finalist.
     """
     whole = confirmed(found)
     if not whole:

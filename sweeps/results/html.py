@@ -62,7 +62,7 @@ for (const plot of document.querySelectorAll('.js-plotly-plot')) {
 
 @dataclass(frozen=True)
 class Found:
-    """What is on record of a sweep, as far as it has come.
+    """The data of a report, from the record so far.
 
     `studies` and `choices` are of its searches, its own first. `link` gives the address of a job's run in MLflow.
     """
@@ -103,7 +103,7 @@ def _state(found: Found) -> str:
 
 
 def _sections(found: Found) -> Iterator[tuple[str, str, str]]:
-    """Yield title, hint and HTML of every section; without HTML there is nothing to show yet."""
+    """Yield title, hint and HTML of every section; the HTML is "" if there is nothing to show yet."""
     yield from _final_sections(found)
     for study, choice in zip(found.studies, found.choices, strict=True):
         of = f" of {escape(title_of(study.row))}" if study.row else ""
@@ -147,7 +147,7 @@ def _search_sections(found: Found, study: Study, choice: Choice) -> Iterator[tup
     if len(complete) > 1 and len(complete[0].params) > 1:
         hint = "Drag along an axis to keep the trials in that range; drag an axis' name to move it."
         yield "Parallel coordinates", hint, _figure(charts.parallel_coordinates(study))
-        hint = "The share of the variance of each objective that a knob explains. Few trials tell only large ones."
+        hint = "The share of each objective's variance due to a knob. With few trials only large shares are reliable."
         yield "Importances", hint, _figure(charts.importances(study))
     epochs = rungs(found.sweep.base.epochs, found.sweep.base.evaluate.every)
     hint = "Blue trials were trained to the end. Dotted lines are the epochs at which the worse half is stopped."

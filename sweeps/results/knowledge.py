@@ -17,7 +17,7 @@ from sweeps.settings.groups import TEACHER_GAMMA
 from sweeps.settings.sweep import Sweep
 
 POINTS = 3
-"""How many points of an earlier sweep are tried: its best confirmed ones."""
+"""How many confirmed points of an earlier sweep are tried, the best ones."""
 FORM = "give JSON, a list of {knob: value}"
 Point = Mapping[str, Value]
 

@@ -1,4 +1,4 @@
-"""The description of a sweep in MLflow: what was asked, the command that does it again, the tables."""
+"""The description of a sweep in MLflow: the request, the command that repeats it, the tables."""
 
 import dataclasses
 import shlex
@@ -17,7 +17,7 @@ LIMIT = 8000
 """Characters that MLflow keeps of a description."""
 REST = "\nThe rest is in the artifact `table.md`.\n"
 PLACES = (*("name", "storage", "shared", "tracking_uri", "study_uri", "ray_address", "concurrency", "gpus_per_trial"),)
-"""Settings that say where a sweep runs and writes, and change nothing of what it finds."""
+"""Settings that say where a sweep runs and writes; they do not change its results."""
 
 
 OVER: dict[Kind, str] = {"trial": "trials", "confirm": "confirmations", "final": "final runs"}
@@ -37,7 +37,7 @@ class GrowingNote:
         """Do nothing: the numbers of a job count when it ends."""
 
     def ended(self, known: JobRecord) -> None:
-        """Describe what is found so far."""
+        """Describe the results so far."""
         if known.job.kind != "teacher":
             self._describe(note(self._sweep, "\n".join(self._so_far())))
 
@@ -61,7 +61,7 @@ def note(sweep: Sweep, table: str = RUNS) -> str:
 
 
 def command(sweep: Sweep) -> str:
-    """Return the command that finds the same again: every setting other than its default, and every fixed knob."""
+    """Return the command that repeats a sweep: every setting that is not the default, and every fixed knob."""
     settings, defaults = dataclasses.asdict(sweep.settings), dataclasses.asdict(Settings())
     given = {name: value for name, value in settings.items() if name not in PLACES and value != defaults[name]}
     flags = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in (given | sweep.fixed).items()]

@@ -11,7 +11,7 @@ SEED = 0
 
 
 def baseline(results: Results) -> str:
-    """Return the row over which leads are told: the tuned AT-BSL if there is one, else AT-BSL."""
+    """Return the row with which the others are compared: the tuned AT-BSL if there is one, else AT-BSL."""
     tuned = f"{TUNED}{BASELINE}"
     return tuned if tuned in results else BASELINE
 

@@ -118,7 +118,7 @@ def scores_over_time(study: Study) -> Figure:
     for done, colour, marker in ((False, "#bbbbbb", "x"), (True, "#3c93c2", "o")):
         of_kind = [trial for trial in trials if (trial.state == TrialState.COMPLETE) == done]
         curves = [sorted(trial.intermediate_values.items()) for trial in of_kind]
-        # One line with gaps: a line a trial takes half a minute for thousands of them.
+        # One line with gaps: one line per trial takes half a minute for thousands of trials.
         points = np.array([point for curve in curves for point in (*curve, GAP)]).reshape(-1, 2)
         left.plot(points[:, 0], points[:, 1], color=colour, alpha=0.8)
         right.scatter(

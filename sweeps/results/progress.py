@@ -22,13 +22,13 @@ from sweeps.study.searcher import Study
 
 HEARTBEAT_S = 15.0
 SCORES = ("val/robust", "val/tail_robust", "confirm/robust", "confirm/tail_robust")
-"""What is shown of a job, where it has it, without the measure of its task; beside that its robust scores on the test
-set.
+"""The scores that are shown of a job if it has them, without the measure of the task. Its robust scores on the test set
+are shown too.
 """
 
 
 class Shown(Console):
-    """A Rich console. When nobody reads it any more, it shows nothing, and `asked` gets a SIGPIPE."""
+    """A Rich console. When its output is closed, it prints nothing more and appends SIGPIPE to `asked`."""
 
     asked: list[int]
 
@@ -71,7 +71,7 @@ class Progress:
             self._live.stop()
 
     def expect(self, trials: int, final_runs: Callable[[], int], studies: Sequence[Study]) -> None:
-        """Set what is to come: so many trials of each study, which may have some already, and so many final runs."""
+        """Set the expected work: `trials` trials of each study, including those it already has, and the final runs."""
         self._trials, self._final_runs = trials * len(studies), final_runs
         self._study, self._starting = studies[0], None
         self._ended["trial"] = sum(len(study.finished()) for study in studies)

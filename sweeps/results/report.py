@@ -27,13 +27,13 @@ from sweeps.settings.sweep import Sweep
 from sweeps.study.searcher import Study
 
 OWN_SERVER = "http://127.0.0.1:5000"
-"""Where `mlflow ui` answers, which the last line of a sweep starts."""
+"""The address of `mlflow ui`, the command in the last line of a sweep's output."""
 
 
 def introduction(
     sweep: Sweep, splits: Splits, machines: Machines, searched: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
-    """Yield what is about to happen: the work, the data, the machine. `searched` are the knobs of each row."""
+    """Yield what the sweep will do: the work, the data, the machine. `searched` are the searched knobs of each row."""
     settings, base = sweep.settings, sweep.base
     work = f"{settings.trials} trials of {base.method}" if settings.trials else f"{', '.join(sweep.rows)} compared"
     shared = f", shared by {settings.shared}" if settings.shared else ""
@@ -236,7 +236,7 @@ def way_to_mlflow(sweep: Sweep, page: str) -> str:
 
 
 def address(sweep: Sweep, page: str) -> str:
-    """Return the whole address of a page in MLflow; "" for no page."""
+    """Return the complete address of a page in MLflow; "" for no page."""
     uri = without_password(sweep.settings.tracking_uri)
     server = uri.rstrip("/") if uri.startswith("http") else OWN_SERVER
     return f"{server}/{page}" if page else ""
