@@ -1,4 +1,4 @@
-"""The settings of a sweep: its flags beside the configuration of its runs."""
+"""The settings of a sweep: its flags in addition to the configuration of its runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ ENSEMBLES = (*ENSEMBLE_TITLE, "none")
 
 @dataclass(frozen=True)
 class Settings:
-    """The flags of `sweeps/search.py` beside the configuration of a run."""
+    """The flags of `sweeps/search.py` in addition to the configuration of a run."""
 
     name: str | None = knob(None, "name of the sweep", unset="data set, method and time")
     trials: int = knob(
@@ -147,7 +147,7 @@ class Settings:
 
     @property
     def preference(self) -> Preference:
-        """Which point of the front is wanted.
+        """The preferred point of the front.
 
         Raises:
             UserError: it cannot be read, or names something that is not maximised; an objective does not exist.

@@ -1,4 +1,4 @@
-"""What can be searched: the knobs with a range, in groups."""
+"""The searchable knobs, those with a range, in groups."""
 
 from collections.abc import Collection
 
@@ -14,13 +14,14 @@ MEMBERS = {
     "robustlt": "balance",
     **dict.fromkeys(("optim.backbone_lr_scale", "optim.warmup_epochs", "optim.clip_grad_norm"), "fine-tune"),
 }
-"""The groups of knobs whose dotted names begin otherwise, by what they begin with or by name."""
+"""The groups of the knobs whose dotted names do not begin with their group, by the first part of the name or by name.
+"""
 OWN = tuple(method.knobs[0] for method in METHODS.values() if method.knobs)
 SHARED = ("balance", "optim", "fine-tune", "teacher", "plugins")
 GROUPS = (*OWN, *SHARED)
-"""The groups: each method's own, named as its knobs are, and those that methods share."""
+"""The groups: one per method, with the name of its knobs, and those that methods share."""
 SEARCHED = ("balance", "optim")
-"""The shared groups that are searched unless the user names others; beside them the method's own."""
+"""The shared groups that are searched by default, together with the method's own group."""
 
 
 def groups_of(method: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a sweep maximises, and which point of the front its user prefers."""
+"""The objectives of a sweep, and the user's preference among the points of the front."""
 
 import math
 import re
@@ -16,8 +16,8 @@ MEASURED: Mapping[str, str] = {
     "tail-clean": "tail_clean",
     "worst-class": "worst_class_robust",
 }
-"""What can be maximised, by what its metric's name begins with; the measure of the task follows. All are fractions in
-[0, 1].
+"""The possible objectives, each with the first part of its metric's name; the measure of the task follows. All are
+fractions in [0, 1].
 """
 
 Scores = tuple[float, ...]
@@ -64,11 +64,11 @@ class Objectives:
 
 @dataclass(frozen=True)
 class Preference:
-    """Which of several points the user wants: among those that reach all `bounds`, the one with the highest weighted
-    sum.
+    """The point that the user prefers among several: of those that reach all `bounds`, the one with the highest
+    weighted mean.
 
-    `bounds` and `weights` have a number for each objective; a bound of -inf is none. `is_stated` tells whether the user
-    stated it.
+    `bounds` and `weights` have one number for each objective; -inf is no bound. `is_stated` is whether the user gave
+    the preference.
     """
 
     bounds: Scores
@@ -115,8 +115,8 @@ class Preference:
         return is_safe and self.is_met(scores), self.worth(scores)
 
     def floors(self, defaults: Sequence[float]) -> Scores | None:
-        """Return what a point should reach in each objective: the bounds or, without a stated preference, the scores of
-        the defaults, () if unknown; None if there is nothing to reach.
+        """Return the score that a point should reach in each objective: its bound or, without a stated preference, the
+        score of the defaults, which are () if unknown; None if there is nothing to reach.
         """
         if not self.is_stated:
             return tuple(defaults) or None

@@ -9,9 +9,9 @@ from sweeps.settings.groups import reads
 
 FINALIST = "finalist"
 END = "best-"
-"""What the row of an end of the front begins with; the name of the objective follows."""
+"""The prefix of the row of an end of the front, before the name of the objective."""
 TUNED = "tuned-"
-"""What the finalist of a reference's own search begins with; the reference follows."""
+"""The prefix of the row of a tuned reference, before the name of the reference."""
 BASELINE = "at-bsl"
 EVERY = "all"
 PLUGINS: Mapping[str, tuple[str, Mapping[str, Value]]] = {

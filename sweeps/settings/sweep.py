@@ -29,15 +29,15 @@ SETTINGS_FILE = "sweep.json"
 JOURNAL_FILE = "journal.jsonl"
 TEACHERS = "teachers"
 KEPT: Mapping[str, Any] = {"identity": "", "images": "", "score": "", "points": ()}
-"""What is kept beside the settings and the fixed knobs, and what it is where it was not kept."""
+"""The other content of SETTINGS_FILE, with the values for files that lack it."""
 DIGITS, CLASSIFICATION = ("data.source", "digits"), ("task", "classification")
-"""The source and the task of a sweep that names none."""
+"""The default source and task of a sweep."""
 TRIAL_STEPS = 0.4
-"""Share of the attack's steps that trials are trained with: benchmarks/results/effects.md."""
+"""The number of attack steps in the training of trials, as a share of `attack.steps`: benchmarks/results/effects.md."""
 REACH = 1.25
-"""How far the steps of a trial's attack go together, in radii of the ball."""
+"""The least total length of the steps of a trial's attack, in units of eps."""
 BEFORE: Mapping[str, Any] = {"trial_steps": 10**9}
-"""Settings that sweeps began without, as they were then."""
+"""Settings that older sweeps do not have, with the values that repeat their behaviour."""
 ELSEWHERE = "give the --storage it was started with, or leave --resume out to start a new one"
 CHANGEABLE = (
     "trials",
@@ -60,7 +60,7 @@ class Sweep:
 
     `identity` is drawn at the start and distinguishes sweeps of the same name in other folders, which may write to the
     same databases; "" for a sweep from before identities. `images` is the fingerprint of its images; "" before they are
-    known. `score` is what its trials are compared by. `points` are tried first, after the defaults.
+    known. `score` describes the score that compares its trials. `points` are tried first, after the defaults.
     `num_classes` is None before the images are read.
     """
 
@@ -81,7 +81,7 @@ class Sweep:
 
     @property
     def objectives(self) -> Objectives:
-        """What is maximised, in the measure of the task.
+        """The objectives, in the measure of the task.
 
         Raises:
             UserError: an objective does not exist.
@@ -119,8 +119,9 @@ class Sweep:
         return self.base.override(overrides(row)) if row else self.base
 
     def tried_of(self, row: str) -> Config:
-        """Return the configuration of a row's trials and confirmations before anything is searched: `base_of` with
-        `--trial-steps` PGD steps, at most as many as it has, long enough to reach `REACH * eps` together.
+        """Return the configuration of a row's trials and confirmations before anything is searched.
+
+        It is `base_of` with `--trial-steps` PGD steps, if these are fewer; their total length is at least REACH * eps.
         """
         base = self.base_of(row)
         attack = base.attack
@@ -221,8 +222,8 @@ class Sweep:
 
     @classmethod
     def resumed(cls, given: dict[str, Any], fixed: dict[str, Value], *, remedy: str = ELSEWHERE) -> Self:
-        """Return a sweep from its folder; of the flags given again only some may differ. `remedy` completes the message
-        about a sweep that does not exist.
+        """Return a sweep from its folder. Only the flags in CHANGEABLE may differ from those at its start. `remedy`
+        ends the message about a sweep that does not exist.
 
         Raises:
             UserError: the sweep does not exist, cannot be read, or a flag contradicts what it started with.
@@ -251,7 +252,7 @@ class Sweep:
                     f"--{name.replace('_', '-')} {value}: the sweep was started with {before}; leave the flag out, or "
                     f"start another sweep"
                 )
-        # Where it lies is where it was found: its folder may have been moved, or made again from a bucket.
+        # The storage is where the sweep was found: its folder may have been moved, or restored from a bucket.
         now["storage"] = asked.storage
         settings = dataclasses.replace(saved, **now)
         if settings.prefer:
