@@ -1,4 +1,4 @@
-"""Optuna's side: what is searched, what proposes and stops early, and the study as other programs read it."""
+"""Optuna's side: the search space, the sampler and early stopping, and the study as other programs read it."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""The place of a study: a file in its sweep's folder, or a PostgreSQL database that sweeps share."""
+"""The storage of a study: a file in its sweep's folder, or a PostgreSQL database that sweeps share."""
 
 import contextlib
 import sqlite3
@@ -22,17 +22,17 @@ STUDY_FILE = "study.db"
 LOCK_TIMEOUT_S = 60.0
 POSTGRES = "postgres"
 POSTGRES_PORT = 5432
-# A host that is gone is noticed within so many seconds, or milliseconds, instead of the system's quarter of an hour.
+# A lost host is noticed within these seconds (tcp_user_timeout: milliseconds), not after the system's 15 minutes.
 WITHIN = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 20_000}
 INSTALL = "pip install -c constraints.txt -e '.[postgres]'"
 
 
 class UnreachableError(UserError):
-    """A database does not admit us: it is down, or its address is wrong."""
+    """A database refuses the connection: it is down, or its address or login is wrong."""
 
 
 class StudyStorage(Protocol):
-    """The place of a sweep's study; its text names it in messages."""
+    """The storage of a sweep's study; `str` of it is its name in messages."""
 
     @property
     def study(self) -> str:
@@ -47,13 +47,13 @@ class StudyStorage(Protocol):
         """
 
     def check(self) -> None:
-        """Raise an error if the content is damaged, as far as that shows before it is read."""
+        """Raise an error if the content is damaged, as far as this can be seen without reading all of it."""
 
     def set_aside(self, error: Exception) -> None:
-        """Rename what cannot be read, or contradicts the journal.
+        """Rename content that cannot be read, or that contradicts the journal.
 
         Raises:
-            UserError: the place itself is at fault, not its content.
+            UserError: the storage itself is at fault, not its content.
         """
 
     def remove(self) -> None:
@@ -99,7 +99,7 @@ class StudyFile:
                 path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
 
     def remove(self) -> None:
-        """Do nothing: it goes with the folder."""
+        """Do nothing: the file is removed with the folder."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class StudyDatabase:
         return f"the study {self.study} in {without_password(self.uri)}"
 
     def storage(self) -> RDBStorage:
-        """See `StudyStorage`. Connections that break later are made again."""
+        """See `StudyStorage`. Connections that break later are opened again."""
         check_address("--study-uri", self.uri)
         try:
             return RDBStorage(self.uri, engine_kwargs={"pool_pre_ping": True, "connect_args": WITHIN})
@@ -149,8 +149,8 @@ class StudyDatabase:
 
 
 def study_storage_of(sweep: Sweep, row: str = "") -> StudyStorage:
-    """Return the place of the study of a row's search. In a database its name has the sweep's name and identity, since
-    sweeps in other folders may have the same name, and the row.
+    """Return the storage of the study of a row's search. In a database, its name is made of the sweep's name, its
+    identity and the row: sweeps in other folders may have the same name.
     """
     uri = sweep.settings.study_uri
     if not uri:
@@ -159,8 +159,8 @@ def study_storage_of(sweep: Sweep, row: str = "") -> StudyStorage:
 
 
 def check_stores(settings: Settings) -> None:
-    """Check that the databases can serve as the settings say. MLflow's has to answer now, since MLflow would wait for
-    it for minutes; the study's may be down.
+    """Check that the databases in the settings can be used. MLflow's must answer now, since MLflow would wait for it
+    for minutes; the study's may be down.
 
     Raises:
         UserError: MLflow's does not answer, or the study's cannot hold a study.
@@ -200,7 +200,7 @@ def check_address(flag: str, uri: str) -> None:
         engine.dispose()
     except ImportError as error:
         raise UserError(f"{shown}: its driver is not installed ({error}); {INSTALL}") from None
-    except Exception as error:  # of SQLAlchemy where it cannot read the address, of the driver where it cannot connect
+    except Exception as error:  # SQLAlchemy's if it cannot read the address, the driver's if it cannot connect
         reason = " ".join(without_secret(str(error), uri).split())[:200]
         raise UnreachableError(
             f"{shown}: PostgreSQL does not let us in there ({reason}); start the server, and give the flag as "

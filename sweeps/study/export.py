@@ -1,4 +1,4 @@
-"""Keep the stored studies up to date while a sweep runs; their place may be down, and never holds up training."""
+"""Keep the stored studies up to date while a sweep runs; their storage may be down, and never holds up training."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ class StudyExport:
         self._has_failed = False
 
     def begin(self) -> None:
-        """Prepare the places, for a sweep that may still be refused.
+        """Prepare the storages of a new sweep, before it starts.
 
         Raises:
             UserError: a database does not answer, or cannot hold studies.
@@ -32,7 +32,7 @@ class StudyExport:
             stored.bring([])
 
     def open(self) -> None:
-        """Bring the stored studies in line, and continue from there."""
+        """Write what the stored studies lack, and keep them up to date from now on."""
         self._put()
         self._outbox.start()
 
@@ -57,7 +57,7 @@ class StudyExport:
             for study, stored in self._pairs:
                 stored.bring(study.trials())
         except Exception as error:
-            self._has_failed = not is_outage(error)  # it would be said again at every report
+            self._has_failed = not is_outage(error)  # else the error would be printed again at every report
             raise
 
     def close(self, patience_s: float) -> None:

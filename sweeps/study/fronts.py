@@ -1,4 +1,4 @@
-"""Which of several points dominate which, if each is better in one number and worse in another."""
+"""Pareto fronts of points with several scores."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,10 @@ from sweeps.settings.objectives import Scores
 
 
 def front_ranks(scores: Sequence[Scores]) -> list[int]:
-    """Sort scores into fronts (Deb et al. 2002): 0 for those that none dominates, 1 for those that only these dominate,
-    and so on. Higher is better; with one objective this ranks the distinct scores.
+    """Return the front of each point by non-dominated sorting (Deb et al. 2002): 0 for points that no other dominates,
+    1 for those that only points of front 0 dominate, and so on.
+
+    Higher scores are better. With one objective this ranks the distinct scores.
     """
     if not scores:
         return []

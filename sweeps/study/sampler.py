@@ -1,4 +1,4 @@
-"""The sampler: TPE with a given space and floors, which sees a limited number of trials."""
+"""The sampler: TPE with a fixed space and floors, which sees a limited number of trials."""
 
 import copy
 import heapq
@@ -23,11 +23,11 @@ _OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class BoundedTPE(TPESampler):
-    """TPE with a given space, which it would otherwise infer from all earlier trials. It sees at most `SEEN` finished
-    trials, so a proposal costs as much after thousands of trials as after hundreds.
+    """TPE with a fixed space instead of one inferred from all earlier trials. It sees at most `SEEN` finished trials,
+    so the cost of a proposal does not grow with the number of trials.
 
-    With several objectives, points below one of the `floors` are worse than all others, by how far they are below: a
-    front reaches far into regions that nobody wants.
+    With several objectives, points below one of the `floors` rank after all others, by their distance from it. Without
+    floors the front would extend far into regions that nobody wants.
     """
 
     def __init__(self, space: Mapping[str, BaseDistribution], seed: int, floors: Scores | None = None) -> None:
@@ -36,21 +36,21 @@ class BoundedTPE(TPESampler):
         self._known = {name: among for name, among in sorted(space.items()) if not among.single()}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return what points are drawn in jointly: the whole space."""
+        """Return the space that is sampled jointly: the whole space."""
         return self._known
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Draw a point, from the trials that are seen."""
+        """Draw a point, given the trials that the sampler sees."""
         return super().sample_relative(_Part(study, self._floors), trial, search_space)
 
 
 class _Part(optuna.Study):
     """The part of a study that the sampler sees; Optuna's Hyperband shows its sampler a bracket in the same way.
 
-    With several objectives TPE cannot rank trials that were stopped early: they appear further below the floors than
-    any other.
+    With several objectives TPE cannot rank trials that were stopped early. So these get a larger distance below the
+    floors than any other trial.
     """
 
     def __init__(self, study: optuna.Study, floors: Scores | None) -> None:
@@ -66,8 +66,8 @@ class _Part(optuna.Study):
 
 
 def seen(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Select the trials behind a proposal: all running ones and, of the finished ones, the `BEST` best, as many as TPE
-    ever takes for the good ones, and the latest; `SEEN` together.
+    """Select the trials for a proposal: all running ones and at most `SEEN` finished ones. These are the `BEST` best,
+    which are as many as TPE can count as good, and the latest ones.
     """
     over = [trial for trial in trials if trial.state != TrialState.RUNNING]
     if len(over) <= SEEN:
@@ -79,7 +79,7 @@ def seen(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _good(over: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the best finished trials in TPE's order: complete ones by front, then pruned ones by how far they came."""
+    """Return the best finished trials in TPE's order: complete ones by front, then pruned ones by epoch and score."""
     complete = [trial for trial in over if trial.state == TrialState.COMPLETE]
     ranks = front_ranks([tuple(trial.values) for trial in complete])
     best = [trial for _, trial in heapq.nsmallest(BEST, zip(ranks, complete, strict=True), key=lambda pair: pair[0])]
@@ -95,7 +95,7 @@ def _last_score(trial: FrozenTrial) -> tuple[int, float]:
 
 
 def _constrained(trial: FrozenTrial, floors: Scores | None) -> FrozenTrial:
-    """Return a finished trial with its distance below the floors, as Optuna's constraints."""
+    """Return a finished trial with its distance below the floors as Optuna constraints; other trials are unchanged."""
     if trial.state not in _OVER:
         return trial
     shown = copy.copy(trial)

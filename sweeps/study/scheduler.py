@@ -1,4 +1,4 @@
-"""The rungs: at which epochs a trial is compared with the others, and how Ray learns of it."""
+"""The rungs: the epochs at which trials are compared, and the Ray scheduler that stops trials there."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ OVER = (Trial.TERMINATED, Trial.ERROR)
 def rungs(epochs: int, every: int) -> list[int]:
     """Return the validated epochs nearest above the rung fractions, below the last epoch.
 
-    Early rungs are no preview: benchmarks/results/rungs.md measures the rank correlation of the score at each epoch
-    with the final score.
+    There are no early rungs, because early scores do not predict the final ones: benchmarks/results/rungs.md measures
+    the rank correlation of the score at each epoch with the final score.
     """
     validated = range(every, epochs, every)
     found = {next((e for e in validated if e >= part * epochs), 0) for part in RUNG_FRACTIONS}
@@ -24,10 +24,10 @@ def rungs(epochs: int, every: int) -> list[int]:
 
 
 class RungScheduler(FIFOScheduler):
-    """First come, first served. Passes each report to `reported`, which decides whether the trial continues, and each
-    death of a worker to `died`, which decides whether the trial gets another one.
+    """Runs trials first come, first served. It passes each report to `reported`, which decides whether the trial
+    continues, and each death of a worker to `died`, which decides whether the trial gets another worker.
 
-    `kept` is the number of idle workers to keep. Ray keeps one, and a new one imports for seconds.
+    `kept` is the number of idle workers to keep besides the one that Ray keeps: a new worker needs seconds for imports.
     """
 
     def __init__(self, reported: Callable[[str, Report], bool], died: Callable[[str], bool], kept: int = 0) -> None:
@@ -46,8 +46,8 @@ class RungScheduler(FIFOScheduler):
             tune_controller.stop_trial(trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Called by Ray at every event: choose what waited longest. Ray's own scheduler looks through all jobs ever
-        made.
+        """Called by Ray at every event: return the trial that has waited longest. Ray's own scheduler searches all
+        trials ever made.
         """
         return next((trial for trial in self._live if trial.status == Trial.PENDING), None)
 

@@ -8,7 +8,7 @@ from sweeps.study.searcher import Study
 
 @dataclass(frozen=True)
 class Search:
-    """The search of a row. Trials and confirmations are made from `tried`, final runs from `base`."""
+    """The search of a row. `tried` is the configuration of trials and confirmations, `base` that of final runs."""
 
     base: Config
     tried: Config

@@ -42,7 +42,7 @@ class Study:
 
     A finished trial is COMPLETE with its last scores, PRUNED if it was stopped early, FAIL if it diverged or crashed.
     Telling the same trial twice changes nothing. `asked` counts the trials that were started. Optuna's intermediate
-    values are the first objective only: it takes no more than one.
+    values have only the first objective, because Optuna accepts no more than one.
 
     Raises:
         UserError: the record has points of another space.
@@ -61,7 +61,7 @@ class Study:
         self.row, self.objectives, self._preference = row, objectives, preference
         self._record, self._seed = record, seed
         self._space = dict(space)
-        # A trial's id is its number there, since it has no other study.
+        # This storage has one study, so the id of a trial is its number.
         self._memory = InMemoryStorage()
         self.optuna = optuna.create_study(storage=self._memory, directions=["maximize"] * len(objectives.names))
         self.optuna.set_metric_names(list(objectives.names))
@@ -75,12 +75,12 @@ class Study:
             self._adopt(number, proposals.get(number), jobs.get(number))
 
     def _params_of(self, job: Job) -> dict[str, Value]:
-        """Return the point of a trial from its job, for when the line of its proposal is lost."""
+        """Return the point of a trial from its job, in case the line of its proposal is lost."""
         flat = job.config.flatten()
         return {name: flat[name] for name in self._space}
 
     def _adopt(self, number: int, params: Mapping[str, Value] | None, known: JobRecord | None) -> None:
-        """Add a trial from the record; one of which nothing is left has failed."""
+        """Add a trial from the record; a trial whose lines are lost counts as failed."""
         if params is None:
             self.optuna.add_trial(create_trial(state=TrialState.FAIL))
         else:
@@ -123,8 +123,8 @@ class Study:
         return Proposal(trial.number, dict(trial.params))
 
     def _floors(self) -> Scores | None:
-        """Return the scores that a point should reach, by the preference and the scores of the defaults, the first
-        trial.
+        """Return the scores that a point should reach, from the preference and the scores of the first trial, which has
+        the defaults.
         """
         first = self.trials()[:1]
         usual = first[0].values if first and first[0].state == TrialState.COMPLETE else ()

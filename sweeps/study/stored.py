@@ -1,4 +1,4 @@
-"""A study as other programs read it, in a file or a database: written from memory, and compared with it."""
+"""A study as other programs read it, in a file or a database: write it from memory, and compare it with memory."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +18,11 @@ STUDY = "study"
 
 
 class ContradictionError(ValueError):
-    """The content of the place was not written from this record."""
+    """The content of the storage was not written from this record."""
 
 
 class StoredStudy:
-    """The stored study of a row's search. Content that should not be there is kept under another name."""
+    """The stored study of a row's search. Content that contradicts the journal is kept under another name."""
 
     def __init__(self, place: StudyStorage, objectives: Objectives, say: Callable[[str], None], row: str = "") -> None:
         self._place, self._objectives, self._say, self._row = place, objectives, say, row
@@ -32,11 +32,11 @@ class StoredStudy:
         self._ids: dict[int, int] = {}
 
     def bring(self, trials: Sequence[FrozenTrial]) -> None:
-        """Write the trials, all trials of a study by number; idempotent.
+        """Write all trials of a study, ordered by number; idempotent.
 
         Raises:
-            UserError: the place cannot hold studies.
-            Exception: one for which `is_outage` holds: try again later.
+            UserError: the storage cannot hold studies.
+            Exception: a temporary error, for which `is_outage` is true.
         """
         try:
             self._bring(trials)
@@ -49,7 +49,7 @@ class StoredStudy:
             self._say(f"{self._place} is damaged ({first_line(error)}) and was made again from the journal")
 
     def differences(self, trials: Sequence[FrozenTrial]) -> dict[str, list[str]]:
-        """Return how the place differs from the trials, by the key of a trial's job.
+        """Return how the stored study differs from the trials, by the key of a trial's job.
 
         Raises:
             UserError: a shared database does not answer, or cannot hold studies.
@@ -75,7 +75,7 @@ class StoredStudy:
         if self._storage is None:
             self._open(trials)
         for trial in trials:
-            # A trial in memory is replaced, never changed, so that the same one is one that was written.
+            # A trial in memory is replaced, never changed: the same object has been written already.
             if self._written.get(trial.number) is not trial:
                 self._write(trial)
                 self._written[trial.number] = trial
@@ -110,7 +110,7 @@ class StoredStudy:
         for epoch in trial.intermediate_values.keys() - before.intermediate_values.keys():
             self._storage.set_trial_intermediate_value(self._ids[trial.number], epoch, trial.intermediate_values[epoch])
         if trial.state.is_finished() and not before.state.is_finished():
-            with contextlib.suppress(UpdateFinishedTrialError):  # where it was done and its answer lost
+            with contextlib.suppress(UpdateFinishedTrialError):  # it was written, but the answer was lost
                 self._storage.set_trial_state_values(self._ids[trial.number], trial.state, trial.values)
 
 
@@ -128,7 +128,7 @@ def first_line(error: BaseException) -> str:
 
 
 def _check_part(there: FrozenTrial, trials: Sequence[FrozenTrial]) -> None:
-    """Check that a stored trial is one of the study, as it is or was.
+    """Check that a stored trial is a trial of the study, in its present or an earlier state.
 
     Raises:
         ContradictionError: it is not.
