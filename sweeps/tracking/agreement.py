@@ -25,7 +25,7 @@ def differences(view: MlflowView, record: Record, model: Job | None = None) -> d
     parents = by_job.pop(PARENT, [])
     if [run.info.status == "RUNNING" for run in parents] != [False]:
         states = ", ".join(run.info.status for run in parents) or "none"
-        found[PARENT] = [f"of its runs in MLflow there should be one, not RUNNING: {states}"]
+        found[PARENT] = [f"MLflow should have one run of it, not RUNNING, and has: {states}"]
     for key in by_job.keys() - record.jobs.keys():
         found[key] = ["MLflow has a run of it, the journal has not"]
     for key, known in record.jobs.items():

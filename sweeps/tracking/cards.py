@@ -12,7 +12,7 @@ REST = f"\nThe rest is in the artifact `{ARTIFACT}` of the run.\n"
 
 
 def log_card(client: MlflowClient, run: Run, name: str, card: str) -> None:
-    """Log a card with the run that made the model, and describe the versions that the run has under a name by it.
+    """Log a card with the run that made the model, and make it the description of the run's versions of the model.
 
     Args:
         client: of the tracking server and the registry.

@@ -17,7 +17,7 @@ LISTED, ENDS, NAME_WIDTH = 100, 5, 60
 
 def dataset_input(source: str, splits: Splits, split: Split, context: str) -> DatasetInput:
     """Describe a split by its purpose, with the image counts of its classes."""
-    # MLflow keeps one profile for a name and digest: the digest tells parts of the same images apart.
+    # MLflow keeps one profile for a name and digest, so the digest must differ for splits of the same images.
     digest = hashlib.sha256(splits.fingerprint.encode() + split.rows.numpy().tobytes())
     data = Dataset(
         name=f"{data_name(source)}-{context}",
@@ -30,8 +30,8 @@ def dataset_input(source: str, splits: Splits, split: Split, context: str) -> Da
 
 
 def _counted(splits: Splits, split: Split) -> dict[str, Any]:
-    """Count the images of every class; with more than LISTED classes, of a few: every answer to a search for runs
-    contains the profiles of all of them.
+    """Count the images of every class; with more than LISTED classes, only of the largest and smallest ones, because
+    MLflow returns the profiles of all runs in every search for runs.
     """
     counts = dict(zip(told_apart(splits.class_names, NAME_WIDTH), split.class_counts(), strict=True))
     if len(counts) <= LISTED:

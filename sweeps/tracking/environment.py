@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 
 OWN = {
-    # It would print the address of every run that ends, with the password that is in it.
+    # Else MLflow prints the address of every run that ends, with the password in it.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # It would read the requirements of whatever project the sweep is started in.
+    # Else MLflow reads the requirements of the project in which the sweep is started.
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
 UNLESS_SET = {
@@ -28,7 +28,7 @@ HIDDEN: dict[str, str] = {
         "the finalist's model is kept as it is",
     ),
 }
-"""What MLflow does not see, and why."""
+"""The variables that are hidden from MLflow, with the reason."""
 LOGINS = (
     *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_AUTH"),
     *("MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH"),
@@ -41,12 +41,12 @@ OBEYED: dict[str, str] = {
         ("MLFLOW_S3_ENDPOINT_URL", "MLFLOW_S3_IGNORE_TLS", "MLFLOW_S3_UPLOAD_EXTRA_ARGS"),
         "pictures and models that a server keeps in S3 go that way",
     ),
-    **dict.fromkeys(("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"), "so long MLflow is waited for"),
+    **dict.fromkeys(("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"), "it limits waits for MLflow"),
 }
-"""What MLflow sees, of what changes where its records go and how it is asked."""
+"""The variables that are obeyed and change where MLflow's records go or how it is reached, with their effect."""
 
 GIVEN = frozenset(os.environ)
-"""What was set before anything else was."""
+"""The variables that the user has set."""
 os.environ |= OWN | {name: value for name, value in UNLESS_SET.items() if name not in os.environ}
 
 

@@ -1,4 +1,4 @@
-"""The sweep's model in MLflow: the finalist's, registered under a name; it answers images, clips or texts."""
+"""The sweep's model in MLflow: the finalist's, registered under a name; it classifies images, clips or texts."""
 
 import contextlib
 import importlib.metadata
@@ -53,12 +53,12 @@ COMMON = ("torch", "mlflow", "pandas", "numpy")
 
 @dataclass(frozen=True)
 class Serving:
-    """How inputs of a kind are served.
+    """How a model for a kind of inputs is served.
 
     Attributes:
-        file: what MLflow runs where the model is loaded; it imports `packages` alone.
+        file: the module that MLflow runs where the model is loaded; it imports only `packages`.
         packages: their names on PyPI.
-        encoded: (an input as the exported network reads it, the form of inputs) -> the input as it is sent.
+        encoded: (an input as the exported network reads it, the form of inputs) -> the input as a client sends it.
     """
 
     file: str
@@ -113,7 +113,7 @@ def register(uri: str, run: Run, name: str, job: Job, inputs: Tensor) -> None:
         inputs: example inputs [N, ...], as the exported network reads them.
 
     Raises:
-        ExportError: the registered model would answer the examples otherwise than the checkpoint.
+        ExportError: the exported model and the checkpoint answer the examples differently.
     """
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)

@@ -32,9 +32,9 @@ TURNED = range(2, 9)
 UNREADABLE = (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error)
 VOID = 255
 STRIDES, BOX, LARGEST = (4, 8, 16), 5, 5.0
-"""The locations of a detector, what each answers beside classes, and the largest logarithm of a distance."""
+"""The locations of a detector, the outputs of each besides classes, and the largest logarithm of a distance."""
 LEAST_SCORE, SAME_OBJECT = 0.3, 0.5
-"""The least score of a box that is told, and the IoU from which the weaker of two boxes of a class is not."""
+"""The least score of a box in the answer, and the IoU from which the weaker of two boxes of a class is left out."""
 Size = tuple[int, int]
 
 
@@ -58,16 +58,16 @@ class ServedNetwork(PythonModel):
 
         Args:
             context: not used.
-            model_input: one column `image` of bytes, a row an image; images are resized as those of the training were.
+            model_input: one column `image` of bytes, one row per image; images are resized as for the training.
             params: not used.
 
         Returns:
-            A row an image. Of a classifier `class`, the name of the most probable class; `probability` in [0, 1];
-            `probabilities`, a dict from class name to probability. Of a network that answers pixels `mask`, a PNG of
-            the image's own size with the index of the most probable class of every pixel, VOID where its logits are
-            not finite; `shares`, a dict from class name to its share of the pixels, in [0, 1]. Of a detector `boxes`,
-            dicts with `class`, `score` in [0, 1], at least LEAST_SCORE, and the corners `x0`, `y0`, `x1`, `y1` in
-            pixels of the image, the highest score first.
+            One row per image. The columns of a classifier are `class`, the name of the most probable class;
+            `probability` in [0, 1]; `probabilities`, a dict from class name to probability. Those of a segmentation
+            model are `mask`, a PNG of the image's own size with the index of the most probable class of every pixel,
+            VOID where its logits are not finite; `shares`, a dict from class name to its share of the pixels, in
+            [0, 1]. A detector has `boxes`, dicts with `class`, `score` in [0, 1], at least LEAST_SCORE, and the corners
+            `x0`, `y0`, `x1`, `y1` in pixels of the image, the highest score first.
 
         Raises:
             MlflowException: a row holds no image that can be read, or one whose sides are in another proportion than
@@ -144,12 +144,12 @@ KINDS: dict[int, tuple[Sequence[str], Callable[..., tuple[Any, ...]]]] = {
     3: (("boxes",), boxed),
     4: (("mask", "shares"), masked),
 }
-"""Columns, and what makes a row of the answer to an image, by the dimensions of what the network answers."""
+"""By the number of dimensions of the network's output: the columns, and the function that makes a row of an answer."""
 
 
 def pixels_of(encoded: bytes, row: int, shape: Sequence[int]) -> tuple[NDArray[np.uint8], Size]:
-    """Return an encoded image as uint8 [C, H, W] of a shape, and its own (width, height); `row` is told where it cannot
-    be read.
+    """Return an encoded image as uint8 [C, H, W] of a shape, and its own (width, height); `row` is its number, for
+    errors.
 
     Raises:
         MlflowException: as `ServedNetwork.predict`.

@@ -45,12 +45,13 @@ class ServedListener(PythonModel):
 
         Args:
             context: not used.
-            model_input: one column `audio` of bytes, a row a clip; clips are fitted as those of the training were.
+            model_input: one column `audio` of bytes, one row per clip; clips are resampled, and cut or padded, as for
+                the training.
             params: not used.
 
         Returns:
-            A row a clip: `class`, the name of the most probable class; `probability` in [0, 1]; `probabilities`, a dict
-            from class name to probability.
+            One row per clip: `class`, the name of the most probable class; `probability` in [0, 1]; `probabilities`, a
+            dict from class name to probability.
 
         Raises:
             MlflowException: a row holds no clip that can be read, or a silent one.
@@ -69,7 +70,7 @@ class ServedListener(PythonModel):
 
 
 def waveform(encoded: bytes, row: int, rate: int, length: int) -> NDArray[np.int16]:
-    """Return an encoded clip as int16 [1, length] at a rate; `row` is told where it cannot be read.
+    """Return an encoded clip as int16 [1, length] at a rate; `row` is its number, for errors.
 
     Raises:
         MlflowException: as `ServedListener.predict`.

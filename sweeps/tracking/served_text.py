@@ -40,15 +40,15 @@ class ServedReader(PythonModel):
 
         Args:
             context: not used.
-            model_input: one column `text` of strings, a row a text.
+            model_input: one column `text` of strings, one row per text.
             params: not used.
 
         Returns:
-            A row a text: `class`, the name of the most probable class; `probability` in [0, 1]; `probabilities`, a dict
-            from class name to probability.
+            One row per text: `class`, the name of the most probable class; `probability` in [0, 1]; `probabilities`, a
+            dict from class name to probability.
 
         Raises:
-            MlflowException: a row holds no text, or one of unknown words alone.
+            MlflowException: a row has no text, or a text with only unknown words.
         """
         texts = model_input["text"].tolist()
         if missing := [row for row, text in enumerate(texts) if not isinstance(text, str)]:

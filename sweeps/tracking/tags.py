@@ -1,4 +1,4 @@
-"""Tags of a run: which code ran, and how its job ended."""
+"""Tags of a run: the versions of the code, and how its job ended."""
 
 import functools
 import importlib.metadata
@@ -23,7 +23,7 @@ def ending(known: JobRecord) -> dict[str, str]:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the tags that tell which code ran: the command, the git commit if there is one, versions of packages."""
+    """Return the tags about the code: the command, the git commit if there is one, versions of packages."""
     tags = {f"version.{name}": importlib.metadata.version(name) for name in VERSIONED}
     tags |= {"mlflow.source.name": "sweeps/search.py", "mlflow.source.type": "LOCAL"}
     here = Path(__file__).parent

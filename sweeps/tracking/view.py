@@ -1,7 +1,7 @@
 """A sweep in MLflow: runs, metrics, pictures, the registered model.
 
 MLflow is a view of the sweep's record. Runs are found by the tags `ltsd.sweep`, `ltsd.identity` and `ltsd.job`, and
-every point carries the time at which it went on record. So writing anything twice changes nothing.
+every point carries the time at which it was recorded. So every write is idempotent.
 """
 
 import contextlib
@@ -58,17 +58,17 @@ class MlflowView:
     ) -> None:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        # It shows the stack of every error of a database before it raises that, which the outbox tells in a line.
+        # It logs the traceback of every database error, which the outbox reports in one line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        self._client: MlflowClient  # made by `reach`: where the address is none of MLflow's, it cannot be
+        self._client: MlflowClient  # made by `reach`, because that fails for an address without MLflow
         self._uri, self._name, self._base, self._splits, self._searched = uri, name, base, splits, searched
-        # A server may have sweeps of the same name from other folders; one that began before identities has none.
+        # A server may have sweeps of the same name from other folders. An old sweep has no identity.
         self._whose = {"ltsd.sweep": name} | ({"ltsd.identity": identity} if identity else {})
         self._experiment_id = ""
         self._ids: dict[str, str] = {}
-        self._told: dict[str, set[Point]] = {}  # what the runs have that still run
-        self._before: dict[str, str] = {}  # the runs that were there when MLflow was reached
-        self._perhaps: set[str] = set()  # jobs that MLflow may have a run of, whether or not its answer came through
+        self._told: dict[str, set[Point]] = {}  # the points that each running run has
+        self._before: dict[str, str] = {}  # the runs that existed when MLflow was reached
+        self._perhaps: set[str] = set()  # jobs that may have a run in MLflow, also if its answer was lost
 
     @classmethod
     def of(cls, sweep: Sweep, splits: Splits, searched: Mapping[str, Sequence[str]]) -> Self:
@@ -138,7 +138,7 @@ class MlflowView:
         return f"#/experiments/{self._experiment_id}/runs/{run_id}" if run_id else ""
 
     def bring(self, known: JobRecord) -> None:
-        """Write what is on record of a job and missing in its run, in as few calls as possible."""
+        """Write what a job's run lacks of the record, in as few calls as possible."""
         key, over = known.job.key, known.outcome is not None
         params = {} if key in self._told else self._begin(known)
         told = self._told.get(key, set())
@@ -189,18 +189,18 @@ class MlflowView:
             self.delete(run)
 
     def close(self, status: str) -> None:
-        """End the parent with `status`, and every other run that still runs."""
+        """End the parent with `status`, and every other run that is still RUNNING."""
         self._client.set_terminated(self._ids[PARENT], status)
         self.end_runs()
 
     def end_runs(self) -> None:
-        """End every run of the sweep that still runs, whoever left it."""
+        """End every run of the sweep that is still RUNNING, also those of an earlier process."""
         for run in self.runs():
             if run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
     def write_again(self, known: JobRecord) -> None:
-        """Write everything on record of a job; what is there already stays."""
+        """Write everything on record of a job; points that its run has already stay."""
         self.bring(known)
         if known.outcome is None:
             self._client.set_terminated(self._ids[known.job.key], STATUS[None])
@@ -277,8 +277,8 @@ class MlflowView:
 
 
 def is_outage(error: Exception) -> bool:
-    """Return whether the call may succeed later: the server is down or busy, or its disk is full. Not if artifacts are
-    in a folder that this machine lacks or may not write.
+    """Return whether the call may succeed later: the server is down or busy, or its disk is full. An artifact folder
+    that this machine lacks or may not write is a permanent error.
     """
     if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
         return False
