@@ -1,1 +1,1 @@
-"""What runs on any machine that a job comes to, and what the job brings along."""
+"""The code that runs in Ray workers on any node, and the data that jobs bring to a node."""

@@ -1,6 +1,7 @@
 """The pictures of a job, drawn by the worker that has its model: curves, classes, attacked images.
 
-They are kept beside its checkpoint and given to MLflow: the driver of many trials has no time to draw.
+The worker draws them because the driver of many trials has no time to. They are files in the sweep's folder, and
+artifacts in MLflow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ def keep_pictures(job: Job, run: Run, val: Split, per_class: Mapping[str, Sequen
 
     Args:
         run: the finished run.
-        job: whose pictures they are.
+        job: the job of the run.
         val: source of the attacked images.
         per_class: the last measured scores of classes by attack; may be empty.
     """

@@ -1,7 +1,7 @@
 """The other ranks of a job that several GPUs train: processes beside the worker, which is the first rank.
 
-They train in step with the worker, and report and write nothing. If one of them dies the worker ends, as if it had died
-itself, so that Ray starts the job again from its last checkpoint. If the worker dies they end.
+They train in step with the worker, and report and write nothing. If one of them dies, the worker exits as if it had
+died itself, so that Ray restarts the job from its last checkpoint. If the worker dies, they exit.
 """
 
 import os
@@ -27,13 +27,20 @@ from sweeps.journal.jobs import Job
 from sweeps.worker.job_runs import run_of
 
 PATIENCE_S = 5.0
-"""Between an error of the worker and its report: does it come from the end of a follower?"""
+"""The wait between an error of the worker and its report: if a follower's death caused it, the worker exits first."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a follower has to do: be one of `size` ranks, which meet at `store`, the URI of a file, on a GPU or on the
-    processor. `folder` holds the decoded images.
+    """The task of a follower.
+
+    Attributes:
+        params: of the job.
+        folder: with the decoded images.
+        store: URI of the file through which the ranks meet.
+        rank: of the follower, from 1.
+        size: number of ranks.
+        gpu: whether the ranks train on GPUs.
     """
 
     params: dict[str, Any]
@@ -46,7 +53,7 @@ class Part:
 
 @contextmanager
 def followed(job: Job, folder: Path, *, size: int, gpu: bool) -> Iterator[None]:
-    """Be the first of `size` ranks that train a job in the body, each on a GPU of its own; of one, do nothing.
+    """Start the other ranks of a job, and be rank 0 in the body; each rank has its own GPU. Do nothing if `size` is 1.
 
     Args:
         job: its files are at hand.
@@ -70,7 +77,7 @@ def followed(job: Job, folder: Path, *, size: int, gpu: bool) -> Iterator[None]:
                 except UserError:
                     raise
                 except Exception:
-                    # What the ranks do together fails when one is gone, and this may be noticed before its end.
+                    # A collective operation fails if a rank is gone, possibly before `_end_with` has noticed its end.
                     time.sleep(PATIENCE_S)
                     raise
         finally:
@@ -93,7 +100,7 @@ def _started(part: Part) -> "subprocess.Popen[bytes]":
 
 
 def _end_with(follower: "subprocess.Popen[bytes]", over: threading.Event) -> None:
-    """End this process if a follower fails before all is over: what the ranks do together would never end."""
+    """End this process if a follower fails before all is over: collective operations would wait for it forever."""
     if follower.wait() != 0 and not over.is_set():
         os._exit(1)
 
@@ -119,7 +126,7 @@ def _end_with_input() -> None:
 
 
 def main() -> None:
-    """Read a `Part` from the input, and do it."""
+    """Read a `Part` from the standard input, and train as that follower."""
     part = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_input, daemon=True).start()
     _follow(part)

@@ -1,4 +1,4 @@
-"""What jobs bring to other machines, and what these must have: the code, the storage, the images."""
+"""The images that jobs bring to other machines, and the code and storage that these machines must have."""
 
 import functools
 import hashlib
@@ -31,11 +31,15 @@ class NodeUnfitError(UserError):
 
 @dataclass(frozen=True)
 class Shipment:
-    """What every job of a sweep brings to its machine.
+    """The data that every job of a sweep brings to its machine.
 
-    `versions` are the driver's, `folder` is the sweep's, `exchange` carries its files. `images` are references to the
-    pieces of the files of images, which Ray brings to a machine once; `name` is their folder in its cache, and
-    `fingerprint` identifies them.
+    Attributes:
+        versions: the driver's, see `versions`.
+        folder: of the sweep.
+        exchange: of the sweep's files.
+        name: the folder of the images in the machine's cache.
+        fingerprint: of the images.
+        images: for each file of images, references to its pieces, which Ray sends to a machine once.
     """
 
     versions: dict[str, str]
@@ -47,7 +51,7 @@ class Shipment:
 
     @classmethod
     def packed(cls, folder: Path, splits: Splits, exchange: Exchange) -> Self:
-        """Pack what the jobs of the sweep in a folder bring along; put the images into Ray's store."""
+        """Pack the data of the sweep in a folder; put the images into Ray's object store."""
         images = tuple(tuple(map(ray.put, _pieces(splits.folder / part))) for part in DECODED_FILES)
         return cls(versions(), str(folder.absolute()), exchange, splits.folder.name, splits.fingerprint, images)
 
@@ -65,7 +69,7 @@ def received(shipment: Shipment) -> Path:
     """Return this machine's folder of decoded images; the first job of a machine writes them there.
 
     Raises:
-        NodeUnfitError: something else is there, or the machine lacks something that jobs need.
+        NodeUnfitError: the folder has other images, or the machine lacks something that jobs need.
     """
     if lacks := lacks_of_this_node(shipment):
         raise NodeUnfitError(f"a node of the cluster cannot take part: {lacks}")
@@ -84,14 +88,14 @@ def received(shipment: Shipment) -> Path:
 
 
 def _pieces(path: Path) -> Iterator["np.ndarray"]:
-    """Yield the bytes of a file, PIECE at a time; Ray moves pieces to its disk where its store is full."""
+    """Yield the bytes of a file, PIECE at a time; Ray can spill pieces to disk if its object store is full."""
     for start in range(0, path.stat().st_size, PIECE):
         yield np.fromfile(path, dtype=np.uint8, count=PIECE, offset=start)
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return what must be equal on all machines; for this project, a digest of its sources."""
+    """Return the versions that must be equal on all machines; that of this project is a digest of its sources."""
     digest = hashlib.sha256()
     for package in (Path(ltsd.__file__).parent, Path(__file__).parents[1]):
         for path in sorted(package.rglob("*.py")):

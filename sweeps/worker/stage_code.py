@@ -11,7 +11,9 @@ import ltsd
 ROOT = Path(ltsd.__file__).parent.parent
 TRAINS = ("ltsd.teacher", "ltsd.train", "ltsd.methods.at", "ltsd.methods.natural")
 REGISTRIES = ("ltsd.config", "ltsd.methods")
-"""They import every method; of a configuration the values count."""
+"""Modules that are left out because they import every method. The values of a teacher's configuration are part of its
+address anyway.
+"""
 
 
 @functools.cache
@@ -24,7 +26,7 @@ def stage_code() -> str:
 
 
 def stage_sources() -> dict[str, Path]:
-    """Return the modules of ltsd that training a teacher imports, directly or not, but for what registries import."""
+    """Return the modules of ltsd that the training of a teacher imports, directly or not, except through REGISTRIES."""
     found: dict[str, Path] = {}
     waiting = list(TRAINS)
     while waiting:

@@ -50,7 +50,7 @@ class TeacherStore:
 
 
 def is_trained(path: Path) -> bool:
-    """Return whether a whole teacher is at `path`; remove a damaged one, so that it is trained anew."""
+    """Return whether an intact teacher is at `path`; remove a damaged one, so that it is trained again."""
     if not path.exists():
         return False
     try:
@@ -62,7 +62,7 @@ def is_trained(path: Path) -> bool:
 
 
 def settle_teachers(record: Record, exchange: Exchange) -> None:
-    """Put on record the end of teachers that are in the store but whose driver was killed before it heard of that."""
+    """Record the end of teachers that are in the store but whose driver was killed before it could record it."""
     for known in list(record.of_kind("teacher")):
         path = Path(known.job.teacher)
         if known.outcome is None and exchange.bring(path) and is_trained(path):
@@ -71,8 +71,7 @@ def settle_teachers(record: Record, exchange: Exchange) -> None:
 
 
 def training_lock(path: Path) -> FileLock:
-    """Return a lock for whoever trains the teacher at `path`, in any process of the machine; it is freed if that
-    process dies.
+    """Return the lock of the process that trains the teacher at `path`; it is released if that process dies.
 
     It does not reach machines that exchange files by a bucket: there, two sweeps at a time may train the same teacher.
     """

@@ -33,7 +33,7 @@ from sweeps.worker.teachers import is_trained, training_lock
 from sweeps.worker.usage import Usage
 
 CONTEXT_BYTES = 600 * 2**20
-"""What CUDA takes of a GPU for a process beside its tensors: an estimate, with room to spare."""
+"""The memory of a GPU that CUDA uses for a process besides its tensors: a generous estimate."""
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
@@ -54,7 +54,7 @@ def run_job(params: Mapping[str, Any], gpu_fraction: float, shipment: Shipment |
                 _attack_shard(job, splits, device, own)
             else:
                 _make(job, splits, device, own, ranks)
-    except Exception as error:  # whatever it is, the sweep goes on and its record says why this job did not
+    except Exception as error:  # any error: the sweep goes on, and its record has the reason of this failure
         told = str(error) if isinstance(error, UserError | UnreachableError) else f"{type(error).__name__}: {error}"
         gone = isinstance(error, OSError) and error.errno in STORAGE_ERRORS
         halts = gone or isinstance(error, NodeUnfitError | UnreachableError)
@@ -72,8 +72,8 @@ def _make(job: Job, splits: Splits, device: torch.device, exchange: Exchange, ra
 
 
 def claim_device(gpu_fraction: float) -> torch.device:
-    """Return the CPU with one thread, or the GPU limited to this trial's share of memory: a trial that runs out fails
-    alone.
+    """Return the CPU with one thread, or the GPU limited to this trial's share of memory, so that a trial that runs out
+    of memory fails alone.
     """
     torch.set_num_threads(1)
     if 0 < gpu_fraction < 1:
@@ -93,8 +93,8 @@ def _splits(data: DataConfig, folder: Path | None) -> Splits:
 
 
 def _trained(job: Job, splits: Splits, device: torch.device, exchange: Exchange, ranks: int) -> Run:
-    """Train the run of a job, from its last checkpoint if there is one; report what that checkpoint knows, and every
-    epoch.
+    """Train the run of a job, from its last checkpoint if there is one. Report the epochs of that checkpoint, then
+    every new epoch.
     """
     if job.teacher and job.kind != "teacher":
         exchange.bring(Path(job.teacher))
@@ -112,7 +112,7 @@ def _trained(job: Job, splits: Splits, device: torch.device, exchange: Exchange,
 
 
 def host() -> str:
-    """Return the address of this machine, as Ray tells it."""
+    """Return Ray's address of this machine."""
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
@@ -121,7 +121,9 @@ def _report(metrics: EpochMetrics) -> Report:
 
 
 def _make_teacher(job: Job, splits: Splits, device: torch.device, exchange: Exchange, ranks: int) -> None:
-    """Train the teacher unless another process has, or does so now; it appears in the store whole."""
+    """Train the teacher unless it is in the store. If another process trains it now, wait for that. Its file is written
+    atomically.
+    """
     path = Path(job.teacher)
     with training_lock(path):
         exchange.bring(path)
@@ -151,8 +153,8 @@ def _confirm(job: Job, run: Run, splits: Splits) -> dict[str, list[float]]:
 
 
 def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str, list[float]]:
-    """Read the test set once, with the finished model; parts that an earlier worker finished are not done again, nor
-    shards that others attack meanwhile.
+    """Read the test set once, with the finished model. Parts that an earlier worker finished, and shards that other
+    workers attacked, are reused.
 
     Returns:
         The scores of classes by attack.
@@ -185,7 +187,7 @@ def _examine(job: Job, run: Run, splits: Splits, exchange: Exchange) -> dict[str
 
 
 def _attack_shard(job: Job, splits: Splits, device: torch.device, exchange: Exchange) -> None:
-    """Attack a shard of the exam that the worker of a final run makes meanwhile."""
+    """Attack a shard of the exam that the worker of a final run makes at the same time."""
     attack = EXAMS[job.config.task].attack_shard
     assert attack is not None, f"an exam of {job.config.task} has no shards"
     model, _ = load_model(job.checkpoint, device)

@@ -20,8 +20,8 @@ class Usage:
     _wall_s: float = field(default_factory=time.perf_counter)
 
     def lap(self) -> dict[str, float]:
-        """Return what the process used since the last lap: seconds, and percent of a core; and the most memory that it
-        ever had, of the machine and of the GPU.
+        """Return what the process used since the last lap, in seconds and percent of a core, and its peak memory so far
+        in MiB, of the machine and of the GPU.
         """
         cpu_s, wall_s = time.process_time(), time.perf_counter()
         spent = {
