@@ -1,4 +1,4 @@
 """The orchestration: Ray runs the jobs, Optuna proposes them, MLflow keeps what they measured."""
 
-# Here, so that it comes before any file of any room that imports Ray.
+# This must run before any module that imports Ray.
 import sweeps.machines.environment  # noqa: F401

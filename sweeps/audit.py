@@ -1,10 +1,10 @@
 """Compare what the journal, the study, the checkpoints and MLflow have of a sweep, job by job.
 
-    python sweeps/audit.py NAME             # where they differ; exit code 0 only where they do not
+    python sweeps/audit.py NAME             # list the differences; exit code 0 if there are none
     python sweeps/audit.py NAME --repair    # bring study and MLflow in line with the journal
 
 The journal is the truth. --repair with --tracking-uri or --study-uri writes a sweep into another MLflow or another
-database, also an empty one. Where an address holds a password it has to be given again: it is written down nowhere.
+database, also an empty one. An address with a password must be given again, because passwords are not stored.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the name of the sweep, its places, and whether to repair."""
+    """Return the name of the sweep, the addresses of its records, and whether to repair."""
     parser = Parser("python sweeps/audit.py", __doc__ or "")
     parser.add_argument("name", help="name of the sweep")
     parser.add_argument("--storage", default=Settings().storage, help="folder of all sweeps (default: runs)")

@@ -1,4 +1,4 @@
-"""Compare the views of a sweep's record with it, and make them again from it: Optuna's study, checkpoints, MLflow."""
+"""Compare Optuna's study, the checkpoints and MLflow with the record of a sweep; repair study and MLflow from it."""
 
 import json
 import time
@@ -93,7 +93,7 @@ class Views:
 
 
 def differences_of_checkpoints(record: Record, exchange: Exchange) -> dict[str, list[str]]:
-    """Return the jobs whose newest whole checkpoint has other epochs, or other values, than the record."""
+    """Return the jobs whose newest intact checkpoint has other epochs, or other values, than the record."""
     found = {key: list(_told(known, exchange)) for key, known in record.jobs.items()}
     return {key: told for key, told in found.items() if told}
 

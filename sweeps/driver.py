@@ -40,7 +40,7 @@ def run_sweep(sweep: Sweep) -> int:
     """Run or resume a sweep.
 
     Returns:
-        The exit code: 0 done, 1 failed, 130 interrupted, 141 nobody reads the output.
+        The exit code: 0 done, 1 failed, 130 interrupted, 141 the output was closed.
 
     Raises:
         UserError: the request cannot be met; nothing of a new sweep is left behind.
@@ -78,7 +78,7 @@ def run(parts: Parts) -> int:
         listeners: Sequence[Listener] = (progress, tracker, growing, export, *safes)
         dispatcher = Dispatcher(plan, record, studies, compared_at, machines, exchange, listeners)
         progress.expect(sweep.settings.trials, lambda: plan.final_runs, studies)
-        with interrupted_by_signals(progress.asked):  # Ray has put a handler of its own in the place of ours
+        with interrupted_by_signals(progress.asked):  # again, because Ray has replaced the handlers
             run_jobs(dispatcher, machines, exchange, progress.asked)
             code = halted(sweep, dispatcher.halted, progress) or conclude(parts)
         patience = PATIENCE_S
@@ -156,7 +156,7 @@ def interrupted_by_signals(came: list[int]) -> Iterator[None]:
     """Let SIGTERM interrupt as Ctrl-C does; a second signal of either kind ends the process at once.
 
     Args:
-        came: receives the signals; an interrupt raised inside a library's callback may be lost there.
+        came: receives the signals, since a KeyboardInterrupt that is raised inside a library's callback may be lost.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_flags(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the name of the sweep and its places."""
+    """Return the name of the sweep and the addresses of its records."""
     parser = Parser("python sweeps/report.py", __doc__ or "")
     parser.add_argument("name", help="name of the sweep")
     parser.add_argument("--storage", default=Settings().storage, help="folder of all sweeps (default: runs)")

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_flags(arguments: Sequence[str] | None) -> Sweep:
-    """The sweep that the flags ask for, a new one or, with --resume, the one in that folder."""
+    """Return the sweep that the flags request: a new one or, with --resume, the one with that name."""
     parser = Parser("python sweeps/search.py", __doc__ or "")
     parser.add_argument("--resume", action="store_true", help="continue the sweep of that --name")
     add_flags(parser, Settings(), title="sweep")
@@ -65,7 +65,7 @@ def read_flags(arguments: Sequence[str] | None) -> Sweep:
 
 
 def begun(given: dict[str, Any], fixed: dict[str, Value]) -> Sweep:
-    """Return a new sweep; a task that is not fixed is that of the labels of its source.
+    """Return a new sweep. If the user does not fix the task, it is the one that fits the labels of the source.
 
     Raises:
         UserError: as `Sweep.new` and `load_source`.

@@ -1,4 +1,4 @@
-"""Open everything that a sweep works with and bring it in agreement, or refuse and leave nothing behind."""
+"""Open the resources of a sweep and make them consistent; if this fails, leave nothing of a new sweep behind."""
 
 import contextlib
 import shutil
@@ -38,7 +38,7 @@ from sweeps.worker.teachers import settle_teachers
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything that a sweep works with, open and in agreement."""
+    """The resources of a sweep, open and consistent."""
 
     sweep: Sweep
     splits: Splits
@@ -52,11 +52,11 @@ class Parts:
 
 
 def check_runs(sweep: Sweep, data: Split) -> str:
-    """Check, before anything is trained, that every row fits the data, and that the final attacks can run on as many
-    classes; return the line about first weights, which all rows share.
+    """Check, before anything is trained, that every row fits the data, and that the final attacks support the number of
+    classes; return the message about the initial weights, which is the same for all rows.
 
     Raises:
-        UserError: one does not, or cannot.
+        UserError: a row or an attack does not fit.
     """
     told = [check_task(sweep.base_of(row), data) for row in ("", *sweep.rows)]
     finalist, reference = sweep.attacks
@@ -71,7 +71,7 @@ def check_runs(sweep: Sweep, data: Split) -> str:
 
 
 def opened(sweep: Sweep, splits: Splits, machines: Machines, exchange: Exchange, progress: Progress) -> Parts:
-    """Tell what is about to happen, and open everything that it needs.
+    """Report what the sweep will do, and open its resources.
 
     Raises:
         UserError: something cannot be opened; nothing of a new sweep is left behind.
@@ -129,8 +129,8 @@ def remove(sweep: Sweep) -> None:
 
 
 def withdraw(sweep: Sweep) -> None:
-    """Clean up after the process of a new sweep died before its first job; of a resumed one end the runs that still
-    run.
+    """Clean up after the process of a sweep died before its first job: remove a new sweep; of a resumed one, end the
+    MLflow runs that are still RUNNING.
     """
     view = MlflowView.of(sweep, load_splits(sweep.base.data), {})
     with contextlib.suppress(UserError):
@@ -143,8 +143,8 @@ def withdraw(sweep: Sweep) -> None:
 def search_of(
     sweep: Sweep, row: str, record: Record, space: Mapping[str, BaseDistribution], imbalance_ratio: float
 ) -> Search:
-    """Open the search of a row from the record. Its first trial is the defaults; in the sweep's own search the points
-    known before come next.
+    """Open the search of a row from the record. Its first trial has the defaults; in the sweep's own search, the points
+    of `--start-from` come next.
     """
     base = sweep.base_of(row)
     study = Study(record, base.seed, space, sweep.objectives, sweep.settings.preference, row)
@@ -155,7 +155,7 @@ def search_of(
 
 
 def start_machines(sweep: Sweep, machines: Machines, splits: Splits, exchange: Exchange, progress: Progress) -> None:
-    """Start the machines, and measure how many trials share a GPU if that is asked for."""
+    """Start the machines; with `--gpus-per-trial auto`, measure how many trials should share a GPU."""
     machines.start(sweep.settings.folder, splits, exchange)
     if sweep.settings.gpus_per_trial == AUTO and machines.gpus_per_trial:
         share_out(machines, sweep.base, progress.say)
