@@ -28,7 +28,7 @@ from ltsd.evaluation.ensembles import ENSEMBLE_TITLE
 from ltsd.evaluation.exams import EXAMS, Examined
 from ltsd.evaluation.table import class_table
 from ltsd.export import FORMATS, export_command
-from ltsd.files import check_writable, publishing
+from ltsd.files import check_apart, check_writable, publishing
 from ltsd.flags import Parser, add_flags, exit_code_of, values_set
 from ltsd.methods import METHODS
 from ltsd.model_card import ModelFacts, model_card
@@ -166,9 +166,10 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     config = Config.recorded(about["config"])
     exam = EXAMS[config.task]
     exam.check(parsed.attack, len(about["class_names"]))
-    for path in (parsed.json, parsed.card, parsed.picture, parsed.correctness):
-        if path is not None:
-            check_writable(path)
+    outputs = (parsed.json, parsed.card, parsed.picture, parsed.correctness)
+    for path in filter(None, outputs):
+        check_writable(path)
+    check_apart(outputs, [parsed.checkpoint])
     if parsed.correctness is not None and parsed.correctness.exists():
         exam.read(parsed.correctness)
     splits = load_splits(config.data)
@@ -205,6 +206,7 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
 
 def predict_command(parsed: argparse.Namespace) -> int:
     """`python -m ltsd predict`."""
+    check_apart([parsed.out], [parsed.checkpoint, *parsed.images])
     model, about = load_model(parsed.checkpoint, device_of(gpu=torch.cuda.is_available()))
     config = Config.recorded(about["config"])
     attack = None

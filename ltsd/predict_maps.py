@@ -130,7 +130,7 @@ def _unused(name: str, taken: set[str]) -> str:
 
 
 def check_folder(out: Path | None, sources: Sequence[str]) -> Path:
-    """Return the folder that maps will be written to; make it.
+    """Return the folder that maps will be written to.
 
     Raises:
         UserError: none is given; it is no folder, is not empty, cannot be written, or is among the images.

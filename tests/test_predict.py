@@ -112,11 +112,31 @@ def test_what_is_no_image_is_told_and_nothing_is_written(
     run = open_run(small.override({"method": "at"}), splits, splits.train, None, CPU, teacher=None, resume=None)
     run.save(tmp_path / "one.pt")
     (tmp_path / name).write_bytes(content)
-    out = tmp_path / "answers.csv"
+    out = tmp_path / "new" / "answers.csv"
     arguments = ["predict", str(tmp_path / "one.pt"), str(tmp_path / name), "--out", str(out)]
     assert exit_code_of(lambda: command_line(arguments)) == 2
     assert told in capsys.readouterr().err
-    assert not out.exists()
+    assert not out.parent.exists()
+
+
+def test_answers_never_overwrite_what_is_read(
+    folder: Path, tmp_path: Path, small: Config, splits: Splits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = open_run(small.override({"method": "at"}), splits, splits.train, None, CPU, teacher=None, resume=None)
+    checkpoint = tmp_path / "one.pt"
+    run.save(checkpoint)
+    before = checkpoint.read_bytes()
+    for flags in (
+        ["predict", str(checkpoint), str(folder), "--out", str(checkpoint)],
+        ["predict", str(checkpoint), str(folder), "--out", str(folder / "rows.parquet")],
+        ["evaluate", str(checkpoint), "--json", str(checkpoint)],
+    ):
+        assert exit_code_of(lambda flags=flags: command_line(flags)) == 2
+        assert "is among what is read, and would be overwritten" in capsys.readouterr().err
+    same = str(tmp_path / "same")
+    assert exit_code_of(lambda: command_line(["evaluate", str(checkpoint), "--json", same, "--card", same])) == 2
+    assert "would be written twice" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == before
 
 
 def test_a_column_without_images_is_told(tmp_path: Path) -> None:
