@@ -34,7 +34,7 @@ from ltsd.methods import METHODS
 from ltsd.model_card import ModelFacts, model_card
 from ltsd.pictures import class_bars
 from ltsd.precision import device_of
-from ltsd.predict import classes_command
+from ltsd.predict import STANDING, classes_command
 from ltsd.predict_boxes import boxes_command
 from ltsd.predict_maps import maps_command
 from ltsd.runs import Run, check_same_images, config_for, load_model, open_run
@@ -214,6 +214,8 @@ def predict_command(parsed: argparse.Namespace) -> int:
         attack = config.attack if parsed.eps is None else AttackConfig(eps=parsed.eps)
     elif parsed.eps is not None:
         raise UserError("--eps is the radius of the attacks; add --attack, or leave it out")
+    if parsed.eps is not None and TASKS[config.task].kind in STANDING:
+        raise UserError(f"--eps {parsed.eps:g}: texts are attacked by edits, which have no radius; leave it out")
     if config.task == "detection":
         return boxes_command(model, about, parsed.images, parsed.out, is_attacked=attack is not None)
     if config.task == "segmentation":
@@ -222,7 +224,11 @@ def predict_command(parsed: argparse.Namespace) -> int:
 
 
 def _eps(text: str) -> float:
-    return float(Config().override({"attack.eps": float(Fraction(text))}).attack.eps)
+    try:
+        eps = float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise UserError(f"--eps {text}: expected a number or a fraction such as 8/255") from None
+    return float(Config().override({"attack.eps": eps}).attack.eps)
 
 
 def command() -> int:

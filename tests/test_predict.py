@@ -139,6 +139,13 @@ def test_answers_never_overwrite_what_is_read(
     assert checkpoint.read_bytes() == before
 
 
+@pytest.mark.parametrize("eps", ["1/0", "wide"])
+def test_a_radius_that_is_no_number_is_told(eps: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(lambda: command_line(["predict", "one.pt", "photos", "--attack", "--eps", eps])) == 2
+    told = f"error: --eps {eps}: expected a number or a fraction such as 8/255\n"
+    assert capsys.readouterr().err == told
+
+
 def test_a_column_without_images_is_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "words.parquet")
     with pytest.raises(UserError, match="has no column image or img; it has text"):

@@ -314,6 +314,8 @@ def test_the_command_line_trains_and_examines_texts(tmp_path: Path, capsys: pyte
     ]
     assert [one["label"] for one in found] == ["0", "3", "0"]
     assert {one["stands"] for one in found} <= {True, False}
+    with pytest.raises(UserError, match=r"--eps 0\.1: texts are attacked by edits, which have no radius"):
+        main(["predict", str(out), *inputs, "--attack", "--eps", "0.1"])
     capsys.readouterr()
     assert main(["export", str(out), "--to", "onnx"]) == 0
     assert "compared on test texts: 48 of 48 have the same class" in capsys.readouterr().out
