@@ -93,6 +93,14 @@ def test_texts_that_cannot_serve_are_refused_by_their_place(tmp_path: Path, colu
         load_source(DataConfig(source=str(path)))
 
 
+@pytest.mark.parametrize("twice", ["text", "label"])
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path, twice: str) -> None:
+    path, names = tmp_path / "train.parquet", ["text", "label", twice]
+    pq.write_table(pa.Table.from_arrays([pa.array(["a", "b", "c"])] * 3, names=names), path)
+    with pytest.raises(UserError, match=rf"train.parquet: has 2 columns {twice}; rename all but one"):
+        load_source(DataConfig(source=str(path)))
+
+
 ROW_FILES = pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
 
 
@@ -153,6 +161,13 @@ def test_classes_are_the_labels_of_the_training_texts_and_files_are_named_for_sp
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', r"a.jsonl: cannot be read \(JSON parse error: .* row 1"),
         ("a.tsv", b'text\tlabel\na\tx\n"b\ty\nc"\ty\n', "a.tsv row 1: holds a tab and a new line, so that a quotation"),
         ("a.csv", b"", r"a.csv: cannot be read \(Empty CSV file\)"),
+        ("a.csv", b"text,label,text\na,x,b\n", "a.csv: has 2 columns text; rename all but one"),
+        ("a.csv", b"text,label,label\na,x,y\n", "a.csv: has 2 columns label; rename all but one"),
+        (
+            "a.csv",
+            "text,label\na,x\n".encode("utf-16"),
+            r"a.csv: is not UTF-8 text \(it begins as UTF-16\); write it as",
+        ),
     ],
 )
 def test_files_of_rows_that_cannot_serve_are_refused_by_their_place(

@@ -74,7 +74,8 @@ class Table:
         Raises:
             UserError: it lacks one, or a column is of another type.
         """
-        types = {field.name: field.type for field in self.schema()}
+        schema = self.schema()
+        types = {field.name: field.type for field in schema}
         image = next((name for name in (*IMAGE_COLUMNS, AUDIO_COLUMN, TEXT_COLUMN) if name in types), "")
         label = next((name for name in LABEL_COLUMNS if name in types), "")
         boxes = BOX_COLUMN if holds_boxes(types.get(BOX_COLUMN, pa.null())) else ""
@@ -91,6 +92,7 @@ class Table:
                 f"clips of sound are in a column {AUDIO_COLUMN} (struct of bytes and path), texts in {TEXT_COLUMN} "
                 f"(string)"
             )
+        self._refuse_twice(schema, image, label)
         return image, label
 
     def encoded(self, known: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -99,10 +101,12 @@ class Table:
         Raises:
             UserError: there is none, a row has no bytes there, or the file is damaged.
         """
-        names = self.schema().names
+        schema = self.schema()
+        names = schema.names
         column = next((name for name in known if name in names), None)
         if column is None:
             raise UserError(f"{self.name} has no column {' or '.join(known)}; it has {', '.join(names)}")
+        self._refuse_twice(schema, column)
         row = 0
         try:
             for batch in self.batches([column]):
@@ -113,6 +117,11 @@ class Table:
                     row += 1
         except UNREADABLE as error:
             raise UserError(f"{self.name} cannot be read after row {row} ({error})") from error
+
+    def _refuse_twice(self, schema: pa.Schema, *columns: str) -> None:
+        for name in columns:
+            if (count := schema.names.count(name)) > 1:
+                raise UserError(f"{self.name}: has {count} columns {name}; rename all but one")
 
     def _opened(self) -> tuple[pa.NativeFile, bytes]:
         """Open the file; return it at its beginning, and its first four bytes."""

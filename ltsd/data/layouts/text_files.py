@@ -1,5 +1,6 @@
 """Texts in CSV, TSV and JSON lines files: one file, and a source of texts with a class each."""
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -69,6 +70,7 @@ class TextFile:
 
     def _columns(self) -> Sequence[str]:
         """Return the names of its columns, of JSON lines the keys of the first ones."""
+        self._refuse_utf_16()
         try:
             with self._opened() as content:
                 if self._has_lines:
@@ -82,6 +84,8 @@ class TextFile:
         if column not in (known := self._columns()):
             hint = "; separate columns by commas, in a .tsv file by tabs" if len(known) == 1 else ""
             raise UserError(f"{self.name}: has no column {column}; it has {', '.join(known)}{hint}")
+        if known.count(column) > 1:
+            raise UserError(f"{self.name}: has {known.count(column)} columns {column}; rename all but one")
         try:
             table = self._of_lines(column) if self._has_lines else self._of_cells(column)
         except UNREADABLE as error:
@@ -134,6 +138,11 @@ class TextFile:
 
     def _opened(self) -> pa.NativeFile:
         return self.place.filesystem.open_input_stream(self.file.path)
+
+    def _refuse_utf_16(self) -> None:
+        with self.place.filesystem.open_input_file(self.file.path) as content:
+            if content.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise UserError(f"{self.name}: is not UTF-8 text (it begins as UTF-16); write it as UTF-8")
 
     def _unreadable(self, error: Exception) -> UserError:
         return UserError(f"{self.name}: cannot be read ({' '.join(str(error).split())[:200]}); mend or re-export it")
