@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 from soundsets import RATE, SPOKEN_DIGITS, TONES, encoded, tone, write_tones
 from torch import Tensor
@@ -17,7 +18,7 @@ from ltsd.__main__ import main
 from ltsd.config import DataConfig
 from ltsd.data import load_splits
 from ltsd.data.batches import Split
-from ltsd.data.clips import decode_clip
+from ltsd.data.clips import SHORTEST, decode_clip
 from ltsd.data.sound_augment import LONGEST_SPAN, WIDEST_BAND, masked, shift_gain_noise
 from ltsd.data.sources import load_source
 from ltsd.errors import UserError
@@ -90,13 +91,41 @@ def test_resampling_keeps_a_tone_that_both_rates_can_hold() -> None:
         (encoded(np.zeros(1000)), "here.wav: a silent clip; take it away, or record it again"),
         (encoded(SOUND[:1]), "here.wav: a clip of 1 sample(s); take it away, or record it again"),
         (WAV[:-500], "here.wav: a clip that was cut off; copy it again, or take it away"),
+        (
+            encoded(np.append(np.zeros(RATE), SOUND)),
+            "here.wav: a clip that begins with 1 s of silence, and no more is read (--data.clip-seconds); cut the",
+        ),
         (b"RIFF" + bytes(60), "here.wav: sound that cannot be read ("),
         (b"no sound", "here.wav: sound that cannot be read ("),
     ],
-    ids=["silent", "one sample", "cut off", "no format", "text"],
+    ids=["silent", "one sample", "cut off", "silent where it is read", "no format", "text"],
 )
 def test_a_clip_that_cannot_serve_is_refused_by_its_place(content: bytes, told: str) -> None:
     assert refusal(content).startswith(told)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "RF64", "AIFF", "OGG", "FLAC", "MP3"])
+def test_a_clip_that_was_cut_off_is_refused_in_any_format(kind: str) -> None:
+    whole = encoded(tone(600, samples=5 * RATE), kind=kind)
+    assert decode_clip(whole, "here.wav", rate=RATE, length=RATE)[0].any()
+    for length in (len(whole) * 9 // 10, len(whole) // 2):
+        assert "here.wav: " in refusal(whole[:length])
+
+
+def test_samples_far_beyond_1_are_told() -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, 32768 * SOUND, RATE, format="WAV", subtype="FLOAT")
+    _, changed = decode_clip(buffer.getvalue(), "here.wav", rate=RATE, length=RATE)
+    assert changed == ["had samples far beyond 1, and were clipped there; write samples from -1 to 1"]
+
+
+def test_clips_shorter_than_the_window_of_the_network_are_refused(tmp_path: Path) -> None:
+    assert SHORTEST == WINDOW
+    write_tones(tmp_path, [4, 3])
+    with pytest.raises(UserError, match=r"--data.clip-seconds 0.03: is 240 samples at 8,000 a second.* give 0.032 or"):
+        load_source(DataConfig(source=str(tmp_path), clip_seconds=0.03))
+    splits = load_splits(DataConfig(source=str(tmp_path), clip_seconds=0.032))
+    assert LogMel()(splits.train.take(splits.train.rows[:2])[0]).shape[-1] == 1
 
 
 def test_the_spectrogram_is_that_of_torch_stft_and_shows_a_tone_in_its_band() -> None:

@@ -18,6 +18,10 @@ SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"))
 LARGEST = 32768
 PACKAGES, EXTRA = ("soundfile", "scipy"), "speech"
 LONGEST_SECONDS = 3600
+LOUDEST = 2
+"""Of samples in [-1, 1]: what lossy formats and filters overshoot is less."""
+SHORTEST = 256
+"""Samples of a clip: the window of the spectrogram, `ltsd.models.speech.WINDOW`."""
 
 Sound = NDArray[np.float32]
 
@@ -35,11 +39,17 @@ def decode_clips(rows: Encoded, source: str, *, rate: int, seconds: float) -> tu
         The clips, int16 [N, 1, rate * seconds], and remarks on what had to be changed.
 
     Raises:
-        UserError: a clip that cannot be read, is silent or has one sample; none at all; labels other than classes.
+        UserError: a clip that cannot be read, is silent or has one sample; none at all; labels other than classes; a
+            length of less than SHORTEST samples.
         MissingPackageError: soundfile is not installed.
     """
     require(PACKAGES, EXTRA, f"--data.source {source}: sound")
     length = round(rate * seconds)
+    if length < SHORTEST:
+        raise UserError(
+            f"--data.clip-seconds {seconds:g}: is {length} samples at {rate:,} a second, and the network's window has "
+            f"{SHORTEST}; give {SHORTEST / rate:.3g} or more"
+        )
     clips, labels, changed = list[NDArray[np.int16]](), list[int](), Counter[str]()
     for place, encoded, label in rows:
         if not isinstance(label, int):
@@ -64,6 +74,8 @@ def decode_clip(encoded: bytes, place: str, *, rate: int, length: int) -> tuple[
     changed = []
     if sound.shape[1] > 1:
         changed.append("had several channels, which were mixed down")
+    if np.abs(sound).max(initial=0) > LOUDEST:
+        changed.append("had samples far beyond 1, and were clipped there; write samples from -1 to 1")
     mono: Sound = sound.mean(1)
     if len(mono) < 2:
         raise UserError(f"{place}: a clip of {len(mono)} sample(s); take it away, or record it again")
@@ -74,6 +86,9 @@ def decode_clip(encoded: bytes, place: str, *, rate: int, length: int) -> tuple[
         changed.append(f"were cut to {length / rate:g} s (--data.clip-seconds)")
     stored: NDArray[np.int16] = np.clip(np.rint(mono[:length] * LARGEST), -LARGEST, LARGEST - 1).astype(np.int16)
     if not stored.any():
+        if np.rint(mono * LARGEST).any():
+            begins = f"a clip that begins with {length / rate:g} s of silence, and no more is read"
+            raise UserError(f"{place}: {begins} (--data.clip-seconds); cut the silence away, or read more")
         raise UserError(f"{place}: a silent clip; take it away, or record it again")
     return np.pad(stored, (0, length - len(stored)))[None], changed
 
@@ -101,10 +116,22 @@ def _read(encoded: bytes, place: str) -> tuple[Sound, int]:
 
 
 def _is_cut(encoded: bytes) -> bool:
-    """Return whether a WAV file is shorter than its header says: libsndfile reads what is there, and is silent."""
-    if encoded[:4] != b"RIFF":
-        return False
-    return len(encoded) < 8 + int.from_bytes(encoded[4:8], "little") < 2**32 - 1
+    """Return whether a file is shorter than it says: libsndfile reads what is there, and is silent.
+
+    The headers of WAV (RIFF, RF64) and AIFF (FORM) have its length, and each page of OGG has its own.
+    """
+    kind, length = encoded[:4], len(encoded)
+    if kind == b"RIFF":
+        return length < 8 + int.from_bytes(encoded[4:8], "little") < 2**32 - 1
+    if kind == b"RF64":
+        return length < 8 + int.from_bytes(encoded[20:28], "little")
+    if kind == b"FORM":
+        return length < 8 + int.from_bytes(encoded[4:8], "big")
+    if kind == b"OggS":
+        page = encoded[encoded.rfind(b"OggS") :]
+        segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+        return not segments or len(page) < 27 + page[26] + sum(segments)
+    return False
 
 
 def _reason(error: BaseException) -> str:
