@@ -3,6 +3,7 @@ without a word.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -258,14 +259,22 @@ def test_links_are_followed_and_those_that_cannot_be_are_counted(tmp_path: Path)
     (root / "owl").symlink_to("../elsewhere/owl")
     (root / "cat" / "gone.png").symlink_to("nowhere.png")
     (root / "cat" / "again").symlink_to("..")
+    (root / "cat" / "knot").symlink_to("knot")
     (root / "empty").mkdir()
     source = read(root)
     assert source.train.class_names == ("cat", "owl")
     assert len(source.train.labels) + len(source.test.labels) == 48
     assert source.reading.passed_over == {
-        "links that lead nowhere": (1, str(root / "cat" / "gone.png")),
+        "links that lead nowhere": (2, str(root / "cat" / "gone.png")),
         "links to a folder above them": (1, str(root / "cat" / "again")),
     }
+
+
+def test_a_name_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    write_classes(tmp_path, images_of(24), ["cat", "owl"])
+    (tmp_path / "cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"cat: holds the name b'caf\\xe9.png', which is not UTF-8; rename it"):
+        read(tmp_path)
 
 
 def test_what_pillow_reads_is_read_whatever_its_ending(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Location of a source: a path of this machine, or a URI of any file system that pyarrow reads, such as S3."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -126,24 +127,38 @@ def _local(source: str, filesystem: FileSystem, root: str) -> Place:
 
     pyarrow alone would omit broken links silently, and follow circular ones 40 times.
     """
-    circles: list[str] = []
-    found = filesystem.get_file_info(list(_walk(root, (), circles)))
+    circles, knots = list[str](), list[str]()
+    found = filesystem.get_file_info(list(_walk(root, (), circles, knots)))
     nowhere = tuple(file.path for file in found if file.type == FileType.NotFound)
-    passed_over = {NOWHERE: nowhere, CIRCLE: tuple(circles)}
+    passed_over = {NOWHERE: (*nowhere, *knots), CIRCLE: tuple(circles)}
     told = {reason: paths for reason, paths in passed_over.items() if paths}
     return Place(source, filesystem, root, _sorted_files(found), told)
 
 
-def _walk(folder: str, above: tuple[str, ...], circles: list[str]) -> Iterator[str]:
-    """Yield the paths of all files below a folder, through links; add links to a folder in `above` to `circles`."""
+def _walk(folder: str, above: tuple[str, ...], circles: list[str], knots: list[str]) -> Iterator[str]:
+    """Yield the paths of all files below a folder, through links; add links to a folder in `above` to `circles`, and
+    links that lead to themselves to `knots`.
+
+    Raises:
+        UserError: a name that is not UTF-8.
+    """
     real = os.path.realpath(folder)
     if real in above:
         circles.append(folder)
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
-                yield from _walk(entry.path, (*above, real), circles)
+            if (name := os.fsencode(entry.name)) != entry.name.encode(errors="replace"):
+                raise UserError(f"{folder}: holds the name {name!r}, which is not UTF-8; rename it")
+            try:
+                is_folder = entry.is_dir()
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                knots.append(entry.path)
+                continue
+            if is_folder:
+                yield from _walk(entry.path, (*above, real), circles, knots)
             else:
                 yield entry.path
 
