@@ -157,6 +157,11 @@ def test_without_splits_images_are_held_out(tmp_path: Path) -> None:
     assert len(set(seen)) == 20
 
 
+def test_of_one_image_none_is_held_out(tmp_path: Path) -> None:
+    write_maps(tmp_path, images_of(1), maps_of(1))
+    assert "has 1 image(s), and the test set takes all: there is no test split" in refusal(tmp_path)
+
+
 def test_a_split_map_names_folders_of_images(tmp_path: Path) -> None:
     images, maps = images_of(12), maps_of(12)
     for number, fold in enumerate(("one", "two", "three")):

@@ -51,14 +51,20 @@ def held_out(data: DataConfig, names: Sequence[str], whole: Decoded, folder: Pat
     """Split a source without a test set into training and test images; those on disk go to temporary files of a folder.
 
     Raises:
-        UserError: a class has one image, which the test set takes; as `hold_out_groups`.
+        UserError: a class has one image, or there is one in all, which the test set takes; as `hold_out_groups`.
     """
     if whole.groups is not None:
         counts = label_counts(whole.labels, len(names))
         rows = hold_out_groups(whole.groups, counts, data.test_fraction, source=data.source, class_names=names)
         return _shared_out(whole, *rows, folder)
     if unit_of(whole.labels) != "image":
-        return _shared_out(whole, *hold_out_images(len(whole.labels), data.test_fraction), folder)
+        train, test = hold_out_images(len(whole.labels), data.test_fraction)
+        if not len(train):
+            raise UserError(
+                f"{data.source}: has {len(whole.labels)} image(s), and the test set takes all: there is no test split, "
+                f"so that a share is held out; add images or a test split, or set a smaller --data.test-fraction"
+            )
+        return _shared_out(whole, train, test, folder)
     counts = np.bincount(whole.labels, minlength=len(names))
     if alone := [name for name, count in zip(names, counts, strict=True) if count == 1]:
         raise UserError(
