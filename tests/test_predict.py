@@ -146,6 +146,12 @@ def test_a_radius_that_is_no_number_is_told(eps: str, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == told
 
 
+def test_a_path_that_is_not_there_is_told_without_the_names_of_data_sets() -> None:
+    with pytest.raises(UserError) as refused:
+        list(READERS["image"].encoded("digits"))
+    assert str(refused.value) == "digits: no such file or folder; give files or folders that hold images"
+
+
 def test_a_column_without_images_is_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "words.parquet")
     with pytest.raises(UserError, match="has no column image or img; it has text"):

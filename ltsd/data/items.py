@@ -64,6 +64,8 @@ class ItemReader:
         Raises:
             UserError: nothing is there, it cannot be read, or it holds none.
         """
+        if "://" not in source and not Path(source).expanduser().exists():
+            raise UserError(f"{source}: no such file or folder; give files or folders that hold {self.name}s")
         place, found, known = find_place(source), False, self.suffixes()
         for file in place.files:
             relative = place.relative(file)
