@@ -128,6 +128,14 @@ def test_clips_shorter_than_the_window_of_the_network_are_refused(tmp_path: Path
     assert LogMel()(splits.train.take(splits.train.rows[:2])[0]).shape[-1] == 1
 
 
+def test_a_size_of_images_is_refused_for_clips(tmp_path: Path) -> None:
+    write_tones(tmp_path, [4, 3])
+    with pytest.raises(
+        UserError, match=r"--data.image-size 32: .* holds clips, which have no such size; leave the flag"
+    ):
+        load_source(DataConfig(source=str(tmp_path), image_size=32))
+
+
 def test_the_spectrogram_is_that_of_torch_stft_and_shows_a_tone_in_its_band() -> None:
     inputs = torch.from_numpy(np.stack([tone(hertz, samples=4000) for hertz in TONES]))[:, None].float()
     front = LogMel()

@@ -34,7 +34,7 @@ from ltsd.data.names import listed
 from ltsd.data.parts import Parts, grouped, held_out, joined
 from ltsd.data.room import stays_encoded
 from ltsd.data.texts import DIGEST, TOKENIZER, Text, number_texts, read_texts, vocabulary_for, vocabulary_in
-from ltsd.data.units import unit_of
+from ltsd.data.units import ITEMS, unit_of
 from ltsd.data.vocabulary import Vocabulary
 from ltsd.encoders import digest_of
 from ltsd.errors import UserError
@@ -143,7 +143,7 @@ def _decode(data: DataConfig, place: Place | None, train: Path, test: Path) -> N
     folder = train.parent
     if place is None:
         _refuse_groups(data)
-        _refuse_size(data)
+        _refuse_size(data, f"the images of {data.source} have one size and are read as they are")
         names, parts = NAMED[data.source](data)
         own = dict[str, str]()
         reading = Reading(data.source, parts={role: PartRead("", 0, "", len(p.labels)) for role, p in parts.items()})
@@ -182,6 +182,8 @@ def _read(data: DataConfig, place: Place, folder: Path) -> tuple[list[str], Part
     opened = next(filter(None, (way(place, seen, data) for way in _ways(data))), None) or open_folder(place, seen, data)
     roles, notes = opened.settled(choices_of(data.split_map))
     num_classes = len(opened.class_names) or VOID
+    if opened.kind != "image":
+        _refuse_size(data, f"{data.source} holds {ITEMS[opened.kind]}, which have no such size")
     size = resized_to(data)
     rows = {role: _chained(opened, splits) for role, splits in roles.items()}
     files = {role: [path for split in splits for path in opened.files[split]] for role, splits in roles.items()}
@@ -276,12 +278,9 @@ def _refuse_groups(data: DataConfig) -> None:
         )
 
 
-def _refuse_size(data: DataConfig) -> None:
+def _refuse_size(data: DataConfig, why: str) -> None:
     if data.image_size is not None or data.image_height is not None:
-        raise UserError(
-            f"--data.image-size {data.image_size or data.image_height}: the images of {data.source} have one size and "
-            f"are read as they are; leave the flag out"
-        )
+        raise UserError(f"--data.image-size {data.image_size or data.image_height}: {why}; leave the flag out")
 
 
 def _refuse_splits_as_classes(source: str, names: Sequence[str]) -> None:
