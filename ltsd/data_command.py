@@ -45,5 +45,5 @@ def data_command(parsed: argparse.Namespace) -> int:
     with publishing(parsed.picture) as temporary, temporary.open("wb") as file:
         figure = TASKS[fitting(splits.complete)].show_data(splits.complete, splits.class_names)
         figure.savefig(file, format="png")
-    print(f"images of every class: {parsed.picture}")
+    print(f"{splits.complete.items} of every class: {parsed.picture}")
     return 0

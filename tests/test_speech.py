@@ -128,6 +128,18 @@ def test_clips_shorter_than_the_window_of_the_network_are_refused(tmp_path: Path
     assert LogMel()(splits.train.take(splits.train.rows[:2])[0]).shape[-1] == 1
 
 
+def test_clips_are_called_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (write_tones(tmp_path / "tones", [6, 5]) / "300 Hz" / "copy.wav").write_bytes(encoded(tone(300, samples=1200)))
+    assert main(["data", "tones"]) == 0
+    told = capsys.readouterr().out
+    assert "0.1 of the training clips of every class" in told
+    assert "clips of every class: data.png" in told
+    assert "image" not in told
+
+
 def test_a_size_of_images_is_refused_for_clips(tmp_path: Path) -> None:
     write_tones(tmp_path, [4, 3])
     with pytest.raises(
