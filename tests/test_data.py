@@ -77,6 +77,12 @@ def test_a_class_without_a_test_image_is_refused(tmp_path: Path) -> None:
         load_splits(DataConfig(source=str(tmp_path), n_max=4, imbalance_ratio=2.0, val_per_class=1))
 
 
+def test_a_gap_in_the_numbers_of_classes_is_told_as_one(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "one.parquet", [*map(encoded, images_of(24))], [0, 1, 3] * 8)
+    with pytest.raises(UserError, match=r"class '2' has nothing at all; .* or number the classes without a gap"):
+        load_splits(DataConfig(source=str(tmp_path / "one.parquet")))
+
+
 def test_a_damaged_cache_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
     load_source(DataConfig())
     whole = next(cache_folder().glob("*/train.arrow")).read_bytes()

@@ -114,6 +114,11 @@ def _test_rows(source: Source, data: DataConfig) -> Rows:
     by_class = shuffled_by_class(labels, len(names))
     for name, rows in zip(names, by_class, strict=True):
         if not len(rows):
+            if source.reading.is_test_held_out:
+                raise UserError(
+                    f"{data.source}: class {name!r} has nothing at all; add some, leave the class out, or number the "
+                    f"classes without a gap"
+                )
             raise UserError(
                 f"{data.source}: class {name!r} has no test example, so that nothing can be said of it; add some, "
                 f"leave the class out, or take the test split away: a share of all is held out then"
