@@ -82,7 +82,7 @@ def test_frames_are_in_the_order_of_their_names_and_validation_is_a_block_of_the
     assert [(held < 60).sum(), (held >= 60).sum()] == [6, 6]
     assert np.abs(kept[:, None] - held)[(kept // 60)[:, None] == held // 60].min() == GAP + 1
     assert len(splits.complete) == 120
-    assert splits.val_from.startswith("0.1 of the training images, a block of consecutive ones of each of 2 groups")
+    assert splits.val_from.startswith("0.1 of the training examples, a block of consecutive ones of each of 2 groups")
     assert splits.test_blocks is not None
     assert splits.test_blocks.tolist() == [0] * 10 + [1] * 10 + [2] * 5
 

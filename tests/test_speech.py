@@ -119,13 +119,13 @@ def test_samples_far_beyond_1_are_told() -> None:
     assert changed == ["had samples far beyond 1, and were clipped there; write samples from -1 to 1"]
 
 
-def test_clips_shorter_than_the_window_of_the_network_are_refused(tmp_path: Path) -> None:
-    assert SHORTEST == WINDOW
+def test_clips_of_fewer_than_nine_frames_are_refused(tmp_path: Path) -> None:
+    assert SHORTEST == WINDOW + 8 * HOP
     write_tones(tmp_path, [4, 3])
-    with pytest.raises(UserError, match=r"--data.clip-seconds 0.03: is 240 samples at 8,000 a second.* give 0.032 or"):
-        load_source(DataConfig(source=str(tmp_path), clip_seconds=0.03))
-    splits = load_splits(DataConfig(source=str(tmp_path), clip_seconds=0.032))
-    assert LogMel()(splits.train.take(splits.train.rows[:2])[0]).shape[-1] == 1
+    with pytest.raises(UserError, match=r"--data.clip-seconds 0.19: is 1520 samples at 8,000 a second.* give 0.192 or"):
+        load_source(DataConfig(source=str(tmp_path), clip_seconds=0.19))
+    splits = load_splits(DataConfig(source=str(tmp_path), clip_seconds=0.192))
+    assert LogMel()(splits.train.take(splits.train.rows[:2])[0]).shape[-1] == 9
 
 
 def test_clips_are_called_clips(
@@ -135,7 +135,7 @@ def test_clips_are_called_clips(
     (write_tones(tmp_path / "tones", [6, 5]) / "300 Hz" / "copy.wav").write_bytes(encoded(tone(300, samples=1200)))
     assert main(["data", "tones"]) == 0
     told = capsys.readouterr().out
-    assert "0.1 of the training clips of every class" in told
+    assert "0.1 of the training examples of every class" in told
     assert "clips of every class: data.png" in told
     assert "image" not in told
 

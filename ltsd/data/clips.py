@@ -20,8 +20,10 @@ PACKAGES, EXTRA = ("soundfile", "scipy"), "speech"
 LONGEST_SECONDS = 3600
 LOUDEST = 2
 """Of samples in [-1, 1]: what lossy formats and filters overshoot is less."""
-SHORTEST = 256
-"""Samples of a clip: the window of the spectrogram, `ltsd.models.speech.WINDOW`."""
+SHORTEST = 1536
+"""Samples of a clip. A shorter one has fewer than nine frames of `ltsd.models.speech`, and oneDNN's bfloat16
+convolutions with a stride of 2 are wrong on maps that are narrower than 3 (torch 2.15, processors with AMX).
+"""
 
 Sound = NDArray[np.float32]
 
@@ -47,8 +49,8 @@ def decode_clips(rows: Encoded, source: str, *, rate: int, seconds: float) -> tu
     length = round(rate * seconds)
     if length < SHORTEST:
         raise UserError(
-            f"--data.clip-seconds {seconds:g}: is {length} samples at {rate:,} a second, and the network's window has "
-            f"{SHORTEST}; give {SHORTEST / rate:.3g} or more"
+            f"--data.clip-seconds {seconds:g}: is {length} samples at {rate:,} a second, and the network needs "
+            f"{SHORTEST:,}; give {SHORTEST / rate:.3g} or more"
         )
     clips, labels, changed = list[NDArray[np.int16]](), list[int](), Counter[str]()
     for place, encoded, label in rows:

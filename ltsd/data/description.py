@@ -29,8 +29,7 @@ def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
         f"data: {len(splits.complete):,} training {items}{of}, {max(counts)}…{min(counts)} a class, {how} imbalance "
         f"ratio {splits.imbalance_ratio:.4g}"
     )
-    val_from = splits.val_from.replace("images", items)
-    yield f"data: {len(splits.val):,} for validation, {val_from}; {len(splits.test):,} for the test, {test_from}"
+    yield f"data: {len(splits.val):,} for validation, {splits.val_from}; {len(splits.test):,} for the test, {test_from}"
     if splits.finalists:
         yield f"data: final runs train on {splits.finalists} (--data.finalists)"
     rarest = min(splits.val.class_counts())
@@ -40,7 +39,7 @@ def introduction(splits: Splits, data: DataConfig) -> Iterator[str]:
         f"{group}: {_with_counts(members, splits.class_names, counts)}"
         for group, members in class_groups(counts, data.groups).items()
     )
-    yield from (f"data: {count:,} {what.replace('images', items)}" for what, count in splits.copies.items())
+    yield from (f"data: {count:,} {what}" for what, count in splits.copies.items())
 
 
 def class_rows(splits: Splits, data: DataConfig) -> Iterator[str]:

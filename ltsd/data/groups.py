@@ -104,9 +104,9 @@ def held_out_how(groups: Rows, fraction: float) -> str:
     """Return in words how `hold_out_groups` splits."""
     number = len(np.unique(groups))
     if number >= MANY:
-        return f"{fraction:.3g} of the training images, whole groups of {number}"
+        return f"{fraction:.3g} of the training examples, whole groups of {number}"
     return (
-        f"{fraction:.3g} of the training images, a block of consecutive ones of each of {number} groups, with {GAP} "
+        f"{fraction:.3g} of the training examples, a block of consecutive ones of each of {number} groups, with {GAP} "
         f"left out at its ends"
     )
 
