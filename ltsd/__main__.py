@@ -120,17 +120,18 @@ def _train_command(parsed: argparse.Namespace) -> int:
     config = config_for(values_set(parsed, Config()))
     splits = load_splits(config.data)
     out: Path = parsed.out
-    if out.exists() and not parsed.resume:
-        raise UserError(f"--out {out}: exists already; add --resume to go on with it, or give another path")
+    of_teacher = out.with_name(out.name.removesuffix(".pt") + ".teacher.pt")
+    for path in (out, of_teacher) if METHODS[config.method].needs_teacher else (out,):
+        if path.exists() and not parsed.resume:
+            raise UserError(f"--out {out}: {path} exists already; add --resume to go on with it, or give another path")
     weights = check_task(config, splits.train)
     device = device_of(gpu=torch.cuda.is_available())
     check_writable(out)
     print("\n".join((*description.introduction(splits, config.data), *filter(None, [weights]))), flush=True)
     teacher = None
     if METHODS[config.method].needs_teacher:
-        path = out.with_name(out.name.removesuffix(".pt") + ".teacher.pt")
-        _train(_open_teacher(config, splits, parsed.complete, device, path, parsed.resume), path, "teacher")
-        teacher, _ = load_model(path, device)
+        _train(_open_teacher(config, splits, parsed.complete, device, of_teacher, parsed.resume), of_teacher, "teacher")
+        teacher, _ = load_model(of_teacher, device)
     data, val = (splits.complete, None) if parsed.complete else (splits.train, splits.val)
     resume = out if parsed.resume and out.exists() else None
     run = open_run(config, splits, data, val, device, teacher=teacher, resume=resume)

@@ -75,6 +75,14 @@ def test_a_run_that_exists_is_never_overwritten(small_flags: list[str], tmp_path
     assert path.read_text() == "precious"
 
 
+def test_a_teacher_that_exists_is_never_overwritten(small_flags: list[str], tmp_path: Path) -> None:
+    teacher = tmp_path / "one.teacher.pt"
+    teacher.write_text("precious")
+    with pytest.raises(UserError, match=r"one\.teacher\.pt exists already; add --resume to go on with it"):
+        main(["train", *small_flags, "--method", "ltsd", "--out", str(tmp_path / "one.pt")])
+    assert teacher.read_text() == "precious"
+
+
 def test_an_interrupted_run_goes_on_to_the_same_weights(
     small: Config, splits: Splits, small_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
