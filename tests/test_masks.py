@@ -417,5 +417,6 @@ def test_the_command_line_trains_on_label_maps_without_being_told(
     }
     assert content["class_counts"] == split_up(source).train.class_counts()
     out.unlink()
+    (tmp_path / "one.teacher.pt").unlink()
     with pytest.raises(UserError, match=r"--task classification: wants a label for an image, .* give --task segment"):
         main(["train", *flags, "--task", "classification"])
