@@ -195,7 +195,9 @@ def test_a_network_that_cannot_be_is_told(model: ModelConfig, pixels: int, messa
 
 def test_it_is_for_classification_and_a_name_of_no_library_is_refused(small: Config, enlarged: Splits) -> None:
     assert check_task(small.override({"model.name": BATCH_NORM, "model.width": None}), enlarged.train) == ""
-    with pytest.raises(UserError, match=r"'tim/resnet18' is not one of .*, timm/NAME, torchvision/NAME, transformers/NAME; did you"):
+    with pytest.raises(
+        UserError, match=r"'tim/resnet18' is not one of .*, timm/NAME, torchvision/NAME, transformers/NAME; did you"
+    ):
         small.override({"model.name": "tim/resnet18"})
     config = small.override({"task": "segmentation", "model.name": BATCH_NORM})
     maps = replace(enlarged.train, labels=enlarged.train.images[:, 0])
