@@ -171,11 +171,16 @@ def evaluate_command(parsed: argparse.Namespace) -> int:
     for path in filter(None, outputs):
         check_writable(path)
     check_apart(outputs, [parsed.checkpoint])
-    if parsed.correctness is not None and parsed.correctness.exists():
-        exam.read(parsed.correctness)
     splits = load_splits(config.data)
     check_same_images(parsed.checkpoint, about, splits)
     test, counts, names = splits.test.to(device), about["class_counts"], about["class_names"]
+    if parsed.correctness is not None and parsed.correctness.exists():
+        _, of_file = exam.read(parsed.correctness)
+        if of_file != exam.fingerprint(model, test, config.attack):
+            raise UserError(
+                f"--correctness {parsed.correctness}: holds the exam of another model, or one under other conditions; "
+                f"give another path, or take the file away"
+            )
     print(f"test {test.items}: {test.whereabouts()}", file=sys.stderr, flush=True)
     results: list[Examined] = []
     groups, examine = class_groups(counts, config.data.groups), exam.on(splits)

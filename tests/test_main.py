@@ -75,6 +75,19 @@ def test_a_run_that_exists_is_never_overwritten(small_flags: list[str], tmp_path
     assert path.read_text() == "precious"
 
 
+def test_an_exam_of_another_model_is_never_overwritten(small_flags: list[str], tmp_path: Path) -> None:
+    kept = tmp_path / "kept.parquet"
+    for name, seed in (("one.pt", "0"), ("other.pt", "1")):
+        own = ("--method", "natural", "--epochs", "1", "--seed", seed, "--out", str(tmp_path / name))
+        main(["train", *small_flags, *own])
+    main(["evaluate", str(tmp_path / "one.pt"), "--correctness", str(kept)])
+    before = kept.read_bytes()
+    with pytest.raises(UserError, match=r"kept\.parquet: holds the exam of another model, .*give another path"):
+        main(["evaluate", str(tmp_path / "other.pt"), "--correctness", str(kept)])
+    assert main(["evaluate", str(tmp_path / "one.pt"), "--correctness", str(kept)]) == 0
+    assert kept.read_bytes() == before
+
+
 def test_a_teacher_that_exists_is_never_overwritten(small_flags: list[str], tmp_path: Path) -> None:
     teacher = tmp_path / "one.teacher.pt"
     teacher.write_text("precious")

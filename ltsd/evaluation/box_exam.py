@@ -179,8 +179,7 @@ def examine_boxes(
         UserError: see `check_ensemble`.
     """
     check_ensemble(ensemble, test.num_classes)
-    conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
-    fingerprint = fingerprint_of(model, test, conditions)
+    fingerprint = exam_fingerprint(model, test, attack)
     together = None if blocks is None else torch.from_numpy(blocks)
     known = kept(keep, fingerprint, together, read_detections, write_detections)
     found: dict[str, Detections] = {}
@@ -196,6 +195,12 @@ def examine_boxes(
         if keep is not None and not found.keys() <= known.keys():
             write_detections(keep, known | found | {TRUTH: replace(true_boxes(labels), blocks=together)}, fingerprint)
         yield title, BoxExamResult.of(dict(scores), dict(found))
+
+
+def exam_fingerprint(model: nn.Module, test: Split, attack: AttackConfig) -> str:
+    """Return what identifies an exam of a model, see `fingerprint_of`."""
+    conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
+    return fingerprint_of(model, test, conditions)
 
 
 def _parts(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Measures]:

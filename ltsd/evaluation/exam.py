@@ -192,7 +192,7 @@ def examine(
         UserError: AutoAttack of fewer than 4 classes, or AA-few of more than 3.
     """
     check_classes(ensemble, test.num_classes)
-    fingerprint = fingerprint_of(model, test, _conditions(test, attack))
+    fingerprint = exam_fingerprint(model, test, attack)
     together = None if blocks is None else torch.from_numpy(blocks)
     known = kept(keep, fingerprint, together, read_correctness, write_correctness)
     broken = first_not_finite(model.state_dict())
@@ -239,7 +239,7 @@ def attack_shard(
         sharing: how files reach the process that runs the exam.
         medium: the kind of inputs.
     """
-    fingerprint = fingerprint_of(model, test, _conditions(test, attack))
+    fingerprint = exam_fingerprint(model, test, attack)
     sharing.bring(keep)
     known, of_file = read_correctness(keep)
     if of_file == fingerprint:
@@ -247,9 +247,11 @@ def attack_shard(
         own.attack(name, known)
 
 
-def _conditions(test: Split, attack: AttackConfig) -> list[object]:
+def exam_fingerprint(model: nn.Module, test: Split, attack: AttackConfig) -> str:
+    """Return what identifies an exam of a model, see `fingerprint_of`."""
     versions = [version(package) for package in ("torch", "torchvision", "pyautoattack")]
-    return [attack.eps, attack.resolved_step_size, PGD_STEPS, SEED, CHUNK, test.rows.device.type, NOT_FINITE, *versions]
+    conditions = [attack.eps, attack.resolved_step_size, PGD_STEPS, SEED, CHUNK, test.rows.device.type, NOT_FINITE]
+    return fingerprint_of(model, test, [*conditions, *versions])
 
 
 def parts_of(medium: Medium) -> dict[str, Sequence[str]]:

@@ -6,7 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import nn
+
+from ltsd.config import AttackConfig
 from ltsd.data import Splits
+from ltsd.data.batches import Split
 from ltsd.evaluation import box_exam, ensembles, exam, map_exam
 from ltsd.evaluation.comparison import Difference, paired_difference, paired_overlap
 from ltsd.evaluation.correctness import read_correctness
@@ -90,6 +94,7 @@ class Exam:
         attack_shard: called as `ltsd.evaluation.exam.attack_shard`; None if the exam has no shards.
         check: (ensemble, number of classes) -> None; raises a UserError if the ensemble cannot attack such a model.
         ensembles: (number of classes) -> the default ensembles of a sweep's finalist and of its references.
+        fingerprint: (model, test split, attack) -> what identifies the exam.
         read: (file that `examine` kept) -> the measurements by attack, and the fingerprint; raises a UserError.
         compare: compares the measurements of two models under an attack.
         score: the name of its scores.
@@ -106,6 +111,7 @@ class Exam:
     attack_shard: Callable[..., None] | None
     check: Callable[[str, int], None]
     ensembles: Callable[[int | None], tuple[str, str]]
+    fingerprint: Callable[[nn.Module, Split, AttackConfig], str]
     read: Callable[[Path], tuple[Mapping[str, Any], str]]
     compare: Comparison
     score: str
@@ -128,6 +134,7 @@ CLASSIFICATION = Exam(
     attack_shard=exam.attack_shard,
     check=ensembles.check_classes,
     ensembles=ensembles.usual_ensembles,
+    fingerprint=exam.exam_fingerprint,
     read=read_correctness,
     compare=paired_difference,
     score="accuracies",
@@ -175,6 +182,7 @@ SEGMENTATION = Exam(
     attack_shard=None,
     check=map_exam.check_ensemble,
     ensembles=lambda _: ("none", "none"),
+    fingerprint=map_exam.exam_fingerprint,
     read=map_exam.read_exam,
     compare=paired_overlap,
     score="IoU",
@@ -210,6 +218,7 @@ DETECTION = Exam(
     attack_shard=None,
     check=box_exam.check_ensemble,
     ensembles=lambda _: ("none", "none"),
+    fingerprint=box_exam.exam_fingerprint,
     read=box_exam.read_exam,
     compare=paired_precision,
     score="AP50",

@@ -190,8 +190,7 @@ def examine_maps(
         UserError: see `check_ensemble`.
     """
     check_ensemble(ensemble, test.num_classes)
-    conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
-    fingerprint = fingerprint_of(model, test, conditions)
+    fingerprint = exam_fingerprint(model, test, attack)
     together = None if blocks is None else torch.from_numpy(blocks)
     known = kept(keep, fingerprint, together, read_counts, write_counts)
     answers: dict[str, PixelCounts] = {}
@@ -203,6 +202,12 @@ def examine_maps(
         if keep is not None and not answers.keys() <= known.keys():
             write_counts(keep, known | answers, fingerprint)
         yield title, MapExamResult.of(dict(answers), groups)
+
+
+def exam_fingerprint(model: nn.Module, test: Split, attack: AttackConfig) -> str:
+    """Return what identifies an exam of a model, see `fingerprint_of`."""
+    conditions = [attack.eps, attack.resolved_step_size, STEPS, SEED, CHUNK, test.rows.device.type, version("torch")]
+    return fingerprint_of(model, test, conditions)
 
 
 def _parts(model: nn.Module, test: Split, attack: AttackConfig) -> dict[str, Measures]:
