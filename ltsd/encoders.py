@@ -42,8 +42,9 @@ def pieces_of(folder: str) -> Pieces:
         MissingPackageError: transformers is not installed.
     """
     found = _read(folder, "AutoTokenizer")
-    if not any(file for pattern in OF_TOKENIZERS for file in Path(folder).glob(pattern)):  # it makes an empty one then
-        raise UserError(f"{folder}: holds no tokenizer; {REMEDY}")
+    has_files = any(file for pattern in OF_TOKENIZERS for file in Path(folder).glob(pattern))
+    if not has_files or not hasattr(found, "backend_tokenizer"):  # without files transformers makes an empty one
+        raise UserError(f"{folder}: holds no tokenizer of the library tokenizers; {REMEDY}")
     if found.pad_token_id is None or found.unk_token_id is None:
         raise UserError(f"{folder}: its tokenizer has no piece for padding, or none for unknown words; take another")
     marks = found.backend_tokenizer.encode("a").special_tokens_mask

@@ -213,7 +213,7 @@ def test_a_folder_that_holds_no_encoder_is_told(folder: Path, tmp_path: Path) ->
     for spoiled, told in (
         (str(tmp_path / "none"), "no such folder; give the folder in which transformers keeps an encoder"),
         (emptied(tmp_path / "empty"), "holds no encoder that transformers can read"),
-        (without_tokenizer(tmp_path / "half", folder), "holds no tokenizer; give the folder"),
+        (without_tokenizer(tmp_path / "half", folder), "holds no tokenizer of the library tokenizers; give the folder"),
     ):
         with pytest.raises(UserError, match=told):
             encoder_vocabulary(spoiled)
