@@ -130,7 +130,7 @@ class Report:
     host: str = ""
     past: tuple["Report", ...] = ()
     left: tuple[str, ...] = ()
-    usage: Mapping[str, float] = field(default_factory=dict)
+    usage: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def message(self) -> dict[str, "Report"]:
         """Return the report for `tune.report`: under one key, which Ray does not change."""
