@@ -227,6 +227,8 @@ def test_texts_that_are_too_long_or_have_other_vectors_and_images_are_refused(
         check_model(model, (16, LENGTH + 1))
     with pytest.raises(UserError, match=r"vectors of 64 numbers .*no other --data\.encoder"):
         check_model(model, (64, LENGTH))
+    with pytest.raises(UserError, match="begins with the weights in its folder; leave the flag out"):
+        check_model(ModelConfig(name=model.name, weights="pretrained"), (16, LENGTH))
     with pytest.raises(UserError, match="has a width of its own"):
         check_model(ModelConfig(name=model.name, width=16), (16, LENGTH))
     with pytest.raises(UserError, match="does not answer for an image"):

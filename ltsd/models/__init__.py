@@ -88,6 +88,10 @@ def begin_with(network: Network, model: ModelConfig) -> Fit:
             body = layers.network
     if model.weights != PRETRAINED:
         return fit_weights(body, network.features[0], read_weights(model.weights), model.weights)
+    if model.folder:
+        raise UserError(
+            f"--model.weights {PRETRAINED}: {model.name} begins with the weights in its folder; leave the flag out"
+        )
     if body is network.features:
         raise UserError(
             f"--model.weights {PRETRAINED}: nothing brings those of {model.name}; give the path of a file, or choose a "
